@@ -1,0 +1,1 @@
+"""Scoring: from features to maps and scores."""

@@ -1,0 +1,53 @@
+"""Feature surgery: from features and the two representative vectors to responses (paper section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LOGIT_SCALE = 100.0
+"""CLIP's inverse temperature."""
+
+
+def class_weights(cls_features: Tensor, text_features: Tensor) -> Tensor:
+    """How much an image as a whole resembles each state: 2 * softmax of cosines, without temperature.
+
+    Args:
+        cls_features: L2-normalised CLS features (B, D).
+        text_features: Representative vectors, normal and abnormal (D, 2).
+
+    Returns:
+        Weights (B, 2) with mean 1.
+    """
+    return 2 * (cls_features @ text_features).softmax(dim=-1)
+
+
+def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_features: Tensor) -> Tensor:
+    """Abnormal response of each patch.
+
+    With p_c = w_c <f, t_c> it is p_a less the mean over both states, (p_a - p_n) / 2.
+
+    Args:
+        patch_features: L2-normalised surgery features (B, N, D).
+        cls_features: L2-normalised CLS features (B, D).
+        text_features: Representative vectors, normal and abnormal (D, 2).
+
+    Returns:
+        Responses (B, N), in units of cosine.
+    """
+    response = (patch_features @ text_features) * class_weights(cls_features, text_features).unsqueeze(1)
+    return (response[..., 1] - response[..., 0]) / 2
+
+
+def abnormal_probability(cls_features: Tensor, text_features: Tensor) -> Tensor:
+    """Probability (B,) that an image shows the abnormal state: CLIP's own two-way classification."""
+    return (LOGIT_SCALE * cls_features @ text_features).softmax(dim=-1)[:, 1]
+
+
+def calibrate_map(anomaly_map: Tensor) -> Tensor:
+    """Turn the sum of four stages' responses into a two-way CLIP probability per pixel.
+
+    The mean stage's cosines s_a and s_n differ by 2 * map / 4, so softmax(100 * (s_n, s_a))[a] is sigmoid(50 * map):
+    0.5 where a pixel is as close to damaged as to flawless (design, section 4).
+    """
+    return torch.sigmoid(LOGIT_SCALE / 2 * anomaly_map)

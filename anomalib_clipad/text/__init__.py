@@ -1,0 +1,1 @@
+"""Text: prompts, their embeddings, representative vectors."""

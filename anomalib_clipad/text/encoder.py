@@ -1,0 +1,69 @@
+"""Prompts to text embeddings, with as few tokens as the longest prompt needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor, nn
+from torch.nn.functional import normalize, scaled_dot_product_attention
+from tqdm.auto import tqdm
+
+from anomalib_clipad.transformer import project_out, project_qkv
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+_BATCH = 64
+
+
+@torch.inference_mode()
+def encode_prompts(clip: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], progress: str = "") -> Tensor:
+    """L2-normalised text embeddings (n, D) of n prompts.
+
+    Args:
+        clip: open_clip model.
+        tokenizer: The model's tokenizer.
+        prompts: Texts.
+        progress: Description of a progress bar; none is shown without it.
+
+    Raises:
+        ValueError: If a prompt fills the model's context, so that its end would be cut off.
+    """
+    tokens = tokenizer(list(prompts))
+    text = getattr(clip, "text", clip)
+    causal = _ends_at_its_last_token(text)
+    if causal:
+        lengths = tokens.argmax(dim=1) + 1
+        if lengths.max() >= tokens.shape[1]:
+            msg = (
+                f"The prompt {prompts[int(lengths.argmax())]!r} is longer than the {tokens.shape[1]} tokens the text "
+                "encoder reads; give a shorter class name, states or templates."
+            )
+            raise ValueError(msg)
+        tokens = tokens[:, : int(lengths.max())]
+    device = next(clip.parameters()).device
+    batches = tqdm(tokens.split(_BATCH), desc=progress, unit="batch", disable=not progress, leave=False)
+    encode = _encode_causal if causal else lambda _, batch: clip.encode_text(batch)
+    return torch.cat([normalize(encode(text, batch.to(device)).float(), dim=-1) for batch in batches])
+
+
+def _ends_at_its_last_token(text: nn.Module) -> bool:
+    """Whether the embedding is read at the end-of-text token under a causal mask, so padding after it is idle."""
+    return (
+        getattr(text, "attn_mask", None) is not None
+        and getattr(text, "cls_emb", None) is None
+        and getattr(text, "pool_type", getattr(text, "text_pool_type", "argmax")) == "argmax"
+        and isinstance(getattr(text, "text_projection", None), nn.Parameter)
+        and all(type(block) is ResidualAttentionBlock for block in text.transformer.resblocks)
+    )
+
+
+def _encode_causal(text: nn.Module, tokens: Tensor) -> Tensor:
+    """The text transformer on (n, length) tokens that end anywhere: embeddings (n, D)."""
+    hidden = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]
+    for block in text.transformer.resblocks:
+        heads = scaled_dot_product_attention(*project_qkv(block.attn, block.ln_1(hidden)), is_causal=True)
+        hidden = hidden + block.ls_1(project_out(block.attn, heads))
+        hidden = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
+    ends = hidden[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]
+    return text.ln_final(ends) @ text.text_projection

@@ -1,0 +1,134 @@
+"""Representative vector selection (RVS): one vector for a cloud of prompt embeddings (paper section 3.2).
+
+Every method takes the (n, D) matrix of L2-normalised embeddings of one class and state and returns one
+L2-normalised vector (D,).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import torch
+from sklearn.cluster import DBSCAN, MeanShift
+from torch import Tensor
+from torch.nn.functional import normalize
+
+Method = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+class NoClusterError(ValueError):
+    """A clustering method found only noise, so there is no largest cluster."""
+
+
+def mean(embeddings: Tensor) -> Tensor:
+    """The mean of the (n, D) embeddings."""
+    return normalize(embeddings.mean(dim=0), dim=0)
+
+
+def pca(embeddings: Tensor) -> Tensor:
+    """First principal component scores: each of the D entries is a sample, each of the n prompts a feature.
+
+    With the samples X (D, n) centred per prompt and v the leading eigenvector of X^T X, the vector is X v: X's
+    leading left singular vector. Its sign is chosen to agree with the mean of the embeddings.
+    """
+    samples = embeddings.double().T
+    centred = samples - samples.mean(dim=0)
+    component = torch.linalg.svd(centred, full_matrices=False).U[:, 0]
+    if component @ samples.mean(dim=1) < 0:
+        component = -component
+    return normalize(component, dim=0).to(embeddings.dtype)
+
+
+def kde(embeddings: Tensor, bandwidth: float = 0.3) -> Tensor:
+    """Mean of the (n, D) embeddings weighted by their own Gaussian kernel density.
+
+    The densities overflow in D dimensions; their ratios are all that counts, so they stay logarithms up to the softmax.
+    """
+    rows = embeddings.double()
+    log_kernel = -torch.cdist(rows, rows).square() / (2 * bandwidth**2)
+    weights = log_kernel.logsumexp(dim=1).softmax(dim=0)
+    return normalize(weights @ rows, dim=0).to(embeddings.dtype)
+
+
+def dbscan(embeddings: Tensor, eps: float = 0.5, min_samples: int = 15) -> Tensor:
+    """Mean of DBSCAN's largest cluster; the paper uses ``eps=1.5, min_samples=25`` on VisA.
+
+    Raises:
+        NoClusterError: If every embedding is noise.
+    """
+    return _largest_cluster_mean(embeddings, DBSCAN(eps=eps, min_samples=min_samples))
+
+
+def mean_shift(embeddings: Tensor, bandwidth: float = 2.0) -> Tensor:
+    """Mean of mean-shift's largest cluster."""
+    return _largest_cluster_mean(embeddings, MeanShift(bandwidth=bandwidth))
+
+
+def _largest_cluster_mean(embeddings: Tensor, clustering: DBSCAN | MeanShift) -> Tensor:
+    labels = torch.as_tensor(clustering.fit_predict(embeddings.cpu().numpy()))
+    if (labels < 0).all():
+        msg = f"{clustering!r} found only noise among {len(embeddings)} embeddings."
+        raise NoClusterError(msg)
+    largest = labels[labels >= 0].bincount().argmax()
+    return mean(embeddings[(labels == largest).to(embeddings.device)])
+
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "mean": mean,
+    "pca": pca,
+    "kde": kde,
+    "dbscan": dbscan,
+    "mean_shift": mean_shift,
+}
+_OPTIONS = {"kde": {"bandwidth"}, "dbscan": {"eps", "min_samples"}, "mean_shift": {"bandwidth"}}
+
+
+def check_options(method: str, options: Mapping[str, float]) -> None:
+    """Check a method's name and its options.
+
+    Raises:
+        ValueError: If the method or an option is unknown, or a value is not positive.
+    """
+    if method not in _FUNCTIONS:
+        msg = f"Unknown RVS method '{method}'; expected one of {', '.join(METHODS)}."
+        raise ValueError(msg)
+    known = _OPTIONS.get(method, set())
+    for name, value in options.items():
+        if name not in known:
+            msg = f"Unknown option '{name}' of the RVS method '{method}'; it takes {sorted(known) or 'no options'}."
+            raise ValueError(msg)
+        whole = name == "min_samples"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
+            msg = f"The RVS option '{name}' has to be a positive {'integer' if whole else 'number'}; got {value!r}."
+            raise ValueError(msg)
+
+
+def representative_vector(
+    embeddings: Tensor,
+    method: str = "dbscan",
+    options: Mapping[str, float] | None = None,
+    *,
+    of: str = "these prompts",
+) -> Tensor:
+    """Select the representative vector of one class and state.
+
+    Args:
+        embeddings: L2-normalised prompt embeddings (n, D).
+        method: One of ``METHODS``.
+        options: Keyword arguments of the method's function.
+        of: What the embeddings describe, for the warning.
+
+    Returns:
+        L2-normalised vector (D,). Where clustering finds only noise it is the mean, with a warning (the reference
+        implementation fails there).
+    """
+    options = options or {}
+    check_options(method, options)
+    try:
+        return _FUNCTIONS[method](embeddings, **options)
+    except NoClusterError as error:
+        warnings.warn(f"RVS of {of}: {error} Using the mean of all embeddings; larger eps helps.", stacklevel=2)
+        return mean(embeddings)

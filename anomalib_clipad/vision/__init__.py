@@ -1,0 +1,1 @@
+"""Vision: the staged dual path through CLIP's image tower."""

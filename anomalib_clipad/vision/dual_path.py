@@ -1,0 +1,89 @@
+"""The staged dual path: CLIP's vision transformer with a second, training-free path (paper section 3.3).
+
+The ordinary path h is CLIP as it is. The surgery path s runs beside it through the same weights: V-V attention, no
+feed-forward network, no residual input, restarted at each of four stages. The open_clip tower is only read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from anomalib_clipad.transformer import project_out, project_qkv
+
+STAGES = 4
+Tap = Literal["reference", "block"]
+
+
+class StageFeatures(NamedTuple):
+    """What one stage yields, before ``ln_post``.
+
+    Attributes:
+        surgery: Surgery stream of the patches (B, N, width).
+        ordinary: Tapped ordinary stream (B, 1 + N, width), or only its CLS token (B, 1, width).
+    """
+
+    surgery: Tensor
+    ordinary: Tensor
+
+
+def embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
+    """Tokens (B, 1 + N, width) that enter the first block, from normalised images (B, 3, H, W)."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+    tokens = torch.cat([cls, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    return visual.ln_pre(tokens)
+
+
+def dual_path(visual: nn.Module, images: Tensor, tap: Tap = "reference", patches: bool = False) -> list[StageFeatures]:
+    """Run both paths and tap them at the end of the four stages.
+
+    Args:
+        visual: open_clip ``VisionTransformer`` whose number of blocks is a multiple of four.
+        images: Normalised images (B, 3, H, W) of the tower's size.
+        tap: Where the ordinary stream of the first three stages is read: ``"block"`` after the stage's last block;
+            ``"reference"`` (of all published results) after the attention of the block that follows.
+        patches: Also tap the ordinary stream's patches, which SDP+ needs. Otherwise only CLS, and the last block
+            computes no more of it.
+
+    Returns:
+        Features of the four stages, first to last.
+    """
+    blocks = visual.transformer.resblocks
+    stage_length = len(blocks) // STAGES
+    tapped = slice(None) if patches else slice(1)
+    ordinary = embed_patches(visual, images)
+    surgeries: list[Tensor] = []
+    ordinaries: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        starts_stage = index % stage_length == 0
+        last = index == len(blocks) - 1
+        read = tapped if last else slice(None)  # nothing reads the other tokens of the last block
+        attended, surgered = _attend_twice(block, ordinary, read)
+        ordinary = ordinary[:, read] + attended
+        if starts_stage:
+            surgeries.append(surgered)
+            if tap == "reference" and index > 0:
+                ordinaries.append(ordinary[:, tapped])
+        else:
+            surgeries[-1] = surgeries[-1] + surgered
+        ordinary = ordinary + block.ls_2(block.mlp(block.ln_2(ordinary)))
+        if last or (tap == "block" and (index + 1) % stage_length == 0):
+            ordinaries.append(ordinary[:, tapped])
+    return [StageFeatures(*features) for features in zip(surgeries, ordinaries, strict=True)]
+
+
+def _attend_twice(block: nn.Module, tokens: Tensor, read: slice) -> tuple[Tensor, Tensor]:
+    """One block's two attentions: q-k over the tokens that are read, v-v over the patches."""
+    query, key, value = project_qkv(block.attn, block.ln_1(tokens))
+    attended = scaled_dot_product_attention(query[:, :, read], key, value)
+    surgered = scaled_dot_product_attention(value[:, :, 1:], value, value)
+    return block.ls_1(project_out(block.attn, attended)), block.ls_1(project_out(block.attn, surgered))
+
+
+def project_features(visual: nn.Module, tokens: Tensor) -> Tensor:
+    """Map tokens (B, N, width) into the space shared with text: L2-normalised features (B, N, D)."""
+    return normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
