@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
@@ -15,7 +16,7 @@ from .text.cache import EmbeddingCache
 from .text.features import class_embeddings, representative_vectors
 from .text.prompts import load_prompts
 from .text.rvs import check_options
-from .vision.dual_path import Tap, dual_path, project_features
+from .vision.dual_path import TAPS, Tap, dual_path, project_features
 
 
 class ClipADModel(nn.Module):
@@ -48,24 +49,46 @@ class ClipADModel(nn.Module):
         cache: EmbeddingCache | None = None,
     ) -> None:
         super().__init__()
+        self.clip = backbone.clip.eval().requires_grad_(False)
+        self.tokenizer = backbone.tokenizer
+        self.image_size = backbone.image_size
+        self.cache = cache
+        self.class_name: str | None = None
+        self.register_buffer("text_features", torch.full((self.clip.visual.output_dim, 2), torch.nan))
+        self.configure(rvs, rvs_options, prompts, smoothing, tap)
+
+    def configure(
+        self,
+        rvs: str,
+        rvs_options: Mapping[str, float] | None,
+        prompts: str | Mapping[str, Sequence[str]],
+        smoothing: float,
+        tap: Tap,
+    ) -> None:
+        """Set the options, as in the constructor. Text features stay as they are until the next ``setup``."""
         check_options(rvs, rvs_options or {})
         if not 0 <= smoothing < float("inf"):
             msg = f"The smoothing has to be a standard deviation in pixels, 0 or more; got {smoothing}."
             raise ValueError(msg)
-        if tap not in {"reference", "block"}:
-            msg = f"Unknown tap '{tap}'; expected 'reference' or 'block'."
+        if tap not in TAPS:
+            msg = f"Unknown tap '{tap}'; expected one of {', '.join(TAPS)}."
             raise ValueError(msg)
-        self.clip = backbone.clip.eval().requires_grad_(False)
-        self.tokenizer = backbone.tokenizer
-        self.image_size = backbone.image_size
         self.rvs, self.rvs_options = rvs, dict(rvs_options or {})
         self.prompts = load_prompts(prompts)
-        self.tap = tap
-        self.cache = cache
-        self.class_name: str | None = None
+        self.smoothing, self.tap = smoothing, tap
         grid = self.image_size // self.clip.visual.conv1.stride[0]
-        self.register_buffer("smoothing_matrix", smoothing_matrix(grid, self.image_size, smoothing), persistent=False)
-        self.register_buffer("text_features", torch.full((self.clip.visual.output_dim, 2), torch.nan))
+        matrix = smoothing_matrix(grid, self.image_size, smoothing).to(self.text_features.device)
+        self.register_buffer("smoothing_matrix", matrix, persistent=False)
+
+    def options(self) -> dict[str, Any]:
+        """The options as plain data; ``configure(**options)`` restores them."""
+        return {
+            "rvs": self.rvs,
+            "rvs_options": self.rvs_options,
+            "prompts": self.prompts.as_dict(),
+            "smoothing": self.smoothing,
+            "tap": self.tap,
+        }
 
     def train(self, mode: bool = True) -> ClipADModel:
         """CLIP is frozen: it stays in evaluation mode."""
@@ -104,14 +127,14 @@ class ClipADModel(nn.Module):
         """
         self._check(images)
         visual, text = self.clip.visual, self.text_features
-        patch_map: Tensor | float = 0.0
+        responses = []
         for stage in dual_path(visual, images, self.tap):
             patch_features = project_features(visual, stage.surgery)
             cls_features = project_features(visual, stage.ordinary).squeeze(1)
-            patch_map = patch_map + abnormal_response(patch_features, cls_features, text)
+            responses.append(abnormal_response(patch_features, cls_features, text))
         return InferenceBatch(
             pred_score=abnormal_probability(cls_features, text),
-            anomaly_map=smooth(patch_map, self.smoothing_matrix),
+            anomaly_map=smooth(torch.stack(responses).sum(dim=0), self.smoothing_matrix),
         )
 
     def _check(self, images: Tensor) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip import CLIP
 from open_clip.model import resize_pos_embed
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
@@ -35,7 +39,7 @@ class Backbone:
         std: Standard deviation of its input's normalisation per channel.
     """
 
-    clip: nn.Module
+    clip: CLIP
     tokenizer: Tokenizer
     image_size: int
     mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
@@ -72,7 +76,7 @@ def load_backbone(
             stacklevel=2,
         )
     else:
-        _load_weights(clip, source)
+        _load_weights(clip, source.weights, source.name)
     preprocess = source.preprocess
     return Backbone(
         clip=clip.eval(),
@@ -117,7 +121,7 @@ def _unsupported(name: str, what: str) -> ValueError:
     )
 
 
-def _build(source: Source, image_size: int | None) -> tuple[nn.Module, Tokenizer]:
+def _build(source: Source, image_size: int | None) -> tuple[CLIP, Tokenizer]:
     """The architecture with reproducible random weights, and its tokenizer."""
     text = json.dumps(source.config, sort_keys=True)
     name = f"clipad-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -126,7 +130,7 @@ def _build(source: Source, image_size: int | None) -> tuple[nn.Module, Tokenizer
         path.write_text(text)
         open_clip.add_model_config(path)
     quick_gelu = bool(source.preprocess.get("quick_gelu"))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _without_message("No pretrained weights loaded"):
         torch.manual_seed(0)
         try:
             clip = open_clip.create_model(
@@ -141,8 +145,22 @@ def _build(source: Source, image_size: int | None) -> tuple[nn.Module, Tokenizer
     return clip, open_clip.get_tokenizer(name)
 
 
-def _load_weights(clip: nn.Module, source: Source) -> None:
-    path = source.weights
+@contextmanager
+def _without_message(start: str) -> Iterator[None]:
+    """Hold back open_clip's remark that weights are random: they are loaded next, or the user is warned."""
+    root = logging.getLogger()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(start)
+
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+
+
+def _load_weights(clip: CLIP, path: Path, name: str) -> None:
     try:
         if path.suffix == ".safetensors":  # open_clip reads these only since 2.26
             state = load_file(path)
@@ -153,7 +171,7 @@ def _load_weights(clip: nn.Module, source: Source) -> None:
     except Exception as error:  # pickle, zip, safetensors and state-dict readers each raise their own
         reason = str(error).strip().splitlines()
         msg = (
-            f"The weights file {path} does not fit the backbone '{source.name}', or is damaged: "
+            f"The weights file {path} does not fit the backbone '{name}', or is damaged: "
             f"{' '.join(line.strip() for line in reason[:3])} Check that it is the file of this architecture, "
             "and download it again if it is."
         )

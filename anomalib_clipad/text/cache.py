@@ -11,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from open_clip import CLIP
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 DIRECTORY_VARIABLE = "ANOMALIB_CLIPAD_CACHE"
@@ -49,7 +50,7 @@ class EmbeddingCache:
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = (directory or cache_directory()) / "text"
 
-    def get(self, clip: nn.Module, tokens: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+    def get(self, clip: CLIP, tokens: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The embeddings (n, D) of these tokens (n, context) by this model, computed only if they are new."""
         path = self.directory / f"{self.key(clip, tokens)}.safetensors"
         known = self._read(path, len(tokens))
@@ -61,7 +62,7 @@ class EmbeddingCache:
         return embeddings
 
     @staticmethod
-    def key(clip: nn.Module, tokens: Tensor) -> str:
+    def key(clip: CLIP, tokens: Tensor) -> str:
         """Everything the embeddings depend on: text weights, tokens (prompts, tokenizer, context), code."""
         weights = {name: value for name, value in clip.state_dict().items() if not name.startswith("visual.")}
         embedding = next((name for name in weights if name.endswith("token_embedding.weight")), None)

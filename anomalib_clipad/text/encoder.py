@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip import CLIP
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 from tqdm.auto import tqdm
@@ -17,7 +18,7 @@ _BATCH = 64
 
 
 @torch.inference_mode()
-def encode_prompts(clip: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], progress: str = "") -> Tensor:
+def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], progress: str = "") -> Tensor:
     """L2-normalised text embeddings (n, D) of n prompts.
 
     Args:
@@ -47,7 +48,7 @@ def encode_prompts(clip: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str]
     return torch.cat([normalize(encode(text, batch.to(device)).float(), dim=-1) for batch in batches])
 
 
-def _ends_at_its_last_token(text: nn.Module) -> bool:
+def _ends_at_its_last_token(text: CLIP | TextTransformer) -> bool:
     """Whether the embedding is read at the end-of-text token under a causal mask, so padding after it is idle."""
     return (
         getattr(text, "attn_mask", None) is not None
@@ -58,7 +59,7 @@ def _ends_at_its_last_token(text: nn.Module) -> bool:
     )
 
 
-def _encode_causal(text: nn.Module, tokens: Tensor) -> Tensor:
+def _encode_causal(text: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
     """The text transformer on (n, length) tokens that end anywhere: embeddings (n, D)."""
     hidden = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]
     for block in text.transformer.resblocks:

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from open_clip import CLIP
+from torch import Tensor
 
 from .cache import EmbeddingCache
 from .encoder import Tokenizer, encode_prompts
@@ -18,7 +19,7 @@ STATES = ("normal", "abnormal")
 
 
 def class_embeddings(
-    clip: nn.Module,
+    clip: CLIP,
     tokenizer: Tokenizer,
     prompts: PromptSet,
     class_name: str,

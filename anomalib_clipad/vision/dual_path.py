@@ -6,16 +6,18 @@ feed-forward network, no residual input, restarted at each of four stages. The o
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from anomalib_clipad.transformer import project_out, project_qkv
 
 STAGES = 4
 Tap = Literal["reference", "block"]
+TAPS: tuple[str, ...] = get_args(Tap)
 
 
 class StageFeatures(NamedTuple):
@@ -30,7 +32,7 @@ class StageFeatures(NamedTuple):
     ordinary: Tensor
 
 
-def embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
+def embed_patches(visual: VisionTransformer, images: Tensor) -> Tensor:
     """Tokens (B, 1 + N, width) that enter the first block, from normalised images (B, 3, H, W)."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
     cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
@@ -38,7 +40,9 @@ def embed_patches(visual: nn.Module, images: Tensor) -> Tensor:
     return visual.ln_pre(tokens)
 
 
-def dual_path(visual: nn.Module, images: Tensor, tap: Tap = "reference", patches: bool = False) -> list[StageFeatures]:
+def dual_path(
+    visual: VisionTransformer, images: Tensor, tap: Tap = "reference", patches: bool = False
+) -> list[StageFeatures]:
     """Run both paths and tap them at the end of the four stages.
 
     Args:
@@ -76,7 +80,7 @@ def dual_path(visual: nn.Module, images: Tensor, tap: Tap = "reference", patches
     return [StageFeatures(*features) for features in zip(surgeries, ordinaries, strict=True)]
 
 
-def _attend_twice(block: nn.Module, tokens: Tensor, read: slice) -> tuple[Tensor, Tensor]:
+def _attend_twice(block: ResidualAttentionBlock, tokens: Tensor, read: slice) -> tuple[Tensor, Tensor]:
     """One block's two attentions: q-k over the tokens that are read, v-v over the patches."""
     query, key, value = project_qkv(block.attn, block.ln_1(tokens))
     attended = scaled_dot_product_attention(query[:, :, read], key, value)
@@ -84,6 +88,6 @@ def _attend_twice(block: nn.Module, tokens: Tensor, read: slice) -> tuple[Tensor
     return block.ls_1(project_out(block.attn, attended)), block.ls_1(project_out(block.attn, surgered))
 
 
-def project_features(visual: nn.Module, tokens: Tensor) -> Tensor:
+def project_features(visual: VisionTransformer, tokens: Tensor) -> Tensor:
     """Map tokens (B, N, width) into the space shared with text: L2-normalised features (B, N, D)."""
     return normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)

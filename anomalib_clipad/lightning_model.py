@@ -1,0 +1,249 @@
+"""ClipAD: CLIP-AD as an anomalib model.
+
+Paper: "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection", arXiv 2311.00453.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from omegaconf import OmegaConf
+from torch import nn
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+
+from . import plugin
+from .backbones import load_backbone
+from .data.sixteen_bit import restore_sixteen_bit
+from .scoring.evaluator import seven_figures
+from .scoring.post_processor import ClipADPostProcessor
+from .text.cache import EmbeddingCache, digest
+from .text.rvs import Method
+from .torch_model import ClipADModel
+from .vision.dual_path import Tap
+
+logger = logging.getLogger(__name__)
+_CLIP = "model.clip."
+_CHECKPOINT_KEY = "clip_ad"
+
+
+class ClipAD(AnomalibModule):
+    """CLIP-AD (SDP): zero-shot anomaly detection and segmentation with CLIP.
+
+    Patches of an image are compared with two vectors of text, one for the flawless and one for the damaged object.
+    Nothing is trained. Validation data, where there is any, only sets thresholds and the scale of scores.
+
+    Args:
+        class_name: What the images show, such as ``hazelnut`` or ``metal_nut``. Without it the datamodule's
+            ``category`` is taken, else "object".
+        backbone: CLIP model: an open_clip name, ``hf-hub:owner/model``, ``local-dir:/folder``, the path of an
+            open_clip model configuration (``.json``), or ``clipad-mini``, which is part of the package.
+        pretrained: Weights of the backbone: an open_clip tag or the path of a weights file. ``null`` means random
+            weights.
+        image_size: Height and width in pixels at which the model sees images, a multiple of the backbone's patch
+            size. By default the backbone's own.
+        rvs: Method of representative vector selection: ``mean``, ``pca``, ``kde``, ``dbscan`` or ``mean_shift``.
+        rvs_options: Parameters of that method: ``bandwidth`` (kde 0.3, mean_shift 2), ``eps`` and ``min_samples``
+            (dbscan 0.5 and 15; the paper uses 1.5 and 25 on VisA).
+        prompts: ``industrial``, the paper's prompts, or the path of a YAML file with the lists ``normal``,
+            ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as ``a photo of a {}.``).
+        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size.
+        tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
+            ``block``, the output of the stage's last block.
+        text_cache: Keep prompt embeddings on disk between runs.
+        pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, CLIP's
+            normalisation.
+        post_processor: anomalib post-processor, or whether to use the default, ``ClipADPostProcessor``.
+        evaluator: anomalib evaluator, or whether to use the default: image AUROC, F1-max, AP; pixel AUROC, F1-max,
+            AP, PRO.
+        visualizer: anomalib visualizer, or whether to use the default.
+
+    Raises:
+        ValueError: If an argument is not valid; the message says what is.
+        WeightsUnavailableError: If the backbone's weights cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        class_name: str | None = None,
+        backbone: str = "ViT-B-16-plus-240",
+        pretrained: str | None = "laion400m_e31",
+        image_size: int | None = None,
+        rvs: Method = "dbscan",
+        rvs_options: dict[str, int | float] | None = None,
+        prompts: str | dict[str, list[str]] = "industrial",
+        smoothing: float = 8.0,
+        tap: Tap = "reference",
+        text_cache: bool = True,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        rvs_options, prompts = _plain(rvs_options), _plain(prompts)  # checkpoints keep plain types only
+        if class_name is not None and not class_name.strip():
+            msg = "class_name is empty; name the object in the images, such as 'hazelnut', or leave it out."
+            raise ValueError(msg)
+        clip = load_backbone(backbone, pretrained, image_size)
+        model = ClipADModel(
+            clip, rvs, rvs_options, prompts, smoothing, tap, cache=EmbeddingCache() if text_cache else None
+        )
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((clip.image_size, clip.image_size), clip.mean, clip.std)
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.hparams["prompts"] = prompts if prompts == "industrial" else model.prompts.as_dict()
+        self.model: ClipADModel = model
+        self.class_name = class_name
+
+    def setup(self, stage: str) -> None:
+        """Encode the prompts of the class, unless that is already done."""
+        del stage
+        name = self._resolve_class_name()
+        if name != self.model.class_name:
+            self.model.setup(name)
+
+    def _resolve_class_name(self) -> str:
+        """The argument, else the datamodule's category, else "object"; logged."""
+        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer else None
+        category = getattr(datamodule, "category", None)
+        if self.class_name is not None:
+            logger.info("Class name: '%s' (given).", self.class_name)
+            return self.class_name
+        if category:
+            logger.info("Class name: '%s' (the datamodule's category).", category)
+            return str(category)
+        logger.warning(
+            "Class name: 'object', because none is given and the data has no category. Naming the object in the "
+            "images, as in class_name='hazelnut', helps the model."
+        )
+        return "object"
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Repair 16-bit images before anything sees them."""
+        del dataloader_idx
+        restore_sixteen_bit(batch)
+        return batch
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Predict a batch; the post-processor fits itself on the predictions."""
+        del args, kwargs
+        predictions = self.model(batch.image)
+        return batch.update(**predictions._asdict())
+
+    def val_dataloader(self) -> list:
+        """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""
+        return []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep everything but CLIP, which is large and never changes."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(_CLIP)
+        }
+        checkpoint[_CHECKPOINT_KEY] = {
+            "class_name": self.model.class_name,
+            "options": self.model.options(),
+            "image_tower": digest(self.model.clip.visual.state_dict()),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore class name and options; CLIP stays as it was loaded, if it is the one of the checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint was written with another backbone.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint[_CHECKPOINT_KEY]
+        if saved["image_tower"] != digest(self.model.clip.visual.state_dict()):
+            given, wanted = self.hparams, checkpoint["hyper_parameters"]
+            names = ("backbone", "pretrained", "image_size")
+            msg = (
+                f"The checkpoint was written with the backbone {[wanted.get(name) for name in names]}, this model has "
+                f"{[given.get(name) for name in names]} ({', '.join(names)}). Construct the model with the same "
+                "backbone and weights."
+            )
+            raise ValueError(msg)
+        if self.class_name not in {None, saved["class_name"]}:
+            warnings.warn(
+                f"The checkpoint is for the class '{saved['class_name']}', which replaces '{self.class_name}'.",
+                stacklevel=2,
+            )
+        self.model.configure(**saved["options"])
+        self.model.class_name = self.class_name = saved["class_name"]
+        clip = {name: value for name, value in self.state_dict().items() if name.startswith(_CLIP)}
+        checkpoint["state_dict"].update(clip)
+
+    @staticmethod
+    def configure_optimizers() -> None:
+        """Nothing is trained."""
+        return
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No special arguments of the trainer."""
+        return {}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Zero-shot."""
+        return LearningType.ZERO_SHOT
+
+    @classmethod
+    def configure_pre_processor(
+        cls,
+        image_size: tuple[int, int] | None = None,
+        mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN,
+        std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD,
+    ) -> PreProcessor:
+        """Bicubic resize to the square, aspect not kept, and CLIP's normalisation.
+
+        Args:
+            image_size: Height and width in pixels; by default those of ViT-B-16-plus-240.
+            mean: Mean per channel, for values in [0, 1].
+            std: Standard deviation per channel.
+        """
+        size = image_size or (240, 240)
+        return PreProcessor(
+            transform=Compose(
+                [
+                    Resize(size, interpolation=InterpolationMode.BICUBIC, antialias=True),
+                    Normalize(mean=list(mean), std=list(std)),
+                ]
+            ),
+        )
+
+    @staticmethod
+    def configure_post_processor() -> PostProcessor:
+        """The post-processor with the paper's image score."""
+        return ClipADPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """The paper's seven figures."""
+        return seven_figures()
+
+
+def _plain(value: Any) -> Any:
+    """Plain Python data of what may come as OmegaConf containers from ``get_model`` or as paths."""
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True)
+    return str(value) if isinstance(value, Path) else value
+
+
+plugin.attach_models()  # where anomalib was imported by this module, its hook came too early

@@ -1,0 +1,144 @@
+"""Post-processing: the paper's image score, adaptive thresholds, normalised outputs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from anomalib.data import Batch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from .normalization import min_max, normalize_monotone
+from .surgery import calibrate_map
+
+
+class ImageScores(Metric):
+    """Image probability, map maximum and label of every validation image; gathered over processes."""
+
+    full_state_update = False
+    probability: list[Tensor]
+    peak: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("probability", "peak", "label"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, probability: Tensor, peak: Tensor, label: Tensor) -> None:
+        """Add images: three tensors (B,)."""
+        self.probability.append(probability)
+        self.peak.append(peak)
+        self.label.append(label)
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All images: three tensors (n,)."""
+        return dim_zero_cat(self.probability), dim_zero_cat(self.peak), dim_zero_cat(self.label)
+
+
+class ClipADPostProcessor(PostProcessor):
+    """anomalib's post-processor with CLIP-AD's scores.
+
+    **With validation data** it fits the paper's image score, min-max of the image probability plus min-max of the
+    map's maximum, and anomalib's adaptive F1 thresholds, and normalises strictly monotonically with the threshold
+    at 0.5. Validation = test gives the paper's protocol. Without masks the pixel threshold is the one that tells
+    normal from abnormal images best by their map's maximum.
+
+    **Without** it, outputs are probabilities: the map is the stage-mean two-way CLIP softmax, the score the mean of
+    the image probability and the map's maximum; 0.5 means "as close to damaged as to flawless".
+
+    With ``enable_normalization=False`` scores and maps keep their own scale and labels use the fitted thresholds.
+    Image and pixel thresholds never stand in for each other: they are of different scales.
+
+    Args:
+        **kwargs: Those of ``anomalib.post_processing.PostProcessor``.
+    """
+
+    probability_min: Tensor
+    probability_max: Tensor
+    peak_min: Tensor
+    peak_max: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"enable_threshold_matching": False, **kwargs})
+        self._image_scores = ImageScores()
+        for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
+            self.register_buffer(name, torch.tensor(torch.nan))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Batch,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Collect the batch's scores and maps."""
+        del trainer, pl_module, args, kwargs
+        peak = outputs.anomaly_map.amax(dim=(-2, -1))
+        self._image_scores.update(outputs.pred_score, peak, outputs.gt_label)
+        self._pixel_min_max_metric.update(outputs)
+        self._pixel_threshold_metric.update(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit the fusion, then anomalib's thresholds and ranges on the fused score."""
+        if self._image_scores.update_called:
+            probability, peak, label = self._image_scores.compute()
+            self._image_scores.reset()
+            self.probability_min.copy_(probability.min())
+            self.probability_max.copy_(probability.max())
+            self.peak_min.copy_(peak.min())
+            self.peak_max.copy_(peak.max())
+            images = SimpleNamespace(pred_score=self._fuse(probability, peak), gt_label=label)
+            self._image_threshold_metric.update(images)
+            self._image_min_max_metric.update(images)
+            if not self._pixel_threshold_metric.update_called:
+                self._pixel_threshold_metric.update(SimpleNamespace(anomaly_map=peak, gt_mask=label))
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def post_process_batch(self, batch: Batch) -> None:
+        """Replace the model's raw outputs in a batch by post-processed ones."""
+        processed = self(InferenceBatch(pred_score=batch.pred_score, anomaly_map=batch.anomaly_map))
+        batch.pred_score, batch.anomaly_map = processed.pred_score, processed.anomaly_map
+        if batch.pred_label is None:
+            batch.pred_label = processed.pred_label
+        if batch.pred_mask is None:
+            batch.pred_mask = processed.pred_mask
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Post-process raw outputs of ``ClipADModel``: scores (B,) and maps (B, H, W)."""
+        raw_map = predictions.anomaly_map
+        fitted = ~torch.isnan(self.image_min)
+        probability, peak = predictions.pred_score, raw_map.amax(dim=(-2, -1))
+
+        calibrated_map = calibrate_map(raw_map)
+        calibrated_score = (probability + calibrate_map(peak)) / 2
+        score = torch.where(fitted, self._fuse(probability, peak), calibrated_score)
+        score_threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
+        map_threshold = torch.where(fitted, self.pixel_threshold, torch.zeros_like(self.pixel_min))
+        anomaly_map = raw_map
+
+        if self.enable_normalization:
+            fitted_score = normalize_monotone(score, self.image_min, self.image_max, score_threshold)
+            fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, map_threshold)
+            score = torch.where(fitted, fitted_score, calibrated_score)
+            anomaly_map = torch.where(fitted, fitted_map, calibrated_map)
+            score_threshold, map_threshold = self.normalized_image_threshold, self.normalized_pixel_threshold
+
+        return InferenceBatch(
+            pred_score=score,
+            anomaly_map=anomaly_map,
+            pred_label=score > score_threshold if self.enable_thresholding else None,
+            pred_mask=anomaly_map > map_threshold if self.enable_thresholding else None,
+        )
+
+    def _fuse(self, probability: Tensor, peak: Tensor) -> Tensor:
+        """The paper's image score: the sum of two min-maxes (B,)."""
+        return min_max(probability, self.probability_min, self.probability_max) + min_max(
+            peak, self.peak_min, self.peak_max
+        )
