@@ -18,6 +18,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
 from torch import nn
@@ -25,7 +26,6 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 
 from . import plugin
 from .backbones import load_backbone
-from .data.sixteen_bit import restore_sixteen_bit
 from .scoring.evaluator import seven_figures
 from .scoring.post_processor import ClipADPostProcessor
 from .text.cache import EmbeddingCache, digest
@@ -111,34 +111,34 @@ class ClipAD(AnomalibModule):
         self.model: ClipADModel = model
         self.class_name = class_name
 
-    def setup(self, stage: str) -> None:
-        """Encode the prompts of the class, unless that is already done."""
-        del stage
-        name = self._resolve_class_name()
-        if name != self.model.class_name:
-            self.model.setup(name)
+    def _encode_class(self) -> None:
+        """Encode the prompts of the class, unless that is already done, or restored from a checkpoint."""
+        name, origin = self._resolve_class_name()
+        if name == self.model.class_name:
+            return
+        logger.info("Class name: '%s' (%s).", name, origin)
+        if origin == "default":
+            logger.warning(
+                "No class name is given and the data has no category. Naming the object in the images, as in "
+                "class_name='hazelnut', helps the model."
+            )
+        self.model.setup(name)
 
-    def _resolve_class_name(self) -> str:
-        """The argument, else the datamodule's category, else "object"; logged."""
+    on_validation_start = _encode_class
+    on_test_start = _encode_class
+    on_predict_start = _encode_class
+
+    def _resolve_class_name(self) -> tuple[str, str]:
+        """The class name and where it comes from: the argument, else the datamodule's category, else "object"."""
         datamodule = getattr(self._trainer, "datamodule", None) if self._trainer else None
         category = getattr(datamodule, "category", None)
         if self.class_name is not None:
-            logger.info("Class name: '%s' (given).", self.class_name)
-            return self.class_name
-        if category:
-            logger.info("Class name: '%s' (the datamodule's category).", category)
-            return str(category)
-        logger.warning(
-            "Class name: 'object', because none is given and the data has no category. Naming the object in the "
-            "images, as in class_name='hazelnut', helps the model."
-        )
-        return "object"
+            return self.class_name, "given"
+        return (str(category), "the datamodule's category") if category else ("object", "default")
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Repair 16-bit images before anything sees them."""
-        del dataloader_idx
-        restore_sixteen_bit(batch)
-        return batch
+    def configure_callbacks(self) -> list[Callback]:
+        """Anomalib's components, and before them the repair of 16-bit images."""
+        return [SixteenBitImages(), *super().configure_callbacks()]
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch; the post-processor fits itself on the predictions."""
