@@ -137,8 +137,8 @@ class ClipAD(AnomalibModule):
         return (str(category), "the datamodule's category") if category else ("object", "default")
 
     def configure_callbacks(self) -> list[Callback]:
-        """Anomalib's components, and before them the repair of 16-bit images."""
-        return [SixteenBitImages(), *super().configure_callbacks()]
+        """Components of anomalib, and before them the care for image files."""
+        return [ImageFiles(), *super().configure_callbacks()]
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch; the post-processor fits itself on the predictions."""
