@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 
 from . import plugin
 from .backbones import load_backbone
+from .data.image_files import ImageFiles
 from .scoring.evaluator import seven_figures
 from .scoring.post_processor import ClipADPostProcessor
 from .text.cache import EmbeddingCache, digest
