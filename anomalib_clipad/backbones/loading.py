@@ -16,6 +16,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip import CLIP
+from open_clip.factory import load_state_dict
 from open_clip.model import resize_pos_embed
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
@@ -24,7 +25,7 @@ from torch import nn
 from anomalib_clipad.text.encoder import Tokenizer
 from anomalib_clipad.vision.dual_path import STAGES
 
-from .sources import DEFAULT_TAG, Source, find_source
+from .sources import DEFAULT_TAG, Source, built_in_config, find_source
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def load_backbone(
         ValueError: If a name or file is unknown, CLIP-AD cannot run on the model, or weights do not fit it.
         WeightsUnavailableError: If weights cannot be downloaded.
     """
-    _check_config(open_clip.get_model_config(backbone) or {}, backbone, image_size)  # before any download
+    _check_config(built_in_config(backbone) or {}, backbone, image_size)  # before any download
     source = find_source(backbone, pretrained)
     _check_config(source.config, source.name, image_size)
     clip, tokenizer = _build(source, image_size)
@@ -162,12 +163,11 @@ def _without_message(start: str) -> Iterator[None]:
 
 def _load_weights(clip: CLIP, path: Path, name: str) -> None:
     try:
-        if path.suffix == ".safetensors":  # open_clip reads these only since 2.26
-            state = load_file(path)
-            resize_pos_embed(state, clip)
-            clip.load_state_dict(state)
-        else:
-            open_clip.load_checkpoint(clip, str(path))
+        # open_clip reads safetensors only since 2.26, and cannot interpolate half-precision positions.
+        state = load_file(path) if path.suffix == ".safetensors" else load_state_dict(str(path))
+        state = {key: value.float() for key, value in state.items() if not key.endswith(".position_ids")}
+        resize_pos_embed(state, clip)
+        clip.load_state_dict(state)
     except Exception as error:  # pickle, zip, safetensors and state-dict readers each raise their own
         reason = str(error).strip().splitlines()
         msg = (

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import open_clip
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.utils import EntryNotFoundError
 
 DEFAULT_TAG = "laion400m_e31"
 BUNDLED = "clipad-mini"
@@ -62,7 +67,12 @@ def find_source(backbone: str, pretrained: str | None) -> Source:
         return _folder(backbone, pretrained, *_local_folder(Path(backbone.removeprefix("local-dir:")).expanduser()))
     if backbone.endswith(".json"):
         return _config_file(Path(backbone).expanduser(), pretrained)
-    return _open_clip_name(backbone.replace("/", "-"), pretrained)
+    return _open_clip_name(backbone, pretrained)
+
+
+def built_in_config(backbone: str) -> dict[str, Any] | None:
+    """The configuration of an open_clip model name; ``None`` for every other way to name a backbone."""
+    return None if ":" in backbone else open_clip.get_model_config(backbone.replace("/", "-"))
 
 
 def _bundled(pretrained: str | None) -> Source:
@@ -73,7 +83,7 @@ def _bundled(pretrained: str | None) -> Source:
 
 
 def _open_clip_name(name: str, pretrained: str | None) -> Source:
-    config = open_clip.get_model_config(name)
+    config, name = built_in_config(name), name.replace("/", "-")
     if config is None:
         close = get_close_matches(name, open_clip.list_models(), cutoff=0.4)
         hint = f" (did you mean {close}?)" if close else ""
@@ -91,7 +101,8 @@ def _open_clip_name(name: str, pretrained: str | None) -> Source:
 
 def _download_tag(name: str, tag: str | None, tag_config: dict[str, Any]) -> Path:
     try:
-        return Path(open_clip.download_pretrained(tag_config))
+        with _offline_where_unreachable():
+            return Path(open_clip.download_pretrained(tag_config))
     except Exception as error:  # urllib, requests, httpx and the hub's client each raise their own
         place = tag_config.get("url") or f"https://huggingface.co/{tag_config.get('hf_hub', '').rstrip('/')}"
         msg = f"The weights '{tag}' of {name} could not be downloaded from {place} ({error}). {OFFLINE_ADVICE}"
@@ -130,11 +141,12 @@ def _local_folder(folder: Path) -> tuple[Path, Path]:
 
 def _download_folder(repository: str) -> tuple[Path, Path]:
     try:
-        config = hf_hub_download(repository, _HUB_CONFIG)
-        try:
-            weights = hf_hub_download(repository, _HUB_WEIGHTS[0])
-        except Exception:  # an older repository holds only the second format; its own error is the one to show
-            weights = hf_hub_download(repository, _HUB_WEIGHTS[1])
+        with _offline_where_unreachable():
+            config = hf_hub_download(repository, _HUB_CONFIG)
+            try:
+                weights = hf_hub_download(repository, _HUB_WEIGHTS[0])
+            except EntryNotFoundError:  # an older repository holds only the second format
+                weights = hf_hub_download(repository, _HUB_WEIGHTS[1])
     except Exception as error:  # the hub's client raises errors of several libraries
         msg = (
             f"The model '{repository}' ({_HUB_CONFIG} and {' or '.join(_HUB_WEIGHTS)}) could not be downloaded from "
@@ -143,6 +155,27 @@ def _download_folder(repository: str) -> tuple[Path, Path]:
         )
         raise WeightsUnavailableError(msg) from error
     return Path(config), Path(weights)
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """Let the hub's client answer from its cache at once where it would retry for a minute first."""
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _reachable(address: str) -> bool:
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=10).close()
+    except HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

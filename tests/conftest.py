@@ -1,0 +1,126 @@
+"""Fixtures: the golden tiny CLIP and its expected numbers, small data sets, processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from anomalib_clipad import ClipADModel, load_backbone
+from anomalib_clipad.backbones import Backbone
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
+CLASSES = ("bottle", "metal_nut")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests share a cache of their own, never the user's."""
+    path = tmp_path_factory.mktemp("cache")
+    os.environ["ANOMALIB_CLIPAD_CACHE"] = str(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes to the current folder is its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def expected() -> dict[str, Tensor]:
+    """Numbers of the reference implementation on the tiny CLIP."""
+    return load_file(GOLDEN / "tiny12_expected.safetensors")
+
+
+@pytest.fixture
+def tiny() -> dict[str, str]:
+    """Constructor arguments of the tiny CLIP."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    return load_backbone(**TINY)
+
+
+@pytest.fixture
+def model(backbone: Backbone) -> ClipADModel:
+    model = ClipADModel(backbone)
+    model.setup("bottle")
+    return model
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in MVTec layout: ten good and six scratched images of different sizes."""
+    root = tmp_path_factory.mktemp("mvtec")
+    rng = np.random.default_rng(0)
+    folders = {"train/good": 4, "test/good": 5, "test/scratch": 6}
+    for folder, count in folders.items():
+        for index in range(count):
+            size = 96 if index else 80
+            image = rng.normal(128, 12, (size, size, 3)).clip(0, 255).astype(np.uint8)
+            if folder.endswith("scratch"):
+                mask = np.zeros((size, size), np.uint8)
+                top, left = rng.integers(8, 40, 2)
+                mask[top : top + 20, left : left + 30] = 255
+                image[mask > 0] //= 3
+                save(root / "bolt/ground_truth/scratch" / f"{index:03}_mask.png", mask)
+            save(root / "bolt" / folder / f"{index:03}.png", image)
+    return root
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    """Write an image file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Run:
+    """Run a program in a process of its own, with only the entry points to introduce the plugin."""
+
+    def run(program: str, expect: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
+        return _run([sys.executable, "-c", program], tmp_path, expect, environment)
+
+    return run
+
+
+@pytest.fixture
+def run_anomalib(tmp_path: Path) -> Run:
+    """Run the stock command line."""
+
+    def run(*arguments: object, expect: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
+        command = [str(Path(sys.executable).with_name("anomalib")), *map(str, arguments)]
+        return _run(command, tmp_path, expect, environment)
+
+    return run
+
+
+def _run(command: list[str], folder: Path, expect: int | None, environment: dict) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        command, cwd=folder, env={**os.environ, "COLUMNS": "200", **environment}, capture_output=True, text=True
+    )
+    if expect is not None:
+        assert result.returncode == expect, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result
+
+
+@pytest.fixture(autouse=True)
+def reproducible() -> None:
+    torch.manual_seed(0)

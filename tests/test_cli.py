@@ -1,0 +1,120 @@
+"""The stock `anomalib` command line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Run
+
+HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
+
+
+@pytest.fixture
+def model(tiny: dict[str, str]) -> list[str]:
+    return [f"--model.backbone={tiny['backbone']}", f"--model.pretrained={tiny['pretrained']}"]
+
+
+@pytest.fixture
+def folder(parts: Path) -> list[str]:
+    settings = {
+        "name": "bolts",
+        "root": parts / "bolt",
+        "normal_dir": "train/good",
+        "abnormal_dir": "test/scratch",
+        "normal_test_dir": "test/good",
+        "mask_dir": "ground_truth/scratch",
+        "num_workers": 0,
+    }
+    return ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
+
+
+def test_test_prints_the_seven_figures_and_writes_heat_maps(
+    run_anomalib: Run, model: list[str], folder: list[str], tmp_path: Path
+) -> None:
+    result = run_anomalib("test", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
+    for figure in ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO"):
+        assert figure in result.stdout
+    assert "Class name: 'bolt' (given)." in result.stdout + result.stderr
+    assert len(list(tmp_path.rglob("images/test/scratch/*.png"))) == 6
+
+
+def test_validate_runs(run_anomalib: Run, model: list[str], folder: list[str]) -> None:
+    run_anomalib("validate", "--model", "ClipAD", *model, *folder)
+
+
+@pytest.mark.parametrize("name", ["ClipAD", "anomalib_clipad.ClipAD"])
+def test_predict_needs_no_validation_data(
+    run_anomalib: Run, model: list[str], parts: Path, tmp_path: Path, name: str
+) -> None:
+    data = parts / "bolt/test/scratch" if name == "ClipAD" else parts / "bolt/test/scratch/000.png"
+    run_anomalib("predict", "--model", name, *model, "--data", data)
+    assert len(list(tmp_path.rglob("images/**/*.png"))) == (6 if name == "ClipAD" else 1)
+
+
+def test_train_then_predict_from_its_checkpoint(
+    run_anomalib: Run, model: list[str], folder: list[str], parts: Path, tmp_path: Path
+) -> None:
+    run_anomalib("train", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
+    checkpoints = [path for path in tmp_path.rglob("*.ckpt") if not path.is_symlink()]
+    assert checkpoints
+    assert all(path.stat().st_size < 200_000 for path in checkpoints)
+    data = parts / "bolt/test/good"
+    run_anomalib("predict", "--model", "ClipAD", *model, "--data", data, "--ckpt_path", checkpoints[0])
+
+
+def test_benchmark_runs_a_grid(run_anomalib: Run, tiny: dict[str, str], parts: Path, tmp_path: Path) -> None:
+    config = {
+        "accelerator": "cpu",
+        "benchmark": {
+            "seed": 0,
+            "model": {"class_path": "ClipAD", "init_args": {**tiny, "rvs": {"grid": ["dbscan", "mean"]}}},
+            "data": {"class_path": "MVTecAD", "init_args": {"root": str(parts), "category": "bolt", "num_workers": 0}},
+        },
+    }
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config))
+    run_anomalib("benchmark", "--config", "benchmark.yaml")
+    (results,) = tmp_path.glob("runs/benchmark/*/results.csv")
+    lines = results.read_text().splitlines()
+    assert len(lines) == 3
+    assert "pixel_PRO" in lines[0]
+
+
+def test_help_lists_every_parameter(run_anomalib: Run) -> None:
+    result = run_anomalib("test", "--model.help", "ClipAD")
+    for parameter, words in {
+        "class_name": "What the images show",
+        "backbone": "CLIP model: an open_clip name",
+        "pretrained": "an open_clip tag or the path of a weights file",
+        "image_size": "Height and width in pixels",
+        "rvs": "{mean,pca,kde,dbscan,mean_shift}",
+        "rvs_options": "eps",
+        "prompts": "the path of a YAML file",
+        "smoothing": "Standard deviation",
+        "tap": "{reference,block}",
+        "text_cache": "Keep prompt embeddings on disk",
+        "pre_processor": "bicubic resize",
+        "post_processor": "ClipADPostProcessor",
+        "evaluator": "pixel AUROC",
+        "visualizer": "anomalib visualizer",
+    }.items():
+        assert f"--model.{parameter} " in result.stdout
+        assert words in " ".join(result.stdout.split())
+
+
+def test_a_wrong_choice_is_refused_with_the_choices(run_anomalib: Run, model: list[str], parts: Path) -> None:
+    arguments = ("--model", "ClipAD", "--model.rvs", "median", *model, "--data", parts)
+    result = run_anomalib("predict", *arguments, expect=2)
+    assert "median" in result.stderr
+    assert "dbscan" in result.stderr
+
+
+def test_the_real_hazelnuts_go_through(run_anomalib: Run, model: list[str], tmp_path: Path) -> None:
+    """Real photographs where they are at hand; the generated parts above hold the same promises."""
+    if not HAZELNUT.exists():
+        return
+    settings = {"name": "hazelnut", "root": HAZELNUT, "normal_dir": "train/good", "abnormal_dir": "test/colour",
+                "normal_test_dir": "test/good", "mask_dir": "ground_truth/colour", "num_workers": 0}  # fmt: skip
+    data = ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
+    result = run_anomalib("test", "--model", "ClipAD", "--model.class_name", "hazelnut", *model, *data)
+    assert "pixel_PRO" in result.stdout
+    assert len(list(tmp_path.rglob("images/test/colour/*.jpg"))) == len(list((HAZELNUT / "test/colour").iterdir()))

@@ -1,0 +1,228 @@
+"""ClipAD driven by anomalib's engine: every stage, checkpoints, class names, images of all kinds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, MVTecAD, PredictDataset
+from anomalib.engine import Engine
+from conftest import save
+from PIL import Image
+from torch import Tensor
+
+from anomalib_clipad import ClipAD
+from anomalib_clipad.data.image_files import UnreadableImageError
+from anomalib_clipad.scoring.evaluator import FIGURES
+
+OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
+
+
+@pytest.fixture
+def datamodule(parts: Path) -> MVTecAD:
+    return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return save(tmp_path / "images/one.png", np.random.default_rng(1).integers(0, 255, (90, 70, 3), np.uint8))
+
+
+def scores(predictions: list) -> Tensor:
+    return torch.cat([batch.pred_score for batch in predictions])
+
+
+def test_one_image_is_predicted_without_any_validation_data(tiny: dict[str, str], engine: Engine, image: Path) -> None:
+    (prediction,) = engine.predict(model=ClipAD(class_name="hazelnut", **tiny), data_path=str(image))
+    assert 0 < prediction.pred_score.item() < 1
+    assert prediction.anomaly_map.shape[-2:] == (64, 64)
+    assert prediction.anomaly_map.isfinite().all()
+    assert prediction.pred_label.item() == (prediction.pred_score.item() > 0.5)
+    assert torch.equal(prediction.pred_mask, prediction.anomaly_map > 0.5)
+
+
+def test_the_whole_cycle_from_fit_to_predict(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, parts: Path, tmp_path: Path
+) -> None:
+    """What anomalib's integration tests do with every model of its own."""
+    model = ClipAD(**tiny, **OPTIONS)
+    engine.fit(model, datamodule=datamodule)
+    checkpoint = Path(engine.trainer.checkpoint_callback.best_model_path)
+    assert checkpoint.stat().st_size < 200_000
+    (results,) = engine.test(model, datamodule=datamodule)
+    assert set(results) == set(FIGURES)
+    assert all(0 <= value <= 1 for value in results.values())
+    engine.train(model, datamodule=datamodule)
+    engine.validate(model, datamodule=datamodule)
+    live = scores(engine.predict(model=model, data_path=parts / "bolt/test/scratch"))
+
+    fresh = Engine(default_root_dir=tmp_path / "other", logger=False, accelerator="cpu", devices=1)
+    other = ClipAD(**tiny)
+    restored = fresh.predict(model=other, data_path=parts / "bolt/test/scratch", ckpt_path=checkpoint)
+    torch.testing.assert_close(scores(restored), live, atol=1e-6, rtol=0)
+    assert other.model.class_name == "bolt"
+
+
+def test_a_checkpoint_restores_everything_but_clip(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "own.yaml"
+    prompts.write_text("normal: ['good {}']\nabnormal: ['bad {}']\ntemplates: ['a {}.', 'the {}.']\n")
+    model = ClipAD(**tiny, **OPTIONS, prompts=str(prompts))
+    engine.validate(model, datamodule=datamodule)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    prompts.unlink()  # the checkpoint stands alone
+
+    content = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    assert not [name for name in content["state_dict"] if "clip." in name]
+    restored = ClipAD.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert restored.class_name == restored.model.class_name == "bolt"
+    assert restored.model.options() == model.model.options()
+    assert torch.equal(restored.model.text_features, model.model.text_features)
+    assert torch.equal(restored.model.smoothing_matrix, model.model.smoothing_matrix)
+    buffers = dict(model.post_processor.named_buffers())
+    assert {name: value.item() for name, value in restored.post_processor.named_buffers()} == {
+        name: value.item() for name, value in buffers.items()
+    }
+    assert not any(value.isnan() for value in buffers.values())
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
+) -> None:
+    model = ClipAD(**tiny)
+    engine.validate(model, datamodule=datamodule)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    with pytest.warns(UserWarning, match="RANDOM"):
+        other = ClipAD(tiny["backbone"], backbone=tiny["backbone"], pretrained=None)
+    with pytest.raises(ValueError, match=r"written with the backbone .*tiny12\.safetensors.*same backbone and weights"):
+        engine.test(other, datamodule=datamodule, ckpt_path=tmp_path / "model.ckpt")
+
+
+def test_a_checkpoints_class_replaces_the_arguments_with_a_warning(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, image: Path, tmp_path: Path
+) -> None:
+    engine.validate(ClipAD(**tiny, class_name="bolt"), datamodule=datamodule)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    other = ClipAD(**tiny, class_name="nut")
+    with pytest.warns(UserWarning, match="for the class 'bolt', which replaces 'nut'"):
+        engine.predict(model=other, data_path=image, ckpt_path=tmp_path / "model.ckpt")
+    assert other.model.class_name == "bolt"
+
+
+def test_the_class_name_is_the_argument_then_the_category_then_object(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="anomalib_clipad")
+    for model, data, name, origin in (
+        (ClipAD(**tiny, class_name="rivet"), {"datamodule": datamodule}, "rivet", "given"),
+        (ClipAD(**tiny), {"datamodule": datamodule}, "bolt", "the datamodule's category"),
+        (ClipAD(**tiny), {"data_path": image}, "object", "default"),
+    ):
+        caplog.clear()
+        engine.predict(model=model, **data)
+        assert model.model.class_name == name
+        assert f"Class name: '{name}' ({origin})." in caplog.messages
+        assert any("Naming the object" in message for message in caplog.messages) == (origin == "default")
+
+
+def test_one_model_follows_its_data_to_another_category(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD
+) -> None:
+    model = ClipAD(**tiny)
+    engine.test(model, datamodule=datamodule, verbose=False)
+    datamodule.category = "screw"
+    engine.test(model, datamodule=datamodule, verbose=False)
+    assert model.model.class_name == "screw"
+
+
+def test_what_is_encoded_is_logged(
+    tiny: dict[str, str], engine: Engine, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="anomalib_clipad")
+    engine.predict(model=ClipAD(**tiny, class_name="brand new thing", text_cache=False), data_path=image)
+    assert "Encoding 198 normal and 220 abnormal prompts of class 'brand new thing'." in caplog.messages
+
+
+def test_the_default_pre_processor_is_a_bicubic_square_with_the_backbones_normalisation(tiny: dict[str, str]) -> None:
+    resize, normalize = ClipAD(**tiny, image_size=96).pre_processor.transform.transforms
+    assert (resize.size, resize.interpolation.value, resize.antialias) == ([96, 96], "bicubic", True)
+    assert normalize.mean == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+
+
+def test_components_can_be_switched_off(tiny: dict[str, str], engine: Engine, image: Path) -> None:
+    model = ClipAD(**tiny, class_name="cup", evaluator=False, visualizer=False, post_processor=False)
+    (prediction,) = engine.predict(model=model, data_path=image)
+    assert (model.evaluator, model.visualizer, model.post_processor) == (None, None, None)
+    assert prediction.pred_label is None
+
+
+@pytest.mark.parametrize("name", ["", "   "])
+def test_an_empty_class_name_is_refused_at_once(tiny: dict[str, str], name: str) -> None:
+    with pytest.raises(ValueError, match="class_name is empty"):
+        ClipAD(**tiny, class_name=name)
+
+
+def test_grey_and_rgba_images_are_scored_as_their_rgb_selves(
+    tiny: dict[str, str], engine: Engine, tmp_path: Path
+) -> None:
+    grey = np.random.default_rng(2).integers(0, 255, (64, 64), np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    save(tmp_path / "kinds/a_rgb.png", rgb)
+    save(tmp_path / "kinds/b_grey.png", grey)
+    save(tmp_path / "kinds/c_rgba.png", np.dstack([rgb, np.full_like(grey, 255)]))
+    result = scores(engine.predict(model=ClipAD(**tiny, class_name="cup"), data_path=tmp_path / "kinds"))
+    torch.testing.assert_close(result, result[:1].expand(3))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_images_are_not_clipped(tiny: dict[str, str], engine: Engine, tmp_path: Path, suffix: str) -> None:
+    eight = np.random.default_rng(2).integers(0, 255, (64, 64), np.uint8)
+    save(tmp_path / "kinds/a.png", eight)
+    save(tmp_path / f"kinds/b.{suffix}", eight.astype(np.uint16) * 257)
+    model = ClipAD(**tiny, class_name="cup")
+    batches = engine.predict(model=model, data_path=tmp_path / "kinds")
+    torch.testing.assert_close(batches[0].image, batches[1].image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores(batches[:1]), scores(batches[1:]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("content", ["nonsense", "truncated"])
+def test_a_file_that_is_no_image_is_named(
+    tiny: dict[str, str], engine: Engine, parts: Path, tmp_path: Path, content: str
+) -> None:
+    good = parts / "bolt/test/good/001.png"
+    bad = tmp_path / "images/bad.png"
+    save(tmp_path / "images/a_good.png", np.array(Image.open(good)))
+    bad.write_bytes(b"nonsense" if content == "nonsense" else good.read_bytes()[:3000])
+    with pytest.raises(UnreadableImageError, match=r"bad\.png cannot be read.*Replace it, or take it out"):
+        engine.predict(model=ClipAD(**tiny, class_name="cup"), data_path=tmp_path / "images")
+
+
+def test_a_damaged_image_is_named_in_a_test_set_too(
+    tiny: dict[str, str], engine: Engine, parts: Path, tmp_path: Path
+) -> None:
+    good = (parts / "bolt/test/good/001.png").read_bytes()
+    for folder, content in (("good", good), ("bad", good[:3000])):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / "one.png").write_bytes(content)
+    data = Folder("set", root=tmp_path / "set", normal_dir="good", normal_test_dir="good", abnormal_dir="bad",
+                  num_workers=0, val_split_mode="none")  # fmt: skip
+    with pytest.raises(UnreadableImageError, match=r"one\.png cannot be read"):
+        engine.test(ClipAD(**tiny, class_name="cup"), datamodule=data)
+
+
+def test_other_files_in_a_folder_are_left_alone(tiny: dict[str, str], engine: Engine, image: Path) -> None:
+    (image.parent / "notes.txt").write_text("not an image")
+    assert len(engine.predict(model=ClipAD(**tiny, class_name="cup"), data_path=image.parent)) == 1
+
+
+def test_predict_takes_datasets_too(tiny: dict[str, str], engine: Engine, image: Path) -> None:
+    model = ClipAD(**tiny, class_name="cup")
+    by_path = engine.predict(model=model, data_path=image)
+    by_dataset = engine.predict(model=model, dataset=PredictDataset(image))
+    assert torch.equal(scores(by_path), scores(by_dataset))

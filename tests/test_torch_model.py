@@ -1,0 +1,103 @@
+"""ClipADModel: the reference's maps and probabilities, and what it refuses."""
+
+import pytest
+import torch
+from anomalib.data import InferenceBatch
+from conftest import CLASSES
+from torch import Tensor
+
+from anomalib_clipad import ClipADModel
+from anomalib_clipad.backbones import Backbone
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize(("smoothing", "key"), [(0, "map_unsmoothed"), (8, "map"), (2, "map_sigma2")])
+def test_maps_are_the_references(
+    backbone: Backbone, expected: dict[str, Tensor], name: str, smoothing: float, key: str
+) -> None:
+    model = ClipADModel(backbone, smoothing=smoothing)
+    model.setup(name)
+    output = model(expected["images"])
+    assert isinstance(output, InferenceBatch)
+    torch.testing.assert_close(output.anomaly_map, expected[f"sdp/{name}/{key}"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_probabilities_and_map_maxima_are_the_references(
+    backbone: Backbone, expected: dict[str, Tensor], name: str
+) -> None:
+    model = ClipADModel(backbone)
+    model.setup(name)
+    output = model(expected["images"])
+    torch.testing.assert_close(output.pred_score, expected[f"sdp/{name}/text_prob"], atol=1e-4, rtol=0)
+    maxima = output.anomaly_map.amax(dim=(1, 2))
+    torch.testing.assert_close(maxima, expected[f"sdp/{name}/map_max"], atol=1e-4, rtol=0)
+
+
+def test_an_image_gets_the_same_result_in_any_batch(model: ClipADModel, expected: dict[str, Tensor]) -> None:
+    together = model(expected["images"])
+    alone = [model(image[None]) for image in expected["images"]]
+    maps = torch.cat([output.anomaly_map for output in alone])
+    torch.testing.assert_close(together.anomaly_map, maps, atol=1e-6, rtol=0)
+    scores = torch.cat([output.pred_score for output in alone])
+    torch.testing.assert_close(together.pred_score, scores, atol=1e-5, rtol=0)
+
+
+def test_every_option_has_an_effect(backbone: Backbone, expected: dict[str, Tensor]) -> None:
+    own = {"normal": ["good {}"], "abnormal": ["bad {}"], "templates": ["a {}."]}
+    options = [{}, {"rvs": "pca"}, {"rvs": "kde", "rvs_options": {"bandwidth": 0.01}}, {"smoothing": 3}]
+    options += [{"tap": "block"}, {"prompts": own}]
+    maps = []
+    for option in options:
+        model = ClipADModel(backbone, **option)
+        model.setup("bottle")
+        maps.append(model(expected["images"]).anomaly_map)
+    assert all(not torch.allclose(a, b, atol=1e-7) for i, a in enumerate(maps) for b in maps[:i])
+
+
+def test_options_restore_a_model(backbone: Backbone) -> None:
+    model = ClipADModel(backbone, "kde", {"bandwidth": 0.2}, smoothing=3, tap="block")
+    twin = ClipADModel(backbone)
+    twin.configure(**model.options())
+    assert twin.options() == model.options()
+    assert torch.equal(twin.smoothing_matrix, model.smoothing_matrix)
+
+
+def test_clip_is_frozen_and_stays_in_evaluation_mode(model: ClipADModel) -> None:
+    model.train()
+    assert not any(module.training for module in model.clip.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_setup_comes_first(backbone: Backbone) -> None:
+    with pytest.raises(RuntimeError, match=r"call setup\(class_name\) first"):
+        ClipADModel(backbone)(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 48, 48), (1, 1, 64, 64), (3, 64, 64), (1, 3, 64, 80)])
+def test_images_of_another_shape_are_refused(model: ClipADModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"Expected images of shape \(B, 3, 64, 64\); got") as error:
+        model(torch.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rvs": "median"}, "Unknown RVS method 'median'"),
+        ({"rvs_options": {"epsilon": 1}}, "Unknown option 'epsilon'"),
+        ({"smoothing": -1}, "smoothing has to be a standard deviation in pixels"),
+        ({"smoothing": float("nan")}, "smoothing has to be a standard deviation"),
+        ({"tap": "clean"}, "Unknown tap 'clean'; expected one of reference, block"),
+        ({"prompts": "medicine"}, "No prompt set 'medicine'"),
+    ],
+)
+def test_wrong_options_are_explained(backbone: Backbone, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClipADModel(backbone, **options)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_class_name_is_refused(backbone: Backbone, name: str) -> None:
+    with pytest.raises(ValueError, match="class name is empty; name the object"):
+        ClipADModel(backbone).setup(name)

@@ -1,0 +1,121 @@
+"""The cache of prompt embeddings: never stale, and its troubles only cost time."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from anomalib_clipad import ClipADModel
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.text.cache import EmbeddingCache
+
+
+class Encoder:
+    """Counts how often it has to compute."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        return torch.full((2, 3), float(self.calls))
+
+
+@pytest.fixture
+def tokens(backbone: Backbone) -> Tensor:
+    return backbone.tokenizer(["a cup", "a nut"])
+
+
+def test_the_second_time_is_read(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
+    encode = Encoder()
+    first = EmbeddingCache(tmp_path).get(backbone.clip, tokens, encode)
+    second = EmbeddingCache(tmp_path).get(backbone.clip, tokens, encode)
+    assert encode.calls == 1
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "change", ["transformer.resblocks.1.mlp.c_fc.weight", "token_embedding.weight", "ln_final.bias"]
+)
+def test_other_weights_are_another_entry(backbone: Backbone, tokens: Tensor, change: str) -> None:
+    clip = copy.deepcopy(backbone.clip)
+    before = EmbeddingCache.key(clip, tokens)
+    weight = clip.get_parameter(change)
+    row = int(tokens[0, 1]) if "token" in change else 0
+    weight.data[row].view(-1)[0] += 1e-6 * 2
+    assert EmbeddingCache.key(clip, tokens) != before
+
+
+def test_swapped_weights_are_another_entry(backbone: Backbone, tokens: Tensor) -> None:
+    clip = copy.deepcopy(backbone.clip)
+    before = EmbeddingCache.key(clip, tokens)
+    weight = clip.get_parameter("transformer.resblocks.0.attn.in_proj_weight")
+    weight.data = weight.data.flip(0)
+    assert EmbeddingCache.key(clip, tokens) != before
+
+
+def test_other_prompts_are_another_entry(backbone: Backbone, tokens: Tensor) -> None:
+    assert EmbeddingCache.key(backbone.clip, tokens) != EmbeddingCache.key(backbone.clip, tokens.flip(0))
+
+
+def test_the_image_tower_and_unused_tokens_do_not_matter(backbone: Backbone, tokens: Tensor) -> None:
+    clip = copy.deepcopy(backbone.clip)
+    before = EmbeddingCache.key(clip, tokens)
+    clip.visual.proj.data += 1
+    clip.token_embedding.weight.data[12345] += 1
+    assert EmbeddingCache.key(clip, tokens) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_corrupt_entry_is_computed_again(
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, damage: bytes | None
+) -> None:
+    cache, encode = EmbeddingCache(tmp_path), Encoder()
+    cache.get(backbone.clip, tokens, encode)
+    (entry,) = cache.directory.glob("*.safetensors")
+    entry.write_bytes(entry.read_bytes()[:-4] if damage is None else damage)
+    assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+    assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+
+
+def test_a_directory_that_cannot_be_written_only_costs_time(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    encode = Encoder()
+    cache = EmbeddingCache(blocked)
+    cache.get(backbone.clip, tokens, encode)
+    cache.get(backbone.clip, tokens, encode)
+    assert encode.calls == 2
+
+
+def test_several_processes_leave_one_whole_entry(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch; from pathlib import Path; from anomalib_clipad.text.cache import EmbeddingCache\n"
+        "path, value = Path('text/entry.safetensors'), torch.full((400, 640), float(sys.argv[1]))\n"
+        "for _ in range(50): EmbeddingCache._write(path, value)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(value)], cwd=tmp_path) for value in range(3)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    entry = EmbeddingCache._read(tmp_path / "text" / "entry.safetensors", 400)
+    assert entry is not None
+    assert len(entry.unique()) == 1
+    assert [path.name for path in (tmp_path / "text").iterdir()] == ["entry.safetensors"]
+
+
+def test_the_environment_variable_moves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "elsewhere"))
+    assert EmbeddingCache().directory == tmp_path / "elsewhere" / "text"
+
+
+def test_cached_features_are_those_computed(backbone: Backbone, tmp_path: Path) -> None:
+    features = []
+    for cache in (None, EmbeddingCache(tmp_path), EmbeddingCache(tmp_path)):
+        model = ClipADModel(backbone, cache=cache)
+        model.setup("bottle")
+        features.append(model.text_features.clone())
+    assert torch.equal(features[0], features[1])
+    assert torch.equal(features[0], features[2])

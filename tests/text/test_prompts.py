@@ -1,0 +1,59 @@
+"""Prompts: the paper's sets, and files of one's own."""
+
+from pathlib import Path
+
+import pytest
+
+from anomalib_clipad.text.prompts import INDUSTRIAL, PromptSet, load_prompts
+
+OWN = "normal: ['good {}']\nabnormal: ['bad {}', '{} with dents']\ntemplates: ['a photo of a {}.', 'one {}.']\n"
+
+
+def test_the_papers_prompts_are_198_normal_and_220_abnormal() -> None:
+    normal, abnormal = INDUSTRIAL.texts("metal_nut")
+    assert (len(set(normal)), len(set(abnormal))) == (198, 220)
+    assert "a jpeg corrupted photo of the metal_nut without contamination." in normal
+    assert "a photo of a broken metal_nut for anomaly detection." in abnormal
+
+
+def test_a_file_gives_states_in_order_each_with_all_templates(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN)
+    _, abnormal = load_prompts(str(file)).texts("cup")
+    assert abnormal == ["a photo of a bad cup.", "one bad cup.", "a photo of a cup with dents.", "one cup with dents."]
+
+
+def test_plain_data_restores_a_prompt_set() -> None:
+    assert load_prompts(INDUSTRIAL.as_dict()) == INDUSTRIAL
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("normal: ['good {}']\nabnormal: ['bad {}']\n", "exactly the lists normal, abnormal, templates"),
+        (OWN + "extra: []\n", "exactly the lists"),
+        (OWN.replace("['good {}']", "[]"), "'normal' is empty"),
+        (OWN.replace("one {}.", "one."), "'templates' needs exactly one '{}'; got 'one.'"),
+        (OWN.replace("good {}", "good {} {}"), "'normal' needs exactly one '{}'"),
+        (OWN.replace("'good {}'", "3"), "'normal' needs exactly one '{}'; got 3"),
+        (OWN.replace("['good {}']", "good {}"), "'normal' has to be a list"),
+        ("- just\n- a list\n", "got list"),
+        ("normal: [", "is not YAML"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"own\.yaml") as error:
+        load_prompts(str(file))
+    assert message in str(error.value)
+
+
+def test_an_unknown_set_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"'medcal'.*industrial.*YAML file"):
+        load_prompts("medcal")
+
+
+def test_lists_are_checked_without_a_file_too() -> None:
+    with pytest.raises(ValueError, match="'abnormal' is empty"):
+        PromptSet(normal=("a {}",), abnormal=(), templates=("{}",))

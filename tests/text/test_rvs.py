@@ -1,0 +1,90 @@
+"""Representative vector selection against the reference's numbers and against scikit-learn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KernelDensity
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from anomalib_clipad.text import rvs
+
+EXPECTED = load_file(Path(__file__).parents[1] / "golden" / "rvs_expected.safetensors")
+CLOUDS = sorted({key.split("/")[0] for key in EXPECTED})
+CASES = {
+    "mean": ("mean", {}),
+    "pca": ("pca", {}),
+    "kde": ("kde", {}),
+    "dbscan": ("dbscan", {}),
+    "dbscan_eps1.5_min25": ("dbscan", {"eps": 1.5, "min_samples": 25}),
+    "mean_shift": ("mean_shift", {}),
+}
+
+
+def cloud(name: str, state: int) -> Tensor:
+    return EXPECTED[f"{name}/embeddings_{('normal', 'abnormal')[state]}"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.parametrize("state", [0, 1])
+def test_the_vector_is_the_references(name: str, case: str, state: int) -> None:
+    method, options = CASES[case]
+    vector = rvs.representative_vector(cloud(name, state), method, options)
+    torch.testing.assert_close(vector, EXPECTED[f"{name}/{case}"][:, state], atol=1e-5, rtol=0)
+    assert vector.norm().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_pca_is_scikit_learns_first_component_scores() -> None:
+    embeddings = cloud("tight", 0)
+    scores = PCA(n_components=1).fit_transform(embeddings.double().T.numpy())[:, 0]
+    scores *= np.sign(scores @ embeddings.double().mean(dim=0).numpy())
+    torch.testing.assert_close(rvs.pca(embeddings).double(), normalize(torch.tensor(scores), dim=0), atol=1e-6, rtol=0)
+
+
+def test_kde_weights_are_scikit_learns_densities() -> None:
+    embeddings = cloud("three_clusters", 1)
+    density = KernelDensity(bandwidth=0.3).fit(embeddings.numpy())
+    log_weights = torch.tensor(density.score_samples(embeddings.numpy()))
+    weighted = log_weights.softmax(dim=0).float() @ embeddings
+    torch.testing.assert_close(rvs.kde(embeddings), normalize(weighted, dim=0), atol=1e-5, rtol=0)
+
+
+def test_kde_is_finite_where_densities_overflow() -> None:
+    embeddings = normalize(torch.randn(1, 640) + 0.01 * torch.randn(200, 640), dim=1)
+    vector = rvs.kde(embeddings, bandwidth=0.01)
+    assert vector.isfinite().all()
+    assert vector.norm().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_noise_only_falls_back_to_the_mean_and_names_the_class() -> None:
+    embeddings = torch.eye(20)
+    with pytest.warns(UserWarning, match=r"the normal prompts of class 'cup'.*only noise among 20"):
+        vector = rvs.representative_vector(embeddings, "dbscan", of="the normal prompts of class 'cup'")
+    torch.testing.assert_close(vector, rvs.mean(embeddings))
+
+
+def test_a_methods_options_change_its_result() -> None:
+    embeddings = cloud("three_clusters", 0)
+    narrow = rvs.representative_vector(embeddings, "kde", {"bandwidth": 0.05})
+    assert (narrow - rvs.kde(embeddings)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("median", {}, r"Unknown RVS method 'median'; expected one of mean, pca, kde, dbscan, mean_shift"),
+        ("dbscan", {"bandwidth": 1}, r"'bandwidth' of the RVS method 'dbscan'; it takes \['eps', 'min_samples'\]"),
+        ("mean", {"eps": 1}, "it takes no options"),
+        ("dbscan", {"eps": -1}, "'eps' has to be a positive number; got -1"),
+        ("dbscan", {"min_samples": 2.5}, "'min_samples' has to be a positive integer; got 2.5"),
+        ("kde", {"bandwidth": "wide"}, "'bandwidth' has to be a positive number; got 'wide'"),
+    ],
+)
+def test_wrong_options_are_explained(method: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rvs.check_options(method, options)
