@@ -23,6 +23,7 @@ def folder(parts: Path) -> list[str]:
         "abnormal_dir": "test/scratch",
         "normal_test_dir": "test/good",
         "mask_dir": "ground_truth/scratch",
+        "val_split_mode": "same_as_test",
         "num_workers": 0,
     }
     return ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
@@ -112,8 +113,16 @@ def test_the_real_hazelnuts_go_through(run_anomalib: Run, model: list[str], tmp_
     """Real photographs where they are at hand; the generated parts above hold the same promises."""
     if not HAZELNUT.exists():
         return
-    settings = {"name": "hazelnut", "root": HAZELNUT, "normal_dir": "train/good", "abnormal_dir": "test/colour",
-                "normal_test_dir": "test/good", "mask_dir": "ground_truth/colour", "num_workers": 0}  # fmt: skip
+    settings = {
+        "name": "hazelnut",
+        "root": HAZELNUT,
+        "normal_dir": "train/good",
+        "abnormal_dir": "test/colour",
+        "normal_test_dir": "test/good",
+        "mask_dir": "ground_truth/colour",
+        "val_split_mode": "same_as_test",
+        "num_workers": 0,
+    }
     data = ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
     result = run_anomalib("test", "--model", "ClipAD", "--model.class_name", "hazelnut", *model, *data)
     assert "pixel_PRO" in result.stdout

@@ -50,7 +50,7 @@ def test_the_whole_cycle_from_fit_to_predict(
     tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, parts: Path, tmp_path: Path
 ) -> None:
     """What anomalib's integration tests do with every model of its own."""
-    model = ClipAD(**tiny, **OPTIONS)
+    model = ClipAD(**tiny, **OPTIONS, visualizer=False)
     engine.fit(model, datamodule=datamodule)
     checkpoint = Path(engine.trainer.checkpoint_callback.best_model_path)
     assert checkpoint.stat().st_size < 200_000
@@ -62,7 +62,7 @@ def test_the_whole_cycle_from_fit_to_predict(
     live = scores(engine.predict(model=model, data_path=parts / "bolt/test/scratch"))
 
     fresh = Engine(default_root_dir=tmp_path / "other", logger=False, accelerator="cpu", devices=1)
-    other = ClipAD(**tiny)
+    other = ClipAD(**tiny, visualizer=False)
     restored = fresh.predict(model=other, data_path=parts / "bolt/test/scratch", ckpt_path=checkpoint)
     torch.testing.assert_close(scores(restored), live, atol=1e-6, rtol=0)
     assert other.model.class_name == "bolt"
@@ -115,29 +115,41 @@ def test_a_checkpoints_class_replaces_the_arguments_with_a_warning(
     assert other.model.class_name == "bolt"
 
 
+@pytest.mark.parametrize(
+    ("given", "from_path", "name", "origin"),
+    [
+        ("rivet", False, "rivet", "given"),
+        (None, False, "bolt", "the datamodule's category"),
+        (None, True, "object", "default"),
+    ],
+)
 def test_the_class_name_is_the_argument_then_the_category_then_object(
-    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, image: Path, caplog: pytest.LogCaptureFixture
+    tiny: dict[str, str],
+    engine: Engine,
+    datamodule: MVTecAD,
+    image: Path,
+    caplog: pytest.LogCaptureFixture,
+    given: str | None,
+    from_path: bool,
+    name: str,
+    origin: str,
 ) -> None:
     caplog.set_level("INFO", logger="anomalib_clipad")
-    for model, data, name, origin in (
-        (ClipAD(**tiny, class_name="rivet"), {"datamodule": datamodule}, "rivet", "given"),
-        (ClipAD(**tiny), {"datamodule": datamodule}, "bolt", "the datamodule's category"),
-        (ClipAD(**tiny), {"data_path": image}, "object", "default"),
-    ):
-        caplog.clear()
-        engine.predict(model=model, **data)
-        assert model.model.class_name == name
-        assert f"Class name: '{name}' ({origin})." in caplog.messages
-        assert any("Naming the object" in message for message in caplog.messages) == (origin == "default")
+    model = ClipAD(**tiny, class_name=given, visualizer=False)
+    engine.predict(model=model, **({"data_path": image} if from_path else {"datamodule": datamodule}))
+    assert model.model.class_name == name
+    assert f"Class name: '{name}' ({origin})." in caplog.messages
+    assert any("Naming the object" in message for message in caplog.messages) == (origin == "default")
 
 
 def test_one_model_follows_its_data_to_another_category(
     tiny: dict[str, str], engine: Engine, datamodule: MVTecAD
 ) -> None:
-    model = ClipAD(**tiny)
-    engine.test(model, datamodule=datamodule, verbose=False)
+    model = ClipAD(**tiny, visualizer=False)
+    engine.validate(model, datamodule=datamodule, verbose=False)
     datamodule.category = "screw"
-    engine.test(model, datamodule=datamodule, verbose=False)
+    datamodule.prepare_data = lambda: None  # the images are there, under the other name
+    engine.validate(model, datamodule=datamodule, verbose=False)
     assert model.model.class_name == "screw"
 
 
@@ -211,7 +223,7 @@ def test_a_damaged_image_is_named_in_a_test_set_too(
         (tmp_path / "set" / folder).mkdir(parents=True)
         (tmp_path / "set" / folder / "one.png").write_bytes(content)
     data = Folder("set", root=tmp_path / "set", normal_dir="good", normal_test_dir="good", abnormal_dir="bad",
-                  num_workers=0, val_split_mode="none")  # fmt: skip
+                  num_workers=0, val_split_mode="same_as_test")  # fmt: skip
     with pytest.raises(UnreadableImageError, match=r"one\.png cannot be read"):
         engine.test(ClipAD(**tiny, class_name="cup"), datamodule=data)
 
