@@ -17,7 +17,7 @@ def model(tiny: dict[str, str]) -> list[str]:
 @pytest.fixture
 def folder(parts: Path) -> list[str]:
     settings = {
-        "name": "bolts",
+        "name": "bolt",
         "root": parts / "bolt",
         "normal_dir": "train/good",
         "abnormal_dir": "test/scratch",

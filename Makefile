@@ -1,0 +1,33 @@
+# Every target creates what it needs: a virtual environment in .venv with this package in it.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table and a picture to demo/
+	$(BIN)/anomalib-clipad demo --output demo
+
+test: $(INSTALLED)  ## Run the test suite
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: $(INSTALLED)  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## Check types
+	$(BIN)/mypy
+
+clean:  ## Remove the virtual environment and everything written
+	rm -rf .venv demo results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
