@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean
+.PHONY: help demo test test-oldest lint types clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -21,6 +21,10 @@ demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table 
 
 test: $(INSTALLED)  ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
+
+test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_clip
+	$(BIN)/pip install --quiet --no-deps --target .venv/oldest open_clip_torch==2.24.0
+	PYTHONPATH=.venv/oldest $(BIN)/python -m pytest tests/text tests/vision tests/backbones tests/test_torch_model.py
 
 lint: $(INSTALLED)  ## Check style
 	$(BIN)/ruff check .

@@ -70,7 +70,7 @@ def load_backbone(
     source = find_source(backbone, pretrained)
     _check_config(source.config, source.name, image_size)
     clip, tokenizer = _build(source, image_size)
-    _check_tower(clip.visual, source.name)
+    check_tower(clip.visual, source.name)
     if source.weights is None:
         warnings.warn(
             f"The backbone '{source.name}' has RANDOM weights (pretrained is null): its scores and maps mean nothing.",
@@ -105,12 +105,17 @@ def _check_config(config: dict[str, Any], name: str, image_size: int | None) -> 
         raise ValueError(msg)
 
 
-def _check_tower(visual: nn.Module, name: str) -> None:
+def check_tower(visual: nn.Module, name: str) -> None:
+    """Check that the dual path can run on an image tower.
+
+    Raises:
+        ValueError: If it is not a vision transformer of residual attention blocks that pools by its CLS token.
+    """
     if not isinstance(visual, VisionTransformer):
         raise _unsupported(name, f"a {type(visual).__name__}")
-    kinds = {type(block) for block in visual.transformer.resblocks}
-    if kinds != {ResidualAttentionBlock}:
-        raise _unsupported(name, f"a transformer of {', '.join(sorted(kind.__name__ for kind in kinds))}s")
+    others = {type(block).__name__ for block in visual.transformer.resblocks} - {ResidualAttentionBlock.__name__}
+    if others:
+        raise _unsupported(name, f"a transformer of {', '.join(sorted(others))}s")
     if visual.attn_pool is not None or visual.pool_type != "tok":
         raise _unsupported(name, "a transformer that does not pool by its CLS token")
 

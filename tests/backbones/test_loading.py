@@ -1,5 +1,6 @@
 """Backbones: every way to name one, and clear errors for what cannot run."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -8,9 +9,12 @@ import open_clip
 import pytest
 import torch
 from conftest import GOLDEN, TINY
+from open_clip.transformer import CustomResidualAttentionBlock
 from safetensors.torch import load_file, save_file
 
 from anomalib_clipad import ClipADModel, load_backbone
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.backbones.loading import check_tower
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
 
 
@@ -107,9 +111,13 @@ def test_towers_of_another_kind_are_refused_before_any_download(name: str, kind:
         load_backbone(name, pretrained)
 
 
-def test_custom_attention_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="whose image tower is a transformer of CustomResidualAttentionBlocks"):
-        load_backbone(config_with(tmp_path, block_type="custom", qk_norm=True), None)
+def test_custom_attention_is_refused(backbone: Backbone) -> None:
+    visual = copy.deepcopy(backbone.clip.visual)
+    visual.transformer.resblocks[3] = CustomResidualAttentionBlock(64, 2)
+    with pytest.raises(
+        ValueError, match=r"'mine', whose image tower is a transformer of CustomResidualAttentionBlocks"
+    ):
+        check_tower(visual, "mine")
 
 
 @pytest.mark.parametrize("layers", [6, 10])

@@ -46,7 +46,7 @@ def test_cutting_the_context_changes_nothing(custom_text: bool, quick_gelu: bool
 
 def test_a_text_tower_of_another_kind_runs_as_it_is() -> None:
     """CoCa's tower reads a class token after the padding, so its context can not be cut."""
-    clip = open_clip.create_model("coca_base", load_weights=False).eval()
+    clip = open_clip.create_model("coca_base").eval()
     with torch.inference_mode():
         full = normalize(clip.encode_text(open_clip.tokenize(PROMPTS, 76)), dim=-1)
     cut = encode_prompts(clip, lambda texts: open_clip.tokenize(texts, 76), PROMPTS)
