@@ -29,9 +29,9 @@ from .backbones import load_backbone
 from .data.image_files import ImageFiles
 from .scoring.evaluator import seven_figures
 from .scoring.post_processor import ClipADPostProcessor
-from .text.cache import EmbeddingCache, digest
+from .text.cache import EmbeddingCache
 from .text.rvs import Method
-from .torch_model import ClipADModel
+from .torch_model import ClipADModel, Precision
 from .vision.dual_path import Tap
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class ClipAD(AnomalibModule):
         tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
             ``block``, the output of the stage's last block.
         text_cache: Keep prompt embeddings on disk between runs.
+        precision: Number format of the image tower: ``float32``, ``bfloat16`` (fast on processors with bf16 matrix
+            units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
         pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, CLIP's
             normalisation.
         post_processor: anomalib post-processor, or whether to use the default, ``ClipADPostProcessor``.
@@ -87,6 +89,7 @@ class ClipAD(AnomalibModule):
         smoothing: float = 8.0,
         tap: Tap = "reference",
         text_cache: bool = True,
+        precision: Precision = "float32",
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -97,9 +100,8 @@ class ClipAD(AnomalibModule):
             msg = "class_name is empty; name the object in the images, such as 'hazelnut', or leave it out."
             raise ValueError(msg)
         clip = load_backbone(backbone, pretrained, image_size)
-        model = ClipADModel(
-            clip, rvs, rvs_options, prompts, smoothing, tap, cache=EmbeddingCache() if text_cache else None
-        )
+        cache = EmbeddingCache() if text_cache else None
+        model = ClipADModel(clip, rvs, rvs_options, prompts, smoothing, tap, cache, precision)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((clip.image_size, clip.image_size), clip.mean, clip.std)
         super().__init__(
@@ -160,7 +162,7 @@ class ClipAD(AnomalibModule):
         checkpoint[_CHECKPOINT_KEY] = {
             "class_name": self.model.class_name,
             "options": self.model.options(),
-            "image_tower": digest(self.model.clip.visual.state_dict()),
+            "image_tower": self.model.fingerprint,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -171,7 +173,7 @@ class ClipAD(AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint[_CHECKPOINT_KEY]
-        if saved["image_tower"] != digest(self.model.clip.visual.state_dict()):
+        if saved["image_tower"] != self.model.fingerprint:
             given, wanted = self.hparams, checkpoint["hyper_parameters"]
             names = ("backbone", "pretrained", "image_size")
             msg = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from anomalib.data import InferenceBatch
@@ -18,6 +18,9 @@ from .text.prompts import load_prompts
 from .text.rvs import check_options
 from .vision.dual_path import TAPS, Tap, dual_path, project_features
 
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
 
 class ClipADModel(nn.Module):
     """CLIP-AD (SDP): compare patches with representative vectors of "flawless" and "damaged" prompts.
@@ -30,9 +33,10 @@ class ClipADModel(nn.Module):
         smoothing: Standard deviation of the map's Gaussian, in pixels of the model's input.
         tap: Where the ordinary stream is tapped, see ``dual_path``.
         cache: Where prompt embeddings are kept between runs, if anywhere.
+        precision: Number format of the image tower. Text features, scores and maps are float32 in any case.
 
     Raises:
-        ValueError: If the RVS method, an option, the prompts, the smoothing or the tap is not valid.
+        ValueError: If the RVS method, an option, the prompts, the smoothing, the tap or the precision is not valid.
     """
 
     text_features: Tensor
@@ -47,11 +51,17 @@ class ClipADModel(nn.Module):
         smoothing: float = 8.0,
         tap: Tap = "reference",
         cache: EmbeddingCache | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            msg = f"Unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}."
+            raise ValueError(msg)
         self.clip = backbone.clip.eval().requires_grad_(False)
+        self.clip.visual.to(getattr(torch, precision))
         self.tokenizer = backbone.tokenizer
         self.image_size = backbone.image_size
+        self.fingerprint = backbone.fingerprint
         self.cache = cache
         self.class_name: str | None = None
         self.register_buffer("text_features", torch.full((self.clip.visual.output_dim, 2), torch.nan))
@@ -123,7 +133,7 @@ class ClipADModel(nn.Module):
 
         Raises:
             RuntimeError: If ``setup`` was not called.
-            ValueError: If the images are of another shape.
+            ValueError: If the images are of another shape, or the device cannot run the precision.
         """
         self._check(images)
         visual, text = self.clip.visual, self.text_features
@@ -144,4 +154,7 @@ class ClipADModel(nn.Module):
         expected = (3, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             msg = f"Expected images of shape (B, {', '.join(map(str, expected))}); got {tuple(images.shape)}."
+            raise ValueError(msg)
+        if self.clip.visual.proj.dtype == torch.float16 and images.device.type == "cpu":
+            msg = "float16 does not run on a CPU; use precision='bfloat16' or 'float32', or a GPU."
             raise ValueError(msg)

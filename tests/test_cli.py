@@ -93,6 +93,7 @@ def test_help_lists_every_parameter(run_anomalib: Run) -> None:
         "smoothing": "Standard deviation",
         "tap": "{reference,block}",
         "text_cache": "Keep prompt embeddings on disk",
+        "precision": "{float32,bfloat16,float16}",
         "pre_processor": "bicubic resize",
         "post_processor": "ClipADPostProcessor",
         "evaluator": "pixel AUROC",

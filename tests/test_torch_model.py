@@ -3,10 +3,10 @@
 import pytest
 import torch
 from anomalib.data import InferenceBatch
-from conftest import CLASSES
+from conftest import CLASSES, TINY
 from torch import Tensor
 
-from anomalib_clipad import ClipADModel
+from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.backbones import Backbone
 
 
@@ -88,6 +88,7 @@ def test_images_of_another_shape_are_refused(model: ClipADModel, shape: tuple[in
         ({"rvs_options": {"epsilon": 1}}, "Unknown option 'epsilon'"),
         ({"smoothing": -1}, "smoothing has to be a standard deviation in pixels"),
         ({"smoothing": float("nan")}, "smoothing has to be a standard deviation"),
+        ({"precision": "int4"}, "Unknown precision 'int4'; expected one of float32, bfloat16, float16"),
         ({"tap": "clean"}, "Unknown tap 'clean'; expected one of reference, block"),
         ({"prompts": "medicine"}, "No prompt set 'medicine'"),
     ],
@@ -101,3 +102,23 @@ def test_wrong_options_are_explained(backbone: Backbone, options: dict, message:
 def test_an_empty_class_name_is_refused(backbone: Backbone, name: str) -> None:
     with pytest.raises(ValueError, match="class name is empty; name the object"):
         ClipADModel(backbone).setup(name)
+
+
+def test_bfloat16_changes_maps_a_little_and_keeps_float32_outside(expected: dict[str, Tensor]) -> None:
+    outputs = []
+    for precision in ("float32", "bfloat16"):
+        model = ClipADModel(load_backbone(**TINY), precision=precision)
+        model.setup("bottle")
+        assert model.text_features.dtype == torch.float32
+        outputs.append(model(expected["images"]))
+    exact, rounded = outputs
+    assert rounded.anomaly_map.dtype == rounded.pred_score.dtype == torch.float32
+    difference = (rounded.anomaly_map - exact.anomaly_map).abs().max()
+    assert 0 < difference < 0.1 * exact.anomaly_map.abs().max()
+
+
+def test_float16_is_refused_on_a_cpu(expected: dict[str, Tensor]) -> None:
+    model = ClipADModel(load_backbone(**TINY), precision="float16")
+    model.setup("bottle")
+    with pytest.raises(ValueError, match="float16 does not run on a CPU; use precision='bfloat16' or 'float32'"):
+        model(expected["images"])

@@ -22,6 +22,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import nn
 
+from anomalib_clipad.text.cache import digest
 from anomalib_clipad.text.encoder import Tokenizer
 from anomalib_clipad.vision.dual_path import STAGES
 
@@ -36,6 +37,7 @@ class Backbone:
         clip: open_clip model, unmodified.
         tokenizer: The model's tokenizer.
         image_size: Height and width of its input in pixels.
+        fingerprint: Digest of the image tower's weights as they were loaded.
         mean: Mean of its input's normalisation per channel, for values in [0, 1].
         std: Standard deviation of its input's normalisation per channel.
     """
@@ -43,6 +45,7 @@ class Backbone:
     clip: CLIP
     tokenizer: Tokenizer
     image_size: int
+    fingerprint: str
     mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
     std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
 
@@ -83,6 +86,7 @@ def load_backbone(
         clip=clip.eval(),
         tokenizer=tokenizer,
         image_size=clip.visual.image_size[0],
+        fingerprint=digest(clip.visual.state_dict()),
         mean=tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
     )

@@ -34,7 +34,7 @@ class StageFeatures(NamedTuple):
 
 def embed_patches(visual: VisionTransformer, images: Tensor) -> Tensor:
     """Tokens (B, 1 + N, width) that enter the first block, from normalised images (B, 3, H, W)."""
-    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    patches = visual.conv1(images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
     cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     tokens = torch.cat([cls, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     return visual.ln_pre(tokens)
@@ -89,5 +89,5 @@ def _attend_twice(block: ResidualAttentionBlock, tokens: Tensor, read: slice) ->
 
 
 def project_features(visual: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Map tokens (B, N, width) into the space shared with text: L2-normalised features (B, N, D)."""
-    return normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
+    """Map tokens (B, N, width) into the space shared with text: L2-normalised features (B, N, D), float32."""
+    return normalize((visual.ln_post(tokens) @ visual.proj).float(), dim=-1)
