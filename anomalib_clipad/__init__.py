@@ -5,10 +5,10 @@ Importing this package imports nothing heavy: public names are loaded when they 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # what type checkers take for true; `typing` itself is not imported for it
 if TYPE_CHECKING:
+    from typing import Any
+
     from .backbones import load_backbone
     from .lightning_model import ClipAD
     from .torch_model import ClipADModel
@@ -22,6 +22,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from jsonargparse import auto_cli
 
-_COMMANDS = {"demo": "demo"}
+_COMMANDS = {"bench": "bench"}
 
 
 def main() -> None:
