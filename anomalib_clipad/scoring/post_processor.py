@@ -86,20 +86,24 @@ class ClipADPostProcessor(PostProcessor):
         self._pixel_threshold_metric.update(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit the fusion, then anomalib's thresholds and ranges on the fused score."""
-        if self._image_scores.update_called:
-            probability, peak, label = self._image_scores.compute()
-            self._image_scores.reset()
-            self.probability_min.copy_(probability.min())
-            self.probability_max.copy_(probability.max())
-            self.peak_min.copy_(peak.min())
-            self.peak_max.copy_(peak.max())
-            images = SimpleNamespace(pred_score=self._fuse(probability, peak), gt_label=label)
-            self._image_threshold_metric.update(images)
-            self._image_min_max_metric.update(images)
-            if not self._pixel_threshold_metric.update_called:
-                self._pixel_threshold_metric.update(SimpleNamespace(anomaly_map=peak, gt_mask=label))
-        super().on_validation_epoch_end(trainer, pl_module)
+        """Fit the fusion, then thresholds and ranges of the fused score and of the maps."""
+        del trainer, pl_module
+        if not self._image_scores.update_called:
+            return
+        probability, peak, label = self._image_scores.compute()
+        self._image_scores.reset()
+        _copy_range(probability, self.probability_min, self.probability_max)
+        _copy_range(peak, self.peak_min, self.peak_max)
+        score = self._fuse(probability, peak)
+        _copy_range(score, self.image_min, self.image_max)
+        self._image_threshold_metric.update(SimpleNamespace(pred_score=score, gt_label=label))
+        if not self._pixel_threshold_metric.update_called:  # no masks
+            self._pixel_threshold_metric.update(SimpleNamespace(anomaly_map=peak, gt_mask=label))
+        _copy_range(self._pixel_min_max_metric.compute(), self.pixel_min, self.pixel_max)
+        self._image_threshold.copy_(self._image_threshold_metric.compute())
+        self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
+        for metric in (self._pixel_min_max_metric, self._image_threshold_metric, self._pixel_threshold_metric):
+            metric.reset()
 
     def post_process_batch(self, batch: Batch) -> None:
         """Replace the model's raw outputs in a batch by post-processed ones."""
@@ -142,3 +146,8 @@ class ClipADPostProcessor(PostProcessor):
         return min_max(probability, self.probability_min, self.probability_max) + min_max(
             peak, self.peak_min, self.peak_max
         )
+
+
+def _copy_range(values: Tensor, low: Tensor, high: Tensor) -> None:
+    low.copy_(values.min())
+    high.copy_(values.max())

@@ -1,0 +1,45 @@
+"""The seven figures against scikit-learn and an independent per-region overlap."""
+
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from test_post_processor import figures, images
+
+from anomalib_clipad.scoring.evaluator import FIGURES, seven_figures
+
+
+def evaluate(*batches: ImageBatch) -> dict[str, float]:
+    metrics = seven_figures().test_metrics
+    for batch in batches:
+        for metric in metrics:
+            metric.update(batch)
+    return {metric.name: float(metric.compute()) for metric in metrics if metric.update_called}
+
+
+def test_they_have_plain_names() -> None:
+    assert tuple(evaluate(images(6, 0))) == FIGURES
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_they_are_scikit_learns_and_the_independent_pro(seed: int) -> None:
+    batches = [images(8, seed), images(8, seed + 10)]
+    for batch in batches:
+        batch.anomaly_map = (50 * batch.anomaly_map).sigmoid()
+    labels, scores, masks, maps = (
+        torch.cat([getattr(batch, field) for batch in batches])
+        for field in ("gt_label", "pred_score", "gt_mask", "anomaly_map")
+    )
+    auroc, precision, f1, pixel_auroc, pixel_precision, pixel_f1, pro = figures(labels, scores, masks, maps)
+    reference = [auroc, f1, precision, pixel_auroc, pixel_f1, pixel_precision, pro]
+    assert list(evaluate(*batches).values()) == pytest.approx(reference, abs=1e-4)
+
+
+def test_average_precision_is_no_trapezoid() -> None:
+    batch = images(4, 0)
+    batch.gt_label = torch.tensor([False, True, False, True])
+    batch.pred_score = torch.tensor([0.9, 0.8, 0.4, 0.3])
+    assert evaluate(batch)["image_AP"] == pytest.approx(0.5 * 0.5 + 0.5 * 0.5)
+
+
+def test_without_masks_there_are_only_image_figures() -> None:
+    assert tuple(evaluate(images(6, 0, masks=False))) == FIGURES[:3]
