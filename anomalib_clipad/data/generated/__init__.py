@@ -1,0 +1,1 @@
+"""Procedural parts: outlines, materials, marks, defects, light."""

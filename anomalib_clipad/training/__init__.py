@@ -1,0 +1,1 @@
+"""Training: what CLIP-AD learns, and how clipad-mini was made."""

@@ -1,0 +1,1 @@
+"""How clipad-mini was made: pictures, captions, losses and the training loop."""

@@ -1,0 +1,30 @@
+"""`python -m anomalib_clipad.training.mini`: train clipad-mini from nothing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import torch
+from jsonargparse import auto_cli
+
+from .loop import Recipe, Trainer
+
+
+def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run"), threads: int = 2) -> None:  # noqa: B008
+    """Train clipad-mini on procedural pictures.
+
+    Args:
+        recipe: What to do; the defaults are how the shipped weights were made.
+        output: Folder of pictures, checkpoints, log and result; a run that was stopped goes on from there.
+        threads: Number of CPU threads.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    Trainer(output, recipe).run()
+
+
+if __name__ == "__main__":
+    auto_cli(train_mini, as_positional=False)

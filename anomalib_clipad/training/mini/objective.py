@@ -1,0 +1,129 @@
+"""What clipad-mini is trained for: the very scores CLIP-AD computes, made differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, softplus
+
+from anomalib_clipad.scoring.smoothing import smooth, smoothing_matrix
+from anomalib_clipad.scoring.surgery import LOGIT_SCALE, abnormal_response
+from anomalib_clipad.text.encoder import Tokenizer, _encode_causal
+from anomalib_clipad.vision.dual_path import dual_path, project_features
+
+from .batches import PATCH, Batch
+
+WEIGHTS = {"image": 1.0, "map": 1.0, "stages": 0.5, "peak": 0.5, "twins": 0.5, "kind": 0.1, "text": 0.5}
+"""Share of each loss in the total."""
+_DEFECTIVE = 0.03
+_COHESION = 0.93
+_SEPARATION = 0.3
+
+
+class Window(nn.Module):
+    """A vision tower that sees a part of the picture: the patches from a corner on, at their true positions.
+
+    Args:
+        visual: open_clip ``VisionTransformer``.
+        corner: First patch row and column.
+        side: Patches along an axis.
+    """
+
+    def __init__(self, visual: nn.Module, corner: tuple[int, int], side: int) -> None:
+        super().__init__()
+        row, column = corner
+        grid = visual.image_size[0] // PATCH
+        cls, patches = visual.positional_embedding.split([1, grid * grid])
+        window = patches.unflatten(0, (grid, grid))[row : row + side, column : column + side].flatten(0, 1)
+        self.conv1, self.ln_pre, self.ln_post = visual.conv1, visual.ln_pre, visual.ln_post
+        self.transformer = visual.transformer
+        self.class_embedding, self.proj = visual.class_embedding, visual.proj
+        self._window = torch.cat([cls, window])
+
+    @property
+    def positional_embedding(self) -> Tensor:
+        """Position embeddings of CLS and the window's patches (1 + N, width)."""
+        return self._window
+
+
+def embed_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
+    """L2-normalised embeddings (n, D) of captions, with gradients."""
+    tokens = tokenizer(captions)
+    tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+    return normalize(_encode_causal(clip, tokens), dim=-1)
+
+
+def text_losses(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:
+    """Representative vectors (D, 2) of embeddings (n, D) of both states, and the loss that keeps them in two clouds.
+
+    Prompts of one state have to lie within DBSCAN's reach of each other, those of different states apart.
+    """
+    vectors = torch.stack([normalize(state.mean(dim=0), dim=0) for state in (normal, abnormal)], dim=1)
+    cohesion = sum(
+        softplus(40 * (_COHESION - state @ vector)).mean() / 40
+        for state, vector in zip((normal, abnormal), vectors.T, strict=True)
+    )
+    separation = (vectors[:, 0] @ vectors[:, 1] - _SEPARATION).clamp(min=0)
+    return vectors, cohesion + separation
+
+
+def batch_losses(clip: nn.Module, batch: Batch, text_features: Tensor, kind_features: Tensor) -> Mapping[str, Tensor]:
+    """The losses of one batch, by name.
+
+    Args:
+        clip: open_clip model.
+        batch: Pictures; the damaged twins are the second half.
+        text_features: Representative vectors, normal and abnormal (D, 2).
+        kind_features: Embedding of each kind of defect (D, kinds).
+    """
+    side = round(batch.coverage.shape[1] ** 0.5)
+    visual = Window(clip.visual, batch.corner, side)
+    responses, cls_features = [], torch.empty(0)
+    for stage in dual_path(visual, batch.images):
+        cls_features = project_features(visual, stage.ordinary).squeeze(1)
+        patch_features = project_features(visual, stage.surgery)
+        responses.append(abnormal_response(patch_features, cls_features, text_features))
+    patch_map = torch.stack(responses).sum(dim=0)
+    scale = LOGIT_SCALE / 2
+
+    known = ~batch.abnormal.isnan()
+    label = batch.abnormal.nan_to_num()
+    logits = LOGIT_SCALE * cls_features @ text_features
+    image_logit = logits[:, 1] - logits[:, 0]
+    kernel = smoothing_matrix(side, side * PATCH, PATCH / 2)[PATCH // 2 :: PATCH].to(patch_map)
+    peak = scale * smooth(patch_map, kernel).flatten(1).topk(2, dim=1).values.mean(dim=1)
+    damaged = label[len(label) // 2 :] > 0
+    losses = {
+        "image": binary_cross_entropy_with_logits(image_logit[known], label[known]),
+        "map": _dense_loss(scale * patch_map, batch.coverage),
+        "stages": sum(_dense_loss(len(responses) * scale * r, batch.coverage) for r in responses) / len(responses),
+        "peak": binary_cross_entropy_with_logits(peak[known], label[known]),
+        "twins": _twin_loss(image_logit, damaged) + _twin_loss(peak, damaged),
+    }
+    second = torch.arange(len(label)) >= len(label) // 2
+    shown = (label > 0) & second
+    losses["kind"] = cross_entropy(20 * cls_features[shown] @ kind_features, batch.kinds[shown])
+    return losses
+
+
+def _twin_loss(logit: Tensor, damaged: Tensor) -> Tensor:
+    """A damaged part has to score higher than the same part without its defect."""
+    flawless, twin = logit.chunk(2)
+    return (softplus(1 - (twin - flawless)) * damaged).sum() / damaged.sum().clamp(min=1)
+
+
+def _dense_loss(logits: Tensor, coverage: Tensor) -> Tensor:
+    """Focal loss plus dice of patch logits (B, N); patches with only a trace of a defect do not count."""
+    target = (coverage >= _DEFECTIVE).float()
+    counts = (target.bool() | (coverage == 0)).float()
+    probability = logits.sigmoid()
+    hit = torch.where(target > 0, probability, 1 - probability)
+    weight = torch.where(target > 0, 4.0, 1.0)
+    entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
+    focal = ((1 - hit).square() * weight * entropy * counts).sum() / counts.sum()
+    overlap = (probability * target).sum(dim=1)
+    some = target.sum(dim=1) > 0
+    dice = 1 - (2 * overlap + 1) / ((probability * counts).sum(dim=1) + target.sum(dim=1) + 1)
+    return 4 * focal + 0.5 * (dice * some).sum() / some.sum().clamp(min=1)

@@ -1,0 +1,66 @@
+"""The training pictures: rendered once into shards on disk, each a function of the seed and its number."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import trange
+
+from anomalib_clipad.data.generated.categories import RANDOM_BUILDERS, TRAINING_CATEGORIES
+from anomalib_clipad.data.generated.defects import DEFECTS
+from anomalib_clipad.data.generated.samples import make_sample
+
+KINDS = tuple(DEFECTS)
+SIZE = 240
+SHARD = 500
+_NAMED = 0.25
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pairs of pictures of the same part.
+
+    Attributes:
+        images: Flawless and damaged picture (n, 2, 240, 240, 3) of uint8.
+        masks: What the defect changed (n, 240, 240).
+        kinds: Index into ``KINDS`` (n,).
+    """
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    kinds: NDArray[np.int64]
+
+
+def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Shard:
+    """Render a shard, or read it if the folder has it.
+
+    Three quarters are parts of no name, the others of the training categories in random styles.
+
+    Args:
+        folder: Where shards are kept.
+        seed: Seed of the training.
+        number: Number of the shard.
+        size: Number of pairs.
+    """
+    path = folder / f"shard-{seed}-{number:03d}-{size}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        rng = np.random.default_rng([seed, number])
+        named = tuple(TRAINING_CATEGORIES.values())
+        images = np.empty((size, 2, SIZE, SIZE, 3), np.uint8)
+        masks = np.empty((size, SIZE, SIZE), bool)
+        kinds = rng.integers(len(KINDS), size=size)
+        for i in trange(size, desc=f"Shard {number}", leave=False):
+            builders = named if rng.random() < _NAMED else RANDOM_BUILDERS
+            builder = builders[rng.integers(len(builders))]
+            sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], SIZE)
+            images[i, 0], images[i, 1], masks[i] = sample.flawless, sample.image, sample.mask
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
+            np.savez(file, images=images, masks=masks, kinds=kinds)
+        Path(file.name).rename(path)
+    with np.load(path) as content:
+        return Shard(content["images"], content["masks"], content["kinds"])
