@@ -7,24 +7,31 @@ import logging
 import math
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import unfold
 
 from anomalib_clipad.backbones import Backbone, load_backbone
+from anomalib_clipad.data.generated.noise import Rng
 
-from .batches import Batch, make_batch
+from .batches import PATCH, make_batch
 from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
 from .objective import WEIGHTS, batch_losses, embed_captions, text_losses
-from .pool import KINDS, SHARD, SIZE, render_shard
+from .pool import KINDS, SHARD, SIZE, Shard, render_shard
 from .validation import mean_figures, measure, validation_set
 
 logger = logging.getLogger(__name__)
+PARTS = 2
+TEXT_LR = 2e-3
 
 
 @dataclass(frozen=True)
@@ -34,35 +41,39 @@ class Recipe:
     Attributes:
         seed: Seed of pictures, captions, weights and their order.
         shards: Number of shards of 500 pairs to train on.
-        window_steps: Steps on windows of the pictures.
-        window: Height and width of a window in pixels.
-        window_pairs: Pairs per step on windows.
-        full_steps: Steps on whole pictures.
-        full_pairs: Pairs per step on whole pictures.
+        sizes: Heights and widths of the crops in pixels, one phase after the other; the last is the whole picture.
+        steps_per_size: Steps of each phase.
+        pairs_per_size: Pairs of pictures per step of each phase.
         lr: Highest learning rate.
         warmup: Steps until it is reached.
         prompts: Captions of each state per step.
+        text_steps: Steps on text alone, before the others.
         ema: Decay of the averaged weights, which are the result.
         validate_every: Steps between validations.
     """
 
     seed: int = 0
     shards: int = 20
-    window_steps: int = 3000
-    window: int = 128
-    window_pairs: int = 32
-    full_steps: int = 800
-    full_pairs: int = 10
+    sizes: tuple[int, ...] = (96, 144, 240)
+    steps_per_size: tuple[int, ...] = (3000, 800, 600)
+    pairs_per_size: tuple[int, ...] = (32, 20, 10)
     lr: float = 1e-3
     warmup: int = 200
     prompts: int = 24
+    text_steps: int = 800
     ema: float = 0.998
     validate_every: int = 500
 
     @property
     def steps(self) -> int:
         """Number of all steps."""
-        return self.window_steps + self.full_steps
+        return sum(self.steps_per_size)
+
+    def phase(self, step: int) -> tuple[int, int]:
+        """Size of the crops and number of pairs at a step."""
+        ends = np.cumsum(self.steps_per_size)
+        index = int(np.searchsorted(ends, step, side="right"))
+        return self.sizes[index], self.pairs_per_size[index]
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
@@ -88,8 +99,10 @@ class Trainer:
         self.backbone = load_backbone("clipad-mini", None)
         self.clip = self.backbone.clip
         torch.manual_seed(recipe.seed)
-        _reset(self.clip)
+        _reset(self.clip, render_shard(self.pool, recipe.seed, 0))
         self.average = deepcopy(self.clip).eval().requires_grad_(False)
+        self.parameters = list(self.clip.parameters())
+        self.workers = ThreadPoolExecutor(PARTS)
         self.captions = Captions.from_vocabulary()
         decayed = [p for p in self.clip.parameters() if p.ndim > 1]
         others = [p for p in self.clip.parameters() if p.ndim <= 1]
@@ -101,20 +114,20 @@ class Trainer:
     def run(self) -> None:
         """Train to the end."""
         recipe = self.recipe
+        if self.step == 0:
+            self._teach_states()
         validation = validation_set(SIZE)
         totals: dict[str, float] = defaultdict(float)
         begin, before = time.monotonic(), self.seconds
-        shard, shard_number = None, -1
+        shards: dict[int, Shard] = {}
         while self.step < recipe.steps:
-            rng = np.random.default_rng([recipe.seed, 1, self.step])
-            whole = self.step >= recipe.window_steps
-            pairs = recipe.full_pairs if whole else recipe.window_pairs
+            size, pairs = recipe.phase(self.step)
+            rngs = [np.random.default_rng([recipe.seed, 1, self.step, part]) for part in range(PARTS)]
             number = (self.step // 16) % recipe.shards  # a shard serves 16 steps
-            if number != shard_number:
-                shard, shard_number = render_shard(self.pool, recipe.seed, number), number
-            chosen = rng.choice(SHARD, size=pairs, replace=False)
-            batch = make_batch(rng, shard, chosen, SIZE if whole else recipe.window)
-            for name, value in self._update(batch, rng).items():
+            if number not in shards:
+                shards = {number: render_shard(self.pool, recipe.seed, number)}
+            chosen = rngs[0].choice(SHARD, size=(PARTS, pairs // PARTS), replace=False)
+            for name, value in self._update(shards[number], chosen, size, rngs).items():
                 totals[name] += value
             self.step += 1
             self.seconds = before + time.monotonic() - begin
@@ -126,30 +139,59 @@ class Trainer:
                 self._log({f"val_{name}": round(value, 4) for name, value in figures._asdict().items()})
                 self._save()
 
-    def _update(self, batch: Batch, rng: np.random.Generator) -> dict[str, float]:
-        recipe = self.recipe
+    def _teach_states(self) -> None:
+        """Text alone first: while both states look the same to it, there is nothing the image tower could learn."""
+        text = [value for name, value in self.clip.named_parameters() if not name.startswith(("visual", "logit"))]
+        optimizer = torch.optim.AdamW(text, lr=TEXT_LR)
+        anchors = torch.linalg.qr(torch.randn(self.clip.visual.output_dim, 2)).Q
+        targets = anchors.repeat_interleave(self.recipe.prompts, dim=1)
+        for step in range(self.recipe.text_steps):
+            rng = np.random.default_rng([self.recipe.seed, 2, step])
+            captions = [
+                caption
+                for states in (NORMAL_STATES, ABNORMAL_STATES)
+                for caption in self.captions.fill(rng, states, self.captions.class_word(rng), self.recipe.prompts)
+            ]
+            embeddings = embed_captions(self.clip, self.backbone.tokenizer, captions)
+            loss = 1 - (embeddings * targets.T).sum(dim=1).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if (step + 1) % 200 == 0:
+                self._log({"text_step": step + 1, "text_loss": round(float(loss.detach()), 4)})
+
+    def _update(self, shard: Shard, pairs: NDArray[np.int64], size: int, rngs: list[Rng]) -> dict[str, float]:
+        """One step on several parts of a batch, each with captions of its own, worked on side by side."""
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(self.step)
-        word = self.captions.class_word(rng)
+            group["lr"] = self.recipe.learning_rate(self.step)
+        parts = list(self.workers.map(partial(self._gradients, shard, size), pairs, rngs))
+        for parameter, *gradients in zip(self.parameters, *(gradients for gradients, _ in parts), strict=True):
+            parameter.grad = sum(gradients) / len(parts)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - decay)
+        return {"norm": float(norm), **{k: sum(losses[k] for _, losses in parts) / len(parts) for k in parts[0][1]}}
+
+    def _gradients(
+        self, shard: Shard, size: int, pairs: NDArray[np.int64], rng: Rng
+    ) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+        """Gradients of the total loss for every parameter, and the losses by name."""
+        batch = make_batch(rng, shard, pairs, size)
+        count, word = self.recipe.prompts, self.captions.class_word(rng)
         captions = [
-            *self.captions.fill(rng, NORMAL_STATES, word, recipe.prompts),
-            *self.captions.fill(rng, ABNORMAL_STATES, word, recipe.prompts),
+            *self.captions.fill(rng, NORMAL_STATES, word, count),
+            *self.captions.fill(rng, ABNORMAL_STATES, word, count),
             *(self.captions.fill(rng, KIND_STATES[kind], word, 1)[0] for kind in KINDS),
         ]
         embeddings = embed_captions(self.clip, self.backbone.tokenizer, captions)
-        normal, abnormal, kinds = embeddings.split([recipe.prompts, recipe.prompts, len(KINDS)])
+        normal, abnormal, kinds = embeddings.split([count, count, len(KINDS)])
         text_features, text_loss = text_losses(normal, abnormal)
         losses = {**batch_losses(self.clip, batch, text_features, kinds.T), "text": text_loss}
         total = sum(WEIGHTS[name] * loss for name, loss in losses.items())
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
-        self.optimizer.step()
-        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.clip.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
-        return {"loss": float(total), "norm": float(norm), **{k: float(v) for k, v in losses.items()}}
+        gradients = torch.autograd.grad(total, self.parameters, allow_unused=True, materialize_grads=True)
+        return gradients, {name: float(loss.detach()) for name, loss in {"loss": total, **losses}.items()}
 
     def _result(self) -> Backbone:
         return Backbone(deepcopy(self.average), self.backbone.tokenizer, self.backbone.image_size)
@@ -169,9 +211,9 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.folder / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "checkpoint.pt")
+        unfinished = self.folder / "checkpoint.partial"
+        torch.save(state, unfinished)
+        unfinished.replace(self.folder / "checkpoint.pt")
         export(self.average, self.folder / "clipad-mini.safetensors")
 
     def _resume(self) -> None:
@@ -186,23 +228,38 @@ class Trainer:
         logger.info("Resuming at step %d.", self.step)
 
 
-def _reset(clip: nn.Module) -> None:
-    """Initial weights: open_clip's, with the image tower drawn as its text tower is."""
+def _reset(clip: nn.Module, shard: Shard) -> None:
+    """Initial weights: the image tower's blocks as open_clip draws its text tower's, patches by their components."""
     visual = clip.visual
+    width = visual.conv1.out_channels
+    std = width**-0.5
     for block in visual.transformer.resblocks:
-        nn.init.xavier_uniform_(block.attn.in_proj_weight)
-        nn.init.xavier_uniform_(block.attn.out_proj.weight)
-        nn.init.trunc_normal_(block.mlp.c_fc.weight, std=0.02 * (768 / 192) ** 0.5)
-        nn.init.trunc_normal_(block.mlp.c_proj.weight, std=0.02 * (768 / 192) ** 0.5)
-        nn.init.zeros_(block.mlp.c_fc.bias)
-        nn.init.zeros_(block.mlp.c_proj.bias)
+        nn.init.normal_(block.attn.in_proj_weight, std=std)
+        nn.init.normal_(block.attn.out_proj.weight, std=std * (2 * len(visual.transformer.resblocks)) ** -0.5)
+        nn.init.normal_(block.mlp.c_fc.weight, std=width**-0.5)
+        nn.init.normal_(block.mlp.c_proj.weight, std=std * (2 * len(visual.transformer.resblocks)) ** -0.5)
+        for bias in (block.attn.in_proj_bias, block.attn.out_proj.bias, block.mlp.c_fc.bias, block.mlp.c_proj.bias):
+            nn.init.zeros_(bias)
+    with torch.no_grad():
+        visual.conv1.weight.copy_(principal_filters(shard, width).view_as(visual.conv1.weight))
+        visual.positional_embedding.mul_(0.3 / visual.positional_embedding.std())
     clip.train().requires_grad_(True)
+
+
+def principal_filters(shard: Shard, count: int) -> Tensor:
+    """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
+    rng = np.random.default_rng(0)
+    images = make_batch(rng, shard, rng.choice(len(shard.masks), size=100, replace=False), 96).images
+    patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    covariance = patches.T.cov()
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors / (values + 0.05).sqrt()).flip(1)[:, :count].T
 
 
 def export(clip: nn.Module, path: Path) -> None:
     """Write a model's weights as a float16 safetensors file."""
-    partial = path.with_suffix(".partial")
-    save_file({name: value.half().contiguous() for name, value in clip.state_dict().items()}, partial)
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial")
+    save_file({name: value.half().contiguous() for name, value in clip.state_dict().items()}, unfinished)
+    unfinished.replace(path)
 
 
