@@ -1,1 +1,24 @@
-"""Data modules for anomalib."""
+"""Data modules for anomalib; loaded when they are first used (PEP 562)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .generated_parts import GeneratedParts
+
+__all__ = ["GeneratedParts"]
+
+_HOMES = {"GeneratedParts": "generated_parts"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

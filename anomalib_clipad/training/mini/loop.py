@@ -25,7 +25,7 @@ from anomalib_clipad.data.generated.noise import Rng
 
 from .batches import PATCH, make_batch
 from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
-from .objective import WEIGHTS, batch_losses, embed_captions, text_losses
+from .objective import WEIGHTS, batch_losses, embed_captions, representatives, text_loss
 from .pool import KINDS, SHARD, SIZE, Shard, render_shard
 from .validation import mean_figures, measure, validation_set
 
@@ -54,15 +54,15 @@ class Recipe:
 
     seed: int = 0
     shards: int = 20
-    sizes: tuple[int, ...] = (96, 144, 240)
-    steps_per_size: tuple[int, ...] = (3000, 800, 600)
-    pairs_per_size: tuple[int, ...] = (32, 20, 10)
+    sizes: tuple[int, ...] = (64, 96, 144, 240)
+    steps_per_size: tuple[int, ...] = (1200, 1200, 300, 300)
+    pairs_per_size: tuple[int, ...] = (32, 32, 20, 12)
     lr: float = 1e-3
-    warmup: int = 200
+    warmup: int = 100
     prompts: int = 24
     text_steps: int = 800
     ema: float = 0.998
-    validate_every: int = 500
+    validate_every: int = 300
 
     @property
     def steps(self) -> int:
@@ -101,11 +101,15 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         _reset(self.clip, render_shard(self.pool, recipe.seed, 0))
         self.average = deepcopy(self.clip).eval().requires_grad_(False)
-        self.parameters = list(self.clip.parameters())
+        names = [name for name, _ in self.clip.named_parameters()]
+        text = {name for name in names if not name.startswith("visual") and name != "logit_scale"}
+        self.text_parameters = [value for name, value in self.clip.named_parameters() if name in text]
+        self.parameters = list(self.clip.visual.parameters())
+        self.averages = list(self.average.visual.parameters())
         self.workers = ThreadPoolExecutor(PARTS)
         self.captions = Captions.from_vocabulary()
-        decayed = [p for p in self.clip.parameters() if p.ndim > 1]
-        others = [p for p in self.clip.parameters() if p.ndim <= 1]
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        others = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
         self.step, self.seconds = 0, 0.0
@@ -115,7 +119,8 @@ class Trainer:
         """Train to the end."""
         recipe = self.recipe
         if self.step == 0:
-            self._teach_states()
+            self._teach_text()
+            self.average.load_state_dict(self.clip.state_dict())
         validation = validation_set(SIZE)
         totals: dict[str, float] = defaultdict(float)
         begin, before = time.monotonic(), self.seconds
@@ -139,26 +144,40 @@ class Trainer:
                 self._log({f"val_{name}": round(value, 4) for name, value in figures._asdict().items()})
                 self._save()
 
-    def _teach_states(self) -> None:
-        """Text alone first: while both states look the same to it, there is nothing the image tower could learn."""
-        text = [value for name, value in self.clip.named_parameters() if not name.startswith(("visual", "logit"))]
-        optimizer = torch.optim.AdamW(text, lr=TEXT_LR)
-        anchors = torch.linalg.qr(torch.randn(self.clip.visual.output_dim, 2)).Q
-        targets = anchors.repeat_interleave(self.recipe.prompts, dim=1)
+    def _teach_text(self) -> None:
+        """Train the text tower: captions to the directions of their state and kind of defect, whatever the class word.
+
+        The image tower is then trained against it as it is. Trained together, the quickest way to lessen the loss would
+        be to make both states look the same, and nothing more could be learnt.
+        """
+        optimizer = torch.optim.AdamW(self.text_parameters, lr=TEXT_LR)
         for step in range(self.recipe.text_steps):
             rng = np.random.default_rng([self.recipe.seed, 2, step])
-            captions = [
-                caption
-                for states in (NORMAL_STATES, ABNORMAL_STATES)
-                for caption in self.captions.fill(rng, states, self.captions.class_word(rng), self.recipe.prompts)
-            ]
-            embeddings = embed_captions(self.clip, self.backbone.tokenizer, captions)
-            loss = 1 - (embeddings * targets.T).sum(dim=1).mean()
+            for group in optimizer.param_groups:
+                group["lr"] = TEXT_LR * (1 - step / self.recipe.text_steps)
+            loss = text_loss(*self._embed(rng))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             if (step + 1) % 200 == 0:
                 self._log({"text_step": step + 1, "text_loss": round(float(loss.detach()), 4)})
+        with torch.no_grad():  # images start out undecided between the states
+            normal, abnormal, _ = self._embed(np.random.default_rng([self.recipe.seed, 3]))
+            states, projection = representatives(normal, abnormal), self.clip.visual.proj
+            axis = states[:, 1:] - states[:, :1]
+            axis = axis / axis.norm()
+            projection.sub_(projection @ axis @ axis.T)
+
+    def _embed(self, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings of captions of one class word: normal (n, D), abnormal (n, D), one per kind of defect."""
+        count, word = self.recipe.prompts, self.captions.class_word(rng)
+        captions = [
+            *self.captions.fill(rng, NORMAL_STATES, word, count),
+            *self.captions.fill(rng, ABNORMAL_STATES, word, count),
+            *(self.captions.fill(rng, KIND_STATES[kind], word, 1)[0] for kind in KINDS),
+        ]
+        embeddings = embed_captions(self.clip, self.backbone.tokenizer, captions)
+        return tuple(embeddings.split([count, count, len(KINDS)]))
 
     def _update(self, shard: Shard, pairs: NDArray[np.int64], size: int, rngs: list[Rng]) -> dict[str, float]:
         """One step on several parts of a batch, each with captions of its own, worked on side by side."""
@@ -171,7 +190,7 @@ class Trainer:
         self.optimizer.step()
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - decay)
+            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
         return {"norm": float(norm), **{k: sum(losses[k] for _, losses in parts) / len(parts) for k in parts[0][1]}}
 
     def _gradients(
@@ -179,16 +198,9 @@ class Trainer:
     ) -> tuple[tuple[Tensor, ...], dict[str, float]]:
         """Gradients of the total loss for every parameter, and the losses by name."""
         batch = make_batch(rng, shard, pairs, size)
-        count, word = self.recipe.prompts, self.captions.class_word(rng)
-        captions = [
-            *self.captions.fill(rng, NORMAL_STATES, word, count),
-            *self.captions.fill(rng, ABNORMAL_STATES, word, count),
-            *(self.captions.fill(rng, KIND_STATES[kind], word, 1)[0] for kind in KINDS),
-        ]
-        embeddings = embed_captions(self.clip, self.backbone.tokenizer, captions)
-        normal, abnormal, kinds = embeddings.split([count, count, len(KINDS)])
-        text_features, text_loss = text_losses(normal, abnormal)
-        losses = {**batch_losses(self.clip, batch, text_features, kinds.T), "text": text_loss}
+        with torch.no_grad():
+            normal, abnormal, kinds = self._embed(rng)
+        losses = batch_losses(self.clip, batch, representatives(normal, abnormal), kinds.T)
         total = sum(WEIGHTS[name] * loss for name, loss in losses.items())
         gradients = torch.autograd.grad(total, self.parameters, allow_unused=True, materialize_grads=True)
         return gradients, {name: float(loss.detach()) for name, loss in {"loss": total, **losses}.items()}

@@ -15,11 +15,11 @@ from anomalib_clipad.vision.dual_path import dual_path, project_features
 
 from .batches import PATCH, Batch
 
-WEIGHTS = {"image": 1.0, "map": 1.0, "stages": 0.5, "peak": 0.5, "twins": 0.5, "kind": 0.1, "text": 0.5}
+WEIGHTS = {"image": 1.0, "map": 1.0, "stages": 0.5, "peak": 0.5, "twins": 0.5, "patches": 0.5, "kind": 0.1}
 """Share of each loss in the total."""
 _DEFECTIVE = 0.03
-_COHESION = 0.93
-_SEPARATION = 0.3
+_STATE_COSINE = 0.98
+_KIND_SPREAD = 0.2
 
 
 class Window(nn.Module):
@@ -55,18 +55,21 @@ def embed_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str]) -
     return normalize(_encode_causal(clip, tokens), dim=-1)
 
 
-def text_losses(normal: Tensor, abnormal: Tensor) -> tuple[Tensor, Tensor]:
-    """Representative vectors (D, 2) of embeddings (n, D) of both states, and the loss that keeps them in two clouds.
+def representatives(normal: Tensor, abnormal: Tensor) -> Tensor:
+    """Mean vectors (D, 2) of both states' embeddings (n, D)."""
+    return torch.stack([normalize(state.mean(dim=0), dim=0) for state in (normal, abnormal)], dim=1)
 
-    Prompts of one state have to lie within DBSCAN's reach of each other, those of different states apart.
+
+def text_loss(normal: Tensor, abnormal: Tensor, kinds: Tensor) -> Tensor:
+    """How far captions are from where they belong.
+
+    Those of one state belong to one direction, so that they lie within DBSCAN's reach of each other; the directions of
+    the two states are 60 degrees apart. A kind of defect belongs close to the abnormal state, each to its own side.
     """
-    vectors = torch.stack([normalize(state.mean(dim=0), dim=0) for state in (normal, abnormal)], dim=1)
-    cohesion = sum(
-        softplus(40 * (_COHESION - state @ vector)).mean() / 40
-        for state, vector in zip((normal, abnormal), vectors.T, strict=True)
-    )
-    separation = (vectors[:, 0] @ vectors[:, 1] - _SEPARATION).clamp(min=0)
-    return vectors, cohesion + separation
+    axes = torch.eye(normal.shape[1])
+    abnormal_axis = _STATE_COSINE * axes[0] + (1 - _STATE_COSINE**2) ** 0.5 * axes[1]
+    kind_axes = normalize(abnormal_axis + _KIND_SPREAD * axes[2 : 2 + len(kinds)], dim=1)
+    return 3 - (normal @ axes[0]).mean() - (abnormal @ abnormal_axis).mean() - (kinds * kind_axes).sum(dim=1).mean()
 
 
 def batch_losses(clip: nn.Module, batch: Batch, text_features: Tensor, kind_features: Tensor) -> Mapping[str, Tensor]:
@@ -101,6 +104,7 @@ def batch_losses(clip: nn.Module, batch: Batch, text_features: Tensor, kind_feat
         "stages": sum(_dense_loss(len(responses) * scale * r, batch.coverage) for r in responses) / len(responses),
         "peak": binary_cross_entropy_with_logits(peak[known], label[known]),
         "twins": _twin_loss(image_logit, damaged) + _twin_loss(peak, damaged),
+        "patches": _twin_loss(scale * patch_map, batch.coverage[len(label) // 2 :] >= _DEFECTIVE),
     }
     second = torch.arange(len(label)) >= len(label) // 2
     shown = (label > 0) & second
@@ -109,7 +113,7 @@ def batch_losses(clip: nn.Module, batch: Batch, text_features: Tensor, kind_feat
 
 
 def _twin_loss(logit: Tensor, damaged: Tensor) -> Tensor:
-    """A damaged part has to score higher than the same part without its defect."""
+    """A damaged part (or patch) has to score higher than the same one without its defect."""
     flawless, twin = logit.chunk(2)
     return (softplus(1 - (twin - flawless)) * damaged).sum() / damaged.sum().clamp(min=1)
 
