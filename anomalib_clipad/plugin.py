@@ -2,7 +2,8 @@
 
 anomalib has no plugin mechanism, but importing it imports torch, and torch calls the entry points of the group
 ``torch.backends`` at the end of its own import. Ours is ``install``. It waits for ``anomalib.models`` to be imported
-and then sets the classes of the entry-point group ``anomalib.models`` on that module. Nothing here may ever make
+and then sets the classes of the entry-point groups ``anomalib.models`` and ``anomalib.data`` on the modules of those
+names. Nothing here may ever make
 ``import torch`` fail or slow, so: standard library only, nothing imported early, every error logged and swallowed.
 ``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` switches it off.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 _HOST = "anomalib.models"
+_DATA_HOST = "anomalib.data"
 
 
 def install() -> None:
@@ -35,13 +37,16 @@ def install() -> None:
 
 
 def attach_models() -> None:
-    """Set every model of the entry-point group on ``anomalib.models``, where that is imported and lacks it."""
-    host = sys.modules.get(_HOST)
-    if host is None:
-        return
+    """Set every class of the entry-point groups on anomalib's module of that name, if it is imported and lacks it."""
+    for group in (_HOST, _DATA_HOST):
+        if group in sys.modules:
+            _attach(sys.modules[group], group)
+
+
+def _attach(host: ModuleType, group: str) -> None:
     from importlib.metadata import entry_points
 
-    for entry_point in entry_points(group=_HOST):
+    for entry_point in entry_points(group=group):
         if hasattr(host, entry_point.name):
             continue  # ours already, or anomalib's own model of that name, which takes precedence
         module, _, attribute = entry_point.value.partition(":")
@@ -50,7 +55,7 @@ def attach_models() -> None:
         try:
             setattr(host, entry_point.name, entry_point.load())
         except Exception:
-            logger.exception("The anomalib model '%s' (%s) could not be loaded.", entry_point.name, entry_point.value)
+            logger.exception("%s (%s) of '%s' could not be loaded.", entry_point.name, entry_point.value, group)
 
 
 class _PostImportFinder:

@@ -53,7 +53,7 @@ class GeneratedParts(AnomalibDataModule):
         self,
         root: Path | str | None = None,
         category: str = "gear",
-        image_size: int = 240,
+        image_size: int | tuple[int, int] = 240,
         train_images: int = 20,
         good_images: int = 40,
         defective_images: int = 56,
@@ -70,7 +70,9 @@ class GeneratedParts(AnomalibDataModule):
         val_split_ratio: float = 0.5,
         seed: int = 0,
     ) -> None:
-        self.settings = Settings(category, seed, train_images, good_images, defective_images, image_size)
+        if isinstance(image_size, tuple) and len(set(image_size)) == 1:  # so get_datamodule passes a number
+            image_size = image_size[0]
+        self.settings = Settings(category, seed, train_images, good_images, defective_images, image_size)  # type: ignore[arg-type]
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -108,4 +110,4 @@ class GeneratedParts(AnomalibDataModule):
 
 def default_root() -> Path:
     """Folder of generated data in the user's cache."""
-    return user_cache_path("anomalib-clipad", appauthor=False) / "generated_parts"
+    return user_cache_path("anomalib_clipad", appauthor=False) / "generated_parts"

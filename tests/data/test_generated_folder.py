@@ -132,5 +132,5 @@ def test_numbers_that_make_no_data_set_are_refused(name: str, value: object) -> 
 
 
 def test_an_image_smaller_than_a_few_patches_is_refused() -> None:
-    with pytest.raises(ValueError, match="'image_size'.*at least 64.*got 48"):
+    with pytest.raises(ValueError, match=r"'image_size'.*at least 64.*got 48"):
         Settings("gear", image_size=48)

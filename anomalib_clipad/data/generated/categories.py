@@ -31,7 +31,7 @@ Outline = Callable[[Rng, Frame], Field]
 Builder = Callable[[Rng, Rng, int], Scene]
 
 
-def _background(style: Rng, rng: Rng, size: int) -> np.ndarray:
+def _background(style: Rng, rng: Rng, size: int) -> Field:
     frame = place(rng, size, (0.9, 1.1), np.pi, 0.5)
     if style.random() < 0.7:
         return plain(style, rng, frame).albedo
@@ -44,7 +44,7 @@ def _object(outline: Outline, materials: Sequence[Material], turn: float = np.pi
     def build(style: Rng, rng: Rng, size: int) -> Scene:
         frame = place(rng, size, (0.62, 0.8), turn, 0.1)
         distance = outline(style, frame)
-        surface = materials[style.integers(len(materials))](style, rng, frame)
+        surface = materials[int(style.integers(len(materials)))](style, rng, frame)
         bevel, rise = uniform(style, 0.02, 0.25), uniform(style, 2, 12) * size / 240
         slope = np.clip(-distance / np.float32(bevel), 0, 1)
         height = surface.height + np.float32(rise) * (slope * (2 - slope))
@@ -68,7 +68,7 @@ def _texture(material: Material, zoom: tuple[float, float] = (0.85, 1.2), marks:
         scene = Scene(surface.albedo, surface.height, solid, gloss, np.zeros((size, size, 3), np.float32))
         if marks:
             return add_marks(style, rng, frame, scene, marks)
-        return dust(style, rng, frame, cloudiness(style, rng, frame, scene))
+        return dust(style, rng, cloudiness(style, rng, scene))
 
     return build
 
@@ -81,7 +81,7 @@ def _nut(style: Rng, frame: Frame) -> Field:
     return cut(polygon(frame, 6, 0.86, 0.3), disc(frame, uniform(style, 0.4, 0.55)))
 
 
-def _bolt(style: Rng, frame: Frame) -> Field:
+def _bolt(_style: Rng, frame: Frame) -> Field:
     thread = np.float32(0.03) * np.cos(frame.u * np.float32(45))
     shaft = box(frame, (0.75, 0.17), 0.0, 0.2) + thread * (frame.u > -0.2)
     return join(shaft, box(frame, (0.16, 0.42), 0.05, -0.75))
@@ -96,7 +96,7 @@ def _flange(style: Rng, frame: Frame) -> Field:
     return cut(disc(frame, 1), disc(frame, 0.38), *around(frame, int(style.integers(4, 9)), 0.7, 0.1))
 
 
-def _pill(style: Rng, frame: Frame) -> Field:
+def _pill(_style: Rng, frame: Frame) -> Field:
     return box(frame, (0.95, 0.45), 0.45)
 
 
@@ -106,14 +106,14 @@ def _gear(style: Rng, frame: Frame) -> Field:
     return cut(toothed(frame, 0.88, teeth, 0.17, 2.5), disc(frame, 0.22), *windows)
 
 
-def _bracket(style: Rng, frame: Frame) -> Field:
+def _bracket(_style: Rng, frame: Frame) -> Field:
     upright = box(frame, (0.26, 0.95), 0.08, -0.6)
     foot = box(frame, (0.85, 0.26), 0.08, 0.0, 0.69)
     holes = [disc(frame, 0.1, -0.6, -0.65), disc(frame, 0.1, -0.6, -0.1), disc(frame, 0.1, 0.55, 0.69)]
     return cut(join(upright, foot), *holes)
 
 
-def _connector(style: Rng, frame: Frame) -> Field:
+def _connector(_style: Rng, frame: Frame) -> Field:
     housing = box(frame, (0.98, 0.4), 0.06, 0.0, -0.15)
     pins = [box(frame, (0.05, 0.28), 0.0, float(x), 0.45) for x in np.linspace(-0.78, 0.78, 7)]
     sockets = [box(frame, (0.055, 0.09), 0.0, float(x), -0.15) for x in np.linspace(-0.78, 0.78, 7)]
@@ -160,4 +160,3 @@ RANDOM_BUILDERS: tuple[Builder, ...] = (
     _texture(random_material, (0.5, 1.6)),
 )
 """Parts of no name: any training outline in any training material, for training only."""
-

@@ -7,9 +7,11 @@ the pictures of both scenes (see ``render``), so it is exact whatever a defect d
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .noise import Field, Rng, colour, fractal_noise, smooth_noise, uniform
 from .scene import Scene
@@ -17,14 +19,15 @@ from .scene import Scene
 
 def _anchor(rng: Rng, scene: Scene, on_edge: bool = False) -> tuple[float, float]:
     """A pixel (x, y) on the part: inside it, or on its outline."""
-    solid = (scene.cover > 0.9).astype(np.uint8)
+    solid: NDArray[Any] = (scene.cover > 0.9).astype(np.uint8)
     margin = max(round(scene.size * 0.02), 1)
+    inner: NDArray[Any]
     if scene.is_texture:
         inner = np.zeros_like(solid)
         border = round(scene.size * 0.06)
         inner[border:-border, border:-border] = 1
     else:
-        inner = cv2.erode(solid, np.ones((2 * margin + 1,) * 2, np.uint8), borderValue=0)
+        inner = np.asarray(cv2.erode(solid, np.ones((2 * margin + 1,) * 2, np.uint8), borderValue=0))
     if on_edge and not scene.is_texture:
         ring = solid - cv2.erode(solid, np.ones((3, 3), np.uint8), borderValue=0)
         inner = ring if ring.any() else inner
@@ -50,7 +53,7 @@ def _blob(rng: Rng, scene: Scene, radius: float, ragged: float, on_edge: bool = 
     return distance - np.float32(radius) * (1 + np.float32(ragged) * noise)
 
 
-def _path(rng: Rng, scene: Scene, length: float, wander: float, steps: int) -> np.ndarray:
+def _path(rng: Rng, scene: Scene, length: float, wander: float, steps: int) -> Field:
     """Points (steps, 2) of a line that starts on the part and keeps its direction more or less."""
     heading = uniform(rng, 0, 2 * np.pi)
     turns = np.cumsum((rng.random(steps) - 0.5) * wander)
@@ -59,19 +62,19 @@ def _path(rng: Rng, scene: Scene, length: float, wander: float, steps: int) -> n
     return points - points[steps // 2] + np.array(_anchor(rng, scene))
 
 
-def _stroke(size: int, points: np.ndarray, width: float) -> Field:
+def _stroke(size: int, points: Field, width: float) -> Field:
     """Cover in [0, 1] of a line of some width in pixels, drawn on a finer grid."""
     fine = 4
     canvas = np.zeros((size * fine, size * fine), np.uint8)
     dots = np.round((points + 0.5) * fine * 16).astype(np.int32)
     cv2.polylines(canvas, [dots], False, 255, max(round(width * fine), 1), cv2.LINE_AA, 4)
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return (cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)).astype(np.float32)
 
 
-def _tint(scene: Scene, share: Field, tone: np.ndarray | float, **changes: np.ndarray) -> Scene:
+def _tint(scene: Scene, share: Field, tone: Field | float, height: Field | None = None) -> Scene:
     """The scene with its part coloured, as far as the part reaches."""
-    albedo = scene.albedo + share[..., None] * (np.float32(tone) - scene.albedo)
-    return scene.with_(albedo=albedo.astype(np.float32), **changes)
+    albedo = scene.albedo + share[..., None] * (np.asarray(tone, np.float32) - scene.albedo)
+    return scene.with_(albedo=albedo.astype(np.float32), height=height)
 
 
 def scratch(rng: Rng, scene: Scene, strength: float) -> Scene:
@@ -168,7 +171,7 @@ def bend(rng: Rng, scene: Scene, strength: float) -> Scene:
     map_x = np.broadcast_to(axis[None], away.shape) - weight * np.float32(push * np.cos(angle))
     map_y = np.broadcast_to(axis[:, None], away.shape) - weight * np.float32(push * np.sin(angle))
 
-    def warp(field: np.ndarray) -> np.ndarray:
+    def warp(field: Field) -> Field:
         return cv2.remap(field, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
     crease = weight * np.float32(uniform(rng, 2, 7) * strength * unit)

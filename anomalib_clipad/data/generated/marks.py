@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .noise import Field, Rng, near, sample, smooth_noise, uniform
 from .scene import Frame, Scene, cover_of
@@ -14,14 +17,14 @@ _GLYPHS = "ABCDEFHKLMNPRSTXYZ0123456789-/+"
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_PLAIN)
 
 
-def _paint(scene: Scene, share: Field, tone: np.ndarray) -> Scene:
+def _paint(scene: Scene, share: Field, tone: Field) -> Scene:
     share = share[..., None]
     return scene.with_(albedo=scene.albedo + share * (tone - scene.albedo))
 
 
 def printed_text(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
     """A line or two of type; its last characters differ from piece to piece, as serial numbers do."""
-    tile = np.zeros((_TILE, _TILE), np.uint8)
+    tile: NDArray[Any] = np.zeros((_TILE, _TILE), np.uint8)
     font, scale = _FONTS[style.integers(len(_FONTS))], uniform(style, 0.5, 1.1)
     x, y = int(uniform(style, 20, 110)), int(uniform(style, 70, 200))
     for line in range(int(style.integers(1, 3))):
@@ -33,7 +36,7 @@ def printed_text(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
     return _paint(scene, share * np.float32(uniform(style, 0.5, 1)), tone)
 
 
-def printed_shape(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
+def printed_shape(style: Rng, _rng: Rng, frame: Frame, scene: Scene) -> Scene:
     """A printed ring, bar, frame or field with clean edges."""
     x, y = uniform(style, -0.4, 0.4), uniform(style, -0.4, 0.4)
     kind = style.integers(4)
@@ -50,7 +53,7 @@ def printed_shape(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
     return _paint(scene, cover_of(distance, frame) * np.float32(uniform(style, 0.6, 1)), tone)
 
 
-def fasteners(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
+def fasteners(style: Rng, _rng: Rng, frame: Frame, scene: Scene) -> Scene:
     """Rivet heads or dimples at equal angles."""
     count, reach, radius = int(style.integers(1, 9)), uniform(style, 0.2, 0.65), uniform(style, 0.05, 0.13)
     relief = uniform(style, -4, 4)
@@ -62,7 +65,7 @@ def fasteners(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
     return scene
 
 
-def groove(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
+def groove(style: Rng, _rng: Rng, frame: Frame, scene: Scene) -> Scene:
     """A turned or milled line with clean, regular sides."""
     if style.random() < 0.5:
         distance = np.abs(disc(frame, uniform(style, 0.2, 0.8)))
@@ -74,13 +77,13 @@ def groove(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
     return scene.with_(height=height, albedo=scene.albedo * (1 - np.float32(uniform(style, 0, 0.4)) * dip[..., None]))
 
 
-def cloudiness(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
+def cloudiness(style: Rng, rng: Rng, scene: Scene) -> Scene:
     """Slow changes of tone over the surface that differ from piece to piece."""
     field = smooth_noise(rng, scene.size, uniform(style, 1, 3.5)) * np.float32(uniform(style, 0.02, 0.12))
     return scene.with_(albedo=np.clip(scene.albedo * (1 + field[..., None]), 0, 1))
 
 
-def dust(style: Rng, rng: Rng, frame: Frame, scene: Scene) -> Scene:
+def dust(style: Rng, rng: Rng, scene: Scene) -> Scene:
     """Specks of one or two pixels, within tolerance."""
     layer = np.zeros((scene.size, scene.size), np.float32)
     for _ in range(int(rng.integers(3, 30))):
@@ -99,7 +102,7 @@ def add_marks(style: Rng, rng: Rng, frame: Frame, scene: Scene, most: int = 3) -
     for _ in range(int(style.integers(0, most + 1))):
         scene = MARKS[style.integers(len(MARKS))](style, rng, frame, scene)
     if style.random() < 0.7:
-        scene = cloudiness(style, rng, frame, scene)
+        scene = cloudiness(style, rng, scene)
     if style.random() < 0.4:
-        scene = dust(style, rng, frame, scene)
+        scene = dust(style, rng, scene)
     return scene

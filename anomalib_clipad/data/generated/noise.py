@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
-"""A float32 picture (H, W)."""
+Field = NDArray[Any]
+"""A floating-point picture (H, W)."""
 Colour = NDArray[np.float32]
 """Red, green, blue in [0, 1]."""
 Rng = np.random.Generator
@@ -21,7 +23,7 @@ def smooth_noise(rng: Rng, size: int, cells: float) -> Field:
     offset = 1.5 + rng.random()
     matrix = np.array([[pitch, 0, offset], [0, pitch, offset]], dtype=np.float32)
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(grid, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(cv2.warpAffine(grid, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT))
 
 
 def fractal_noise(rng: Rng, size: int, cells: float, octaves: int = 4, gain: float = 0.5) -> Field:
@@ -35,14 +37,14 @@ def fractal_noise(rng: Rng, size: int, cells: float, octaves: int = 4, gain: flo
     return total / np.float32(norm)
 
 
-def sample(field: NDArray[np.float32], u: Field, v: Field) -> NDArray[np.float32]:
+def sample(field: Field, u: Field, v: Field) -> Field:
     """Read a picture at part coordinates: [-1, 1] spans it once, and it repeats beyond."""
     height, width = field.shape[:2]
     x = np.mod((u + 1) / 2, 2) * (width - 1)
     y = np.mod((v + 1) / 2, 2) * (height - 1)
     x = np.where(x > width - 1, 2 * (width - 1) - x, x).astype(np.float32)
     y = np.where(y > height - 1, 2 * (height - 1) - y, y).astype(np.float32)
-    return cv2.remap(field, x, y, cv2.INTER_LINEAR)
+    return np.asarray(cv2.remap(field, x, y, cv2.INTER_LINEAR))
 
 
 def colour(rng: Rng, saturation: float = 1.0, low: float = 0.1, high: float = 0.9) -> Colour:

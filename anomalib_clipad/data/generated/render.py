@@ -61,7 +61,7 @@ def random_camera(style: Rng, rng: Rng) -> Camera:
     )
 
 
-def expose(scene: Scene, camera: Camera) -> NDArray[np.float32]:
+def expose(scene: Scene, camera: Camera) -> Field:
     """The picture (size, size, 3) that reaches the sensor, without its noise."""
     size = scene.size
     unit = size / 240
@@ -74,12 +74,13 @@ def expose(scene: Scene, camera: Camera) -> NDArray[np.float32]:
     part = scene.albedo * (diffuse * lamp)[..., None] + np.float32(scene.gloss) * (mirrored + 0.5 * glare)[..., None]
     background = scene.background * lamp[..., None]
     if not scene.is_texture and camera.shadow > 0:
-        offset = np.float32([[1, 0, -camera.light[0] * 10 * unit], [0, 1, -camera.light[1] * 10 * unit]])
+        offset = np.array([[1, 0, -camera.light[0] * 10 * unit], [0, 1, -camera.light[1] * 10 * unit]], np.float32)
         shade = cv2.warpAffine(scene.cover, offset, (size, size))
         shade = cv2.GaussianBlur(shade, (0, 0), 4 * unit)
         background = background * (1 - np.float32(camera.shadow) * shade)[..., None]
     cover = scene.cover[..., None]
-    picture = (part * cover + background * (1 - cover)) * np.float32(camera.exposure) * np.float32(camera.balance)
+    picture = (part * cover + background * (1 - cover)) * np.float32(camera.exposure)
+    picture = picture * np.array(camera.balance, np.float32)
     return cv2.GaussianBlur(picture.astype(np.float32), (0, 0), max(camera.blur * unit, 0.2))
 
 
@@ -97,13 +98,13 @@ def _reflect(height: Field, camera: Camera, unit: float) -> tuple[Field, Field]:
     return diffuse.astype(np.float32), (0.3 * mirrored).astype(np.float32)
 
 
-def develop(picture: NDArray[np.float32], camera: Camera, rng: Rng) -> Image:
+def develop(picture: Field, camera: Camera, rng: Rng) -> Image:
     """The picture as the sensor stores it: (size, size, 3) of uint8."""
     grain = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(camera.noise)
     return np.round(np.clip(picture + grain, 0, 1) * 255).astype(np.uint8)
 
 
-def changed(flawless: NDArray[np.float32], damaged: NDArray[np.float32]) -> NDArray[np.bool_]:
+def changed(flawless: Field, damaged: Field) -> NDArray[np.bool_]:
     """Mask (size, size) of what a defect visibly changed, gaps of up to two pixels closed."""
     difference = np.abs(np.clip(damaged, 0, 1) - np.clip(flawless, 0, 1)).max(axis=2) > VISIBLE
     closed = cv2.morphologyEx(difference.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .noise import Field, Rng, uniform
 
@@ -60,11 +59,11 @@ class Scene:
         background: Colour of what it lies on (size, size, 3).
     """
 
-    albedo: NDArray[np.float32]
+    albedo: Field
     height: Field
     cover: Field
     gloss: float
-    background: NDArray[np.float32]
+    background: Field
 
     @property
     def size(self) -> int:
@@ -76,9 +75,14 @@ class Scene:
         """Whether the part fills the picture."""
         return bool(self.cover.min() > 0.99)
 
-    def with_(self, **changes: NDArray[np.float32]) -> Scene:
-        """A copy with some arrays replaced."""
-        return replace(self, **changes)
+    def with_(self, albedo: Field | None = None, height: Field | None = None, cover: Field | None = None) -> Scene:
+        """A copy with some of its pictures replaced."""
+        return replace(
+            self,
+            albedo=self.albedo if albedo is None else albedo,
+            height=self.height if height is None else height,
+            cover=self.cover if cover is None else cover,
+        )
 
 
 def cover_of(distance: Field, frame: Frame) -> Field:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from .noise import Colour, Field, Rng, colour, fractal_noise, near, sample, smooth_noise, uniform
@@ -22,14 +21,14 @@ _TILE = 256
 class Surface(NamedTuple):
     """Colour (size, size, 3) in [0, 1] and relief (size, size) in pixels."""
 
-    albedo: NDArray[np.float32]
+    albedo: Field
     height: Field
 
 
 Material = Callable[[Rng, Rng, Frame], Surface]
 
 
-def _blend(share: Field, first: Colour, second: Colour) -> NDArray[np.float32]:
+def _blend(share: Field, first: Colour, second: Colour) -> Field:
     """From the first colour where ``share`` is 0 to the second where it is 1."""
     return first + np.clip(share, 0, 1)[..., None] * (second - first)
 
@@ -55,7 +54,8 @@ def brushed(style: Rng, rng: Rng, frame: Frame) -> Surface:
     streaks = rng.random((_TILE * 2, 12), dtype=np.float32) - np.float32(0.5)
     turned, fineness = style.random() < 0.4, uniform(style, 0.5, 1.5)
     if turned:
-        across, along = np.hypot(frame.u, frame.v), np.arctan2(frame.v, frame.u) / np.float32(np.pi)
+        across: Field = np.hypot(frame.u, frame.v)
+        along: Field = np.arctan2(frame.v, frame.u) / np.float32(np.pi)
     else:
         across, along = frame.v, frame.u
     field = sample(streaks, along, across * np.float32(fineness))

@@ -56,7 +56,11 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
         matrix = _crop(rng, shard.masks[pair], size)
         for state in range(2):
             images[state, i] = cv2.warpAffine(
-                shard.images[pair, state], matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+                shard.images[pair, state],
+                matrix,
+                (size, size),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REFLECT_101,
             )
         masks[1, i] = cv2.warpAffine(
             shard.masks[pair].astype(np.float32), matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101
@@ -74,7 +78,7 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
 
 
 def _crop(rng: Rng, mask: NDArray[np.bool_], size: int) -> NDArray[np.float64]:
-    """Affine map (2, 3) of the picture onto the crop: turned, mirrored, zoomed a little, mostly with the defect in it."""
+    """Affine map (2, 3) of the picture onto a crop: turned, mirrored, zoomed a little, mostly around the defect."""
     full = len(mask)
     zoom = float(np.exp(uniform(rng, -0.3, 0.3)))
     angle = 90 * int(rng.integers(4)) + (uniform(rng, -30, 30) if rng.random() < 0.5 else 0)

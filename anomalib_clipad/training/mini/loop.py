@@ -55,14 +55,14 @@ class Recipe:
     seed: int = 0
     shards: int = 20
     sizes: tuple[int, ...] = (64, 96, 144, 240)
-    steps_per_size: tuple[int, ...] = (1200, 1200, 300, 300)
+    steps_per_size: tuple[int, ...] = (800, 1500, 300, 250)
     pairs_per_size: tuple[int, ...] = (32, 32, 20, 12)
-    lr: float = 1e-3
-    warmup: int = 100
+    lr: float = 4e-4
+    warmup: int = 50
     prompts: int = 24
     text_steps: int = 800
-    ema: float = 0.998
-    validate_every: int = 300
+    ema: float = 0.996
+    validate_every: int = 400
 
     @property
     def steps(self) -> int:
@@ -111,7 +111,7 @@ class Trainer:
         decayed = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), foreach=True)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
@@ -130,7 +130,7 @@ class Trainer:
             rngs = [np.random.default_rng([recipe.seed, 1, self.step, part]) for part in range(PARTS)]
             number = (self.step // 16) % recipe.shards  # a shard serves 16 steps
             if number not in shards:
-                shards = {number: render_shard(self.pool, recipe.seed, number)}
+                shards[number] = render_shard(self.pool, recipe.seed, number)
             chosen = rngs[0].choice(SHARD, size=(PARTS, pairs // PARTS), replace=False)
             for name, value in self._update(shards[number], chosen, size, rngs).items():
                 totals[name] += value
@@ -273,5 +273,3 @@ def export(clip: nn.Module, path: Path) -> None:
     unfinished = path.with_suffix(".partial")
     save_file({name: value.half().contiguous() for name, value in clip.state_dict().items()}, unfinished)
     unfinished.replace(path)
-
-

@@ -1,0 +1,66 @@
+"""Testing a model on a data module through anomalib's engine, by the paper's protocol."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataModule
+
+    from anomalib_clipad import ClipAD
+
+Figures = dict[str, float]
+"""Name of a figure to its value."""
+
+
+def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
+    """The seven figures of a model on one category.
+
+    The validation set decides the protocol: if it is the test set, as by default, the paper's.
+    """
+    from anomalib.engine import Engine
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*num_workers.*")
+        engine = Engine(default_root_path=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
+        (figures,) = engine.test(model=model, datamodule=datamodule, verbose=False)
+    return {name: float(value) for name, value in figures.items()}
+
+
+def with_mean(table: Mapping[str, Figures]) -> dict[str, Figures]:
+    """The same table with a last row, the mean over the categories."""
+    names = next(iter(table.values()))
+    return {**table, "mean": {name: sum(row[name] for row in table.values()) / len(table) for name in names}}
+
+
+def write_table(path: Path, table: Mapping[str, Figures]) -> None:
+    """Write figures (category to figure to value) as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["category", *next(iter(table.values()))])
+        for name, row in table.items():
+            writer.writerow([name, *(f"{value:.4f}" for value in row.values())])
+
+
+def format_table(table: Mapping[str, Figures], title: str = "category") -> str:
+    """The figures as a Markdown table."""
+    names = list(next(iter(table.values())))
+    width = max(map(len, [title, *table]))
+    rules = " | ".join("-" * len(name) for name in names)
+    lines = [f"| {title:<{width}} | {' | '.join(names)} |", f"| {'-' * width} | {rules} |"]
+    for category, row in table.items():
+        lines.append(f"| {category:<{width}} |{''.join(f' {row[n]:>{len(n)}.3f} |' for n in names)}")
+    return "\n".join(lines)
+
+
+def be_quiet() -> None:
+    """Leave the terminal to the results."""
+    for name in ("lightning.pytorch", "lightning.fabric", "anomalib", "open_clip"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger().setLevel(logging.WARNING)
