@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from anomalib_clipad.data.generated.noise import Rng, uniform
+from anomalib_clipad.data.generated.noise import Field, Rng, uniform
 
 from .pool import Shard
 
@@ -50,7 +50,7 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
         size: Height and width of the crops in pixels, at the scale of the whole pictures.
     """
     full = shard.masks.shape[1]
-    images = np.empty((2, len(pairs), size, size, 3), np.float32)
+    images: Field = np.empty((2, len(pairs), size, size, 3), np.float32)
     masks = np.zeros((2, len(pairs), size, size), np.float32)
     for i, pair in enumerate(pairs):
         matrix = _crop(rng, shard.masks[pair], size)
@@ -77,7 +77,7 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
     return Batch(pixels.contiguous(), avg_pool2d(mask, PATCH).flatten(1), abnormal, kinds, corner)
 
 
-def _crop(rng: Rng, mask: NDArray[np.bool_], size: int) -> NDArray[np.float64]:
+def _crop(rng: Rng, mask: NDArray[np.bool_], size: int) -> Field:
     """Affine map (2, 3) of the picture onto a crop: turned, mirrored, zoomed a little, mostly around the defect."""
     full = len(mask)
     zoom = float(np.exp(uniform(rng, -0.3, 0.3)))
@@ -92,7 +92,7 @@ def _crop(rng: Rng, mask: NDArray[np.bool_], size: int) -> NDArray[np.float64]:
             y, x = divmod(int(defective[rng.integers(len(defective))]), full)
             jitter = (rng.random(2) - 0.5) * 0.9 * size / zoom
             centre = np.clip(np.array([x, y]) + jitter, low, high)
-    matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, zoom)
+    matrix: Field = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, zoom)
     if rng.random() < 0.5:
         mirror = np.array([[-1, 0, 2 * centre[0]], [0, 1, 0], [0, 0, 1]])
         matrix = matrix @ mirror
@@ -100,7 +100,7 @@ def _crop(rng: Rng, mask: NDArray[np.bool_], size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _recolour(rng: Rng, pair: NDArray[np.float32]) -> NDArray[np.float32]:
+def _recolour(rng: Rng, pair: Field) -> Field:
     """Other exposure, contrast, balance and sometimes no colour at all; the same for both pictures."""
     if rng.random() < 0.15:
         pair = np.repeat(pair.mean(axis=-1, keepdims=True), 3, axis=-1)

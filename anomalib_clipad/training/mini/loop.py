@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -16,18 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import unfold
 
 from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.data.generated.noise import Rng
 
-from .batches import PATCH, make_batch
+from .batches import make_batch
 from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
 from .objective import WEIGHTS, batch_losses, embed_captions, representatives, text_loss
-from .pool import KINDS, SHARD, SIZE, Shard, render_shard
+from .pool import KINDS, SIZE, Shard, render_shard
 from .validation import mean_figures, measure, validation_set
+from .weights import export, reset
 
 logger = logging.getLogger(__name__)
 PARTS = 2
@@ -44,8 +42,9 @@ class Recipe:
         sizes: Heights and widths of the crops in pixels, one phase after the other; the last is the whole picture.
         steps_per_size: Steps of each phase.
         pairs_per_size: Pairs of pictures per step of each phase.
-        lr: Highest learning rate.
-        warmup: Steps until it is reached.
+        lr_per_size: Learning rate at the start and at the end of each phase.
+        plainest_per_size: Share of the pairs used in each phase, those with the plainest defects first.
+        warmup: Steps over which the learning rate rises at the very start.
         prompts: Captions of each state per step.
         text_steps: Steps on text alone, before the others.
         ema: Decay of the averaged weights, which are the result.
@@ -55,32 +54,31 @@ class Recipe:
     seed: int = 0
     shards: int = 20
     sizes: tuple[int, ...] = (64, 96, 144, 240)
-    steps_per_size: tuple[int, ...] = (800, 1500, 300, 250)
+    steps_per_size: tuple[int, ...] = (600, 1000, 250, 200)
     pairs_per_size: tuple[int, ...] = (32, 32, 20, 12)
-    lr: float = 4e-4
-    warmup: int = 50
+    lr_per_size: tuple[tuple[float, float], ...] = ((1e-3, 9.3e-4), (3e-4, 2e-4), (2e-4, 1e-4), (1e-4, 1e-5))
+    plainest_per_size: tuple[float, ...] = (1.0, 0.6, 0.8, 1.0)
+    warmup: int = 100
     prompts: int = 24
     text_steps: int = 800
     ema: float = 0.996
-    validate_every: int = 400
+    validate_every: int = 300
 
     @property
     def steps(self) -> int:
         """Number of all steps."""
         return sum(self.steps_per_size)
 
-    def phase(self, step: int) -> tuple[int, int]:
-        """Size of the crops and number of pairs at a step."""
-        ends = np.cumsum(self.steps_per_size)
-        index = int(np.searchsorted(ends, step, side="right"))
-        return self.sizes[index], self.pairs_per_size[index]
+    def phase(self, step: int) -> int:
+        """Number of the phase a step belongs to."""
+        return int(np.searchsorted(np.cumsum(self.steps_per_size), step, side="right"))
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to a hundredth."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        """Linear in each phase, after a warm-up at the very start."""
+        phase = self.phase(step)
+        first, last = self.lr_per_size[phase]
+        progress = (step - sum(self.steps_per_size[:phase])) / self.steps_per_size[phase]
+        return (first + (last - first) * progress) * min((step + 1) / self.warmup, 1)
 
 
 class Trainer:
@@ -99,7 +97,7 @@ class Trainer:
         self.backbone = load_backbone("clipad-mini", None)
         self.clip = self.backbone.clip
         torch.manual_seed(recipe.seed)
-        _reset(self.clip, render_shard(self.pool, recipe.seed, 0))
+        reset(self.clip, render_shard(self.pool, recipe.seed, 0))
         self.average = deepcopy(self.clip).eval().requires_grad_(False)
         names = [name for name, _ in self.clip.named_parameters()]
         text = {name for name in names if not name.startswith("visual") and name != "logit_scale"}
@@ -111,7 +109,7 @@ class Trainer:
         decayed = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), foreach=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr_per_size[0][0], betas=(0.9, 0.98), foreach=True)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
@@ -126,12 +124,14 @@ class Trainer:
         begin, before = time.monotonic(), self.seconds
         shards: dict[int, Shard] = {}
         while self.step < recipe.steps:
-            size, pairs = recipe.phase(self.step)
+            phase = recipe.phase(self.step)
+            size, pairs = recipe.sizes[phase], recipe.pairs_per_size[phase]
             rngs = [np.random.default_rng([recipe.seed, 1, self.step, part]) for part in range(PARTS)]
             number = (self.step // 16) % recipe.shards  # a shard serves 16 steps
             if number not in shards:
                 shards[number] = render_shard(self.pool, recipe.seed, number)
-            chosen = rngs[0].choice(SHARD, size=(PARTS, pairs // PARTS), replace=False)
+            candidates = shards[number].plainest(recipe.plainest_per_size[phase])
+            chosen = rngs[0].choice(candidates, size=(PARTS, pairs // PARTS), replace=False)
             for name, value in self._update(shards[number], chosen, size, rngs).items():
                 totals[name] += value
             self.step += 1
@@ -201,7 +201,7 @@ class Trainer:
         with torch.no_grad():
             normal, abnormal, kinds = self._embed(rng)
         losses = batch_losses(self.clip, batch, representatives(normal, abnormal), kinds.T)
-        total = sum(WEIGHTS[name] * loss for name, loss in losses.items())
+        total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
         gradients = torch.autograd.grad(total, self.parameters, allow_unused=True, materialize_grads=True)
         return gradients, {name: float(loss.detach()) for name, loss in {"loss": total, **losses}.items()}
 
@@ -238,38 +238,3 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         logger.info("Resuming at step %d.", self.step)
-
-
-def _reset(clip: nn.Module, shard: Shard) -> None:
-    """Initial weights: the image tower's blocks as open_clip draws its text tower's, patches by their components."""
-    visual = clip.visual
-    width = visual.conv1.out_channels
-    std = width**-0.5
-    for block in visual.transformer.resblocks:
-        nn.init.normal_(block.attn.in_proj_weight, std=std)
-        nn.init.normal_(block.attn.out_proj.weight, std=std * (2 * len(visual.transformer.resblocks)) ** -0.5)
-        nn.init.normal_(block.mlp.c_fc.weight, std=width**-0.5)
-        nn.init.normal_(block.mlp.c_proj.weight, std=std * (2 * len(visual.transformer.resblocks)) ** -0.5)
-        for bias in (block.attn.in_proj_bias, block.attn.out_proj.bias, block.mlp.c_fc.bias, block.mlp.c_proj.bias):
-            nn.init.zeros_(bias)
-    with torch.no_grad():
-        visual.conv1.weight.copy_(principal_filters(shard, width).view_as(visual.conv1.weight))
-        visual.positional_embedding.mul_(0.3 / visual.positional_embedding.std())
-    clip.train().requires_grad_(True)
-
-
-def principal_filters(shard: Shard, count: int) -> Tensor:
-    """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
-    rng = np.random.default_rng(0)
-    images = make_batch(rng, shard, rng.choice(len(shard.masks), size=100, replace=False), 96).images
-    patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
-    covariance = patches.T.cov()
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors / (values + 0.05).sqrt()).flip(1)[:, :count].T
-
-
-def export(clip: nn.Module, path: Path) -> None:
-    """Write a model's weights as a float16 safetensors file."""
-    unfinished = path.with_suffix(".partial")
-    save_file({name: value.half().contiguous() for name, value in clip.state_dict().items()}, unfinished)
-    unfinished.replace(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from open_clip import CLIP
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, softplus
 
@@ -31,7 +33,7 @@ class Window(nn.Module):
         side: Patches along an axis.
     """
 
-    def __init__(self, visual: nn.Module, corner: tuple[int, int], side: int) -> None:
+    def __init__(self, visual: VisionTransformer, corner: tuple[int, int], side: int) -> None:
         super().__init__()
         row, column = corner
         grid = visual.image_size[0] // PATCH
@@ -48,7 +50,7 @@ class Window(nn.Module):
         return self._window
 
 
-def embed_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
+def embed_captions(clip: CLIP, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
     """L2-normalised embeddings (n, D) of captions, with gradients."""
     tokens = tokenizer(captions)
     tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
@@ -72,7 +74,7 @@ def text_loss(normal: Tensor, abnormal: Tensor, kinds: Tensor) -> Tensor:
     return 3 - (normal @ axes[0]).mean() - (abnormal @ abnormal_axis).mean() - (kinds * kind_axes).sum(dim=1).mean()
 
 
-def batch_losses(clip: nn.Module, batch: Batch, text_features: Tensor, kind_features: Tensor) -> Mapping[str, Tensor]:
+def batch_losses(clip: CLIP, batch: Batch, text_features: Tensor, kind_features: Tensor) -> Mapping[str, Tensor]:
     """The losses of one batch, by name.
 
     Args:
@@ -101,7 +103,7 @@ def batch_losses(clip: nn.Module, batch: Batch, text_features: Tensor, kind_feat
     losses = {
         "image": binary_cross_entropy_with_logits(image_logit[known], label[known]),
         "map": _dense_loss(scale * patch_map, batch.coverage),
-        "stages": sum(_dense_loss(len(responses) * scale * r, batch.coverage) for r in responses) / len(responses),
+        "stages": torch.stack([_dense_loss(len(responses) * scale * r, batch.coverage) for r in responses]).mean(),
         "peak": binary_cross_entropy_with_logits(peak[known], label[known]),
         "twins": _twin_loss(image_logit, damaged) + _twin_loss(peak, damaged),
         "patches": _twin_loss(scale * patch_map, batch.coverage[len(label) // 2 :] >= _DEFECTIVE),

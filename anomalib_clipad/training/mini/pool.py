@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ KINDS = tuple(DEFECTS)
 SIZE = 240
 SHARD = 500
 _NAMED = 0.25
+_AROUND = 12
+_PLAIN_AREA = 200
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,28 @@ class Shard:
     images: NDArray[np.uint8]
     masks: NDArray[np.bool_]
     kinds: NDArray[np.int64]
+
+    def plainest(self, share: float) -> NDArray[np.int64]:
+        """The pairs whose defects stand out most from the surface, in the order of the shard."""
+        count = round(share * len(self.kinds))
+        return np.sort(np.argsort(-self._contrasts, kind="stable")[:count])
+
+    @cached_property
+    def _contrasts(self) -> NDArray[np.float64]:
+        """How much a defect changes its pixels, relative to how much the surface around varies (n,)."""
+        return np.array([_contrast(pair[0], pair[1], mask) for pair, mask in zip(self.images, self.masks, strict=True)])
+
+
+def _contrast(flawless: NDArray[np.uint8], damaged: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    if not mask.any():
+        return 0.0
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = (
+        slice(max(int(rows[0]) - _AROUND, 0), int(rows[-1]) + _AROUND),
+        slice(max(int(columns[0]) - _AROUND, 0), int(columns[-1]) + _AROUND),
+    )
+    change = np.abs(damaged[mask].astype(np.float32) - flawless[mask]).max(axis=1).mean()
+    return float(change / (flawless[box].mean(axis=2).std() + 4) * min(mask.sum() / _PLAIN_AREA, 1) ** 0.5)
 
 
 def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Shard:
@@ -61,6 +86,6 @@ def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Sha
             images[i, 0], images[i, 1], masks[i] = sample.flawless, sample.image, sample.mask
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez(file, images=images, masks=masks, kinds=kinds)
-        Path(file.name).rename(path)
+        Path(file.name).replace(path)
     with np.load(path) as content:
         return Shard(content["images"], content["masks"], content["kinds"])
