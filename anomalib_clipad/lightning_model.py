@@ -30,6 +30,7 @@ from .data.image_files import ImageFiles
 from .scoring.evaluator import seven_figures
 from .scoring.post_processor import ClipADPostProcessor
 from .text.cache import EmbeddingCache
+from .text.prompts import BUILT_IN
 from .text.rvs import Method
 from .torch_model import ClipADModel, Precision
 from .vision.dual_path import Tap
@@ -57,8 +58,9 @@ class ClipAD(AnomalibModule):
         rvs: Method of representative vector selection: ``mean``, ``pca``, ``kde``, ``dbscan`` or ``mean_shift``.
         rvs_options: Parameters of that method: ``bandwidth`` (kde 0.3, mean_shift 2), ``eps`` and ``min_samples``
             (dbscan 0.5 and 15; the paper uses 1.5 and 25 on VisA).
-        prompts: ``industrial``, the paper's prompts, or the path of a YAML file with the lists ``normal``,
-            ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as ``a photo of a {}.``).
+        prompts: ``industrial``, the paper's prompts; ``medical``, a set of our own; or the path of a YAML file with
+            the lists ``normal``, ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as
+            ``a photo of a {}.``).
         smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size.
         tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
             ``block``, the output of the stage's last block.
@@ -110,7 +112,7 @@ class ClipAD(AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.hparams["prompts"] = prompts if prompts == "industrial" else model.prompts.as_dict()
+        self.hparams["prompts"] = prompts if prompts in BUILT_IN else model.prompts.as_dict()
         self.model: ClipADModel = model
         self.class_name = class_name
 
@@ -249,4 +251,4 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-plugin.attach_models()  # where anomalib was imported by this module, its hook came too early
+plugin.attach_plugins()  # where anomalib was imported by this module, its hook came too early

@@ -8,9 +8,11 @@ from conftest import Run
 REGISTERED = """
 import anomalib.models
 from anomalib.models import ClipAD, list_models
-import anomalib_clipad
+import anomalib_clipad.data
 assert ClipAD is anomalib_clipad.ClipAD
 assert "clip_a_d" in list_models()
+from anomalib.data import CVCClinicDB, GeneratedParts
+assert GeneratedParts is anomalib_clipad.data.GeneratedParts
 assert [cls.__name__ for cls in anomalib.models.AnomalibModule.__subclasses__()].count("ClipAD") == 1
 """
 IMPORTS = [
@@ -34,6 +36,7 @@ def test_any_import_may_come_first(run_python: Run, first: str) -> None:
     "statement",
     [
         "from anomalib.models import ClipAD",
+        "from anomalib_clipad.data import GeneratedParts",
         "from anomalib.models.image import Padim; from anomalib.models import ClipAD",
         "from anomalib_clipad import ClipAD, ClipADModel",
         "from anomalib.engine import Engine; import torch; import anomalib_clipad.torch_model",
@@ -89,7 +92,7 @@ def test_a_broken_entry_point_is_logged_and_harms_nobody(
 ) -> None:
     path = _package(tmp_path, f"[anomalib.models]\nOther = {value}\n", modules)
     result = run_python(f"import torch\n{REGISTERED}", PYTHONPATH=path)
-    assert "The anomalib model 'Other'" in result.stderr
+    assert f"Other ({value}) of 'anomalib.models' could not be loaded" in result.stderr
 
 
 def test_torch_imports_without_anomalib(run_python: Run) -> None:
@@ -137,11 +140,11 @@ from anomalib.models import ClipAD
 def test_anomalibs_own_clipad_would_take_precedence(run_python: Run) -> None:
     run_python("""
 import sys, types
-from anomalib_clipad.plugin import attach_models
+from anomalib_clipad.plugin import attach_plugins
 host = types.ModuleType("anomalib.models")
 host.ClipAD = "anomalib's own"
 sys.modules["anomalib.models"] = host
-attach_models()
+attach_plugins()
 assert host.ClipAD == "anomalib's own"
 assert "anomalib_clipad.lightning_model" not in sys.modules
 """)

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .generated_parts import GeneratedParts
+    from .medical import ISIC2016, BrainMRI, CVCClinicDB, HeadCT
 
-__all__ = ["GeneratedParts"]
+__all__ = ["ISIC2016", "BrainMRI", "CVCClinicDB", "GeneratedParts", "HeadCT"]
 
-_HOMES = {"GeneratedParts": "generated_parts"}
+_HOMES = {
+    "GeneratedParts": "generated_parts",
+    **dict.fromkeys(("BrainMRI", "CVCClinicDB", "HeadCT", "ISIC2016"), "medical"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import torch
 from anomalib.data import Batch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 _SIXTEEN_BIT_SUFFIXES = {".png", ".tif", ".tiff", ".pgm"}
@@ -59,7 +60,8 @@ def restore_sixteen_bit(batch: Batch) -> None:
                 continue
             grey = torch.from_numpy(np.asarray(image, dtype=np.float32) / _FULL_SCALE)
         height, width = batch.image.shape[-2:]
-        batch.image[index] = resize(grey.expand(3, -1, -1), [height, width]).to(batch.image)
+        restored = resize(grey.expand(3, -1, -1), [height, width], InterpolationMode.BICUBIC)
+        batch.image[index] = restored.to(batch.image)
 
 
 def _image_paths(trainer: Trainer) -> Iterator[str]:

@@ -90,7 +90,22 @@ INDUSTRIAL = PromptSet(
     templates=_INDUSTRIAL_TEMPLATES,
 )
 
-BUILT_IN = {"industrial": INDUSTRIAL}
+_FINDINGS = ("lesion", "tumour", "hemorrhage", "polyp", "abnormality", "disease")
+
+# Wording of our own for medical images; that of the paper's medical experiments is not published.
+MEDICAL = PromptSet(
+    normal=("healthy {}", "normal {}", "unremarkable {}", *(f"{{}} without {finding}" for finding in _FINDINGS)),
+    abnormal=("diseased {}", "abnormal {}", "pathological {}", *(f"{{}} with {finding}" for finding in _FINDINGS)),
+    templates=(
+        *(f"a {kind} of {article} {{}}." for kind in ("medical image", "scan", "photo") for article in ("a", "the")),
+        *(f"a {look} medical image of the {{}}." for look in ("close-up", "bright", "dark", "blurry", "grey-scale")),
+        "an image of the {} for diagnosis.",
+        "an image of the {} for screening.",
+    ),
+)
+
+BUILT_IN = {"industrial": INDUSTRIAL, "medical": MEDICAL}
+"""Prompt sets by name: ``industrial`` is the paper's, ``medical`` is ours."""
 
 
 def load_prompts(source: str | Path | Mapping[str, Sequence[str]]) -> PromptSet:

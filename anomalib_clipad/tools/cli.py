@@ -6,7 +6,7 @@ from importlib import import_module
 
 from jsonargparse import auto_cli
 
-_COMMANDS = {"bench": "bench"}
+_COMMANDS = {"demo": "demo", "bench": "bench"}
 
 
 def main() -> None:

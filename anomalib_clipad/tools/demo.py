@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from anomalib_clipad.data.generated.categories import HELD_OUT_CATEGORIES
 
-from .evaluation import Figures, be_quiet, evaluate, format_table, with_mean, write_table
+from .evaluation import Figures, evaluate, format_table, with_mean, write_table
 from .sheet import Row, write_sheet
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def demo(
     from anomalib_clipad.data import GeneratedParts
 
     start = time.monotonic()
-    be_quiet()
     names = categories or list(HELD_OUT_CATEGORIES)
     modules = [
         GeneratedParts(

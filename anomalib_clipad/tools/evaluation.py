@@ -26,9 +26,10 @@ def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
     """
     from anomalib.engine import Engine
 
+    _be_quiet()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*num_workers.*")
-        engine = Engine(default_root_path=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
+        engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
         (figures,) = engine.test(model=model, datamodule=datamodule, verbose=False)
     return {name: float(value) for name, value in figures.items()}
 
@@ -59,8 +60,14 @@ def format_table(table: Mapping[str, Figures], title: str = "category") -> str:
     return "\n".join(lines)
 
 
-def be_quiet() -> None:
-    """Leave the terminal to the results."""
-    for name in ("lightning.pytorch", "lightning.fabric", "anomalib", "open_clip"):
+def _be_quiet() -> None:
+    """Leave the terminal to the results; to be called after Lightning's import, which sets levels of its own."""
+    for name in (
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities.rank_zero",
+        "anomalib",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING)

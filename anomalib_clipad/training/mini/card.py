@@ -14,7 +14,7 @@ from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.data.generated.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.text.prompts import INDUSTRIAL
-from anomalib_clipad.tools.evaluation import Figures, be_quiet, evaluate, format_table, with_mean
+from anomalib_clipad.tools.evaluation import Figures, evaluate, format_table, with_mean
 
 _TEMPLATES = list(INDUSTRIAL.templates)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -41,7 +41,6 @@ def card(real: list[Path] | None = None, data: Path | None = None, threads: int 
         threads: Number of CPU threads.
     """
     torch.set_num_threads(threads)
-    be_quiet()
     means: dict[str, Figures] = {}
     for variant, options in VARIANTS.items():
         table = {}

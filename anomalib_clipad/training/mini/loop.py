@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -54,15 +54,15 @@ class Recipe:
     seed: int = 0
     shards: int = 20
     sizes: tuple[int, ...] = (64, 96, 144, 240)
-    steps_per_size: tuple[int, ...] = (600, 1000, 250, 200)
-    pairs_per_size: tuple[int, ...] = (32, 32, 20, 12)
-    lr_per_size: tuple[tuple[float, float], ...] = ((1e-3, 9.3e-4), (3e-4, 2e-4), (2e-4, 1e-4), (1e-4, 1e-5))
-    plainest_per_size: tuple[float, ...] = (1.0, 0.6, 0.8, 1.0)
+    steps_per_size: tuple[int, ...] = (600, 900, 500, 350)
+    pairs_per_size: tuple[int, ...] = (32, 32, 24, 12)
+    lr_per_size: tuple[tuple[float, float], ...] = ((1e-3, 9.3e-4), (3e-4, 2.1e-4), (2.1e-4, 1.5e-4), (1.5e-4, 1e-5))
+    plainest_per_size: tuple[float, ...] = (1.0, 0.6, 0.75, 0.9)
     warmup: int = 100
     prompts: int = 24
     text_steps: int = 800
     ema: float = 0.996
-    validate_every: int = 300
+    validate_every: int = 500
 
     @property
     def steps(self) -> int:
@@ -139,6 +139,7 @@ class Trainer:
             if self.step % 50 == 0:
                 self._log({name: round(value / 50, 4) for name, value in totals.items()})
                 totals.clear()
+                self._save()
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 figures = mean_figures(measure(self._result(), validation))
                 self._log({f"val_{name}": round(value, 4) for name, value in figures._asdict().items()})
@@ -206,7 +207,7 @@ class Trainer:
         return gradients, {name: float(loss.detach()) for name, loss in {"loss": total, **losses}.items()}
 
     def _result(self) -> Backbone:
-        return Backbone(deepcopy(self.average), self.backbone.tokenizer, self.backbone.image_size)
+        return replace(self.backbone, clip=deepcopy(self.average))
 
     def _log(self, entry: dict[str, float]) -> None:
         line = {"step": self.step, "minutes": round(self.seconds / 60, 2), **entry}
