@@ -7,8 +7,9 @@ from pathlib import Path
 from anomalib.data import MVTecADDataset
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
-from platformdirs import user_cache_path
 from torchvision.transforms.v2 import Transform
+
+from anomalib_clipad.storage import cache_directory
 
 from .generated.folder import Settings, ensure_category
 
@@ -70,9 +71,13 @@ class GeneratedParts(AnomalibDataModule):
         val_split_ratio: float = 0.5,
         seed: int = 0,
     ) -> None:
-        if isinstance(image_size, tuple) and len(set(image_size)) == 1:  # so get_datamodule passes a number
-            image_size = image_size[0]
-        self.settings = Settings(category, seed, train_images, good_images, defective_images, image_size)  # type: ignore[arg-type]
+        sides = (
+            {image_size} if isinstance(image_size, int) else set(image_size)
+        )  # get_datamodule makes pairs of numbers
+        if len(sides) != 1:
+            msg = f"Generated pictures are square; image_size has to be one number of pixels, not {image_size}."
+            raise ValueError(msg)
+        self.settings = Settings(category, seed, train_images, good_images, defective_images, sides.pop())
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -87,7 +92,7 @@ class GeneratedParts(AnomalibDataModule):
             val_split_ratio=val_split_ratio,
             seed=seed,
         )
-        self.root = default_root() if root is None else Path(root).expanduser()
+        self.root = cache_directory() / "generated_parts" if root is None else Path(root).expanduser()
         self.category = category
 
     @property
@@ -106,8 +111,3 @@ class GeneratedParts(AnomalibDataModule):
         )
         for data in (self.train_data, self.test_data):
             data.category = self.category
-
-
-def default_root() -> Path:
-    """Folder of generated data in the user's cache."""
-    return user_cache_path("anomalib_clipad", appauthor=False) / "generated_parts"

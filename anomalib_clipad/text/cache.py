@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,19 +11,13 @@ from pathlib import Path
 
 import torch
 from open_clip import CLIP
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anomalib_clipad.storage import cache_directory
+
 logger = logging.getLogger(__name__)
-DIRECTORY_VARIABLE = "ANOMALIB_CLIPAD_CACHE"
-
-
-def cache_directory() -> Path:
-    """Where downloads and embeddings are kept: ``$ANOMALIB_CLIPAD_CACHE`` or the platform's user cache."""
-    given = os.environ.get(DIRECTORY_VARIABLE)
-    return Path(given).expanduser() if given else user_cache_path("anomalib_clipad", appauthor=False)
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import roc_auc_score
-from torchvision.transforms.functional import normalize
+from torchvision.transforms.functional import InterpolationMode, normalize, resize
 
 from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.data.generated.categories import HELD_OUT_CATEGORIES
@@ -52,11 +52,13 @@ def _measure(prompts: str = "industrial") -> dict[str, float]:
     for name, part in zip(("gear", "wood"), range(2), strict=True):
         half = slice(part * 24, (part + 1) * 24)
         model.setup(name)
-        output = model(normalize(images[half], list(backbone.mean), list(backbone.std)))
-        peak, probability = output.anomaly_map.amax(dim=(1, 2)).numpy(), output.pred_score.numpy()
+        small = resize(images[half], [backbone.image_size] * 2, InterpolationMode.BICUBIC)
+        output = model(normalize(small, list(backbone.mean), list(backbone.std)))
+        anomaly_map = resize(output.anomaly_map, list(masks.shape[1:])).numpy()
+        peak, probability = anomaly_map.max(axis=(1, 2)), output.pred_score.numpy()
         score = _min_max(probability) + _min_max(peak)
         image_figures.append(roc_auc_score(masks[half].any(axis=(1, 2)), score))
-        pixel_figures.append(roc_auc_score(masks[half].ravel(), output.anomaly_map.numpy().ravel()))
+        pixel_figures.append(roc_auc_score(masks[half].ravel(), anomaly_map.ravel()))
     return {"image": float(np.mean(image_figures)), "pixel": float(np.mean(pixel_figures))}
 
 
@@ -77,13 +79,13 @@ def test_the_files_are_plain_open_clip() -> None:
     assert set(state) == set(clip.state_dict())
     clip.load_state_dict(state)
     assert config["vision_cfg"]["layers"] == 12
-    assert config["vision_cfg"]["image_size"] == 240
+    assert config["vision_cfg"]["image_size"] == 160
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
 def test_it_loads_like_any_other_backbone() -> None:
     backbone = load_backbone("clipad-mini")
-    assert backbone.image_size == 240
+    assert backbone.image_size == 160
     assert backbone.tokenizer(["gear"]).shape == (1, 77)
 
 

@@ -12,16 +12,15 @@ from jsonargparse import auto_cli
 from .loop import Recipe, Trainer
 
 
-def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run"), threads: int = 2) -> None:  # noqa: B008
+def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run")) -> None:  # noqa: B008
     """Train clipad-mini on procedural pictures.
 
     Args:
         recipe: What to do; the defaults are how the shipped weights were made.
         output: Folder of pictures, checkpoints, log and result; a run that was stopped goes on from there.
-        threads: Number of CPU threads.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # the trainer works on the parts of a batch side by side
     cv2.setNumThreads(1)
     Trainer(output, recipe).run()
 

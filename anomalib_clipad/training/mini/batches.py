@@ -17,7 +17,7 @@ from anomalib_clipad.data.generated.noise import Field, Rng, uniform
 from .pool import Shard
 
 PATCH = 16
-VISIBLE_PIXELS = 25
+VISIBLE_PIXELS = 12
 _MEAN = np.array(open_clip.OPENAI_DATASET_MEAN, np.float32)
 _STD = np.array(open_clip.OPENAI_DATASET_STD, np.float32)
 
@@ -63,7 +63,7 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
                 borderMode=cv2.BORDER_REFLECT_101,
             )
         masks[1, i] = cv2.warpAffine(
-            shard.masks[pair].astype(np.float32), matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101
+            shard.masks[pair].astype(np.float32) / 255, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101
         )
         images[:, i] = _recolour(rng, images[:, i] / 255)
     images += rng.standard_normal(images.shape, dtype=np.float32) * np.float32(uniform(rng, 0, 0.015))
@@ -77,7 +77,7 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
     return Batch(pixels.contiguous(), avg_pool2d(mask, PATCH).flatten(1), abnormal, kinds, corner)
 
 
-def _crop(rng: Rng, mask: NDArray[np.bool_], size: int) -> Field:
+def _crop(rng: Rng, mask: NDArray[np.uint8], size: int) -> Field:
     """Affine map (2, 3) of the picture onto a crop: turned, mirrored, zoomed a little, mostly around the defect."""
     full = len(mask)
     zoom = float(np.exp(uniform(rng, -0.3, 0.3)))

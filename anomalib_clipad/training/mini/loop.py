@@ -23,7 +23,7 @@ from anomalib_clipad.data.generated.noise import Rng
 from .batches import make_batch
 from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
 from .objective import WEIGHTS, batch_losses, embed_captions, representatives, text_loss
-from .pool import KINDS, SIZE, Shard, render_shard
+from .pool import KINDS, RENDERED, Shard, render_shard
 from .validation import mean_figures, measure, validation_set
 from .weights import export, reset
 
@@ -42,9 +42,9 @@ class Recipe:
         sizes: Heights and widths of the crops in pixels, one phase after the other; the last is the whole picture.
         steps_per_size: Steps of each phase.
         pairs_per_size: Pairs of pictures per step of each phase.
-        lr_per_size: Learning rate at the start and at the end of each phase.
-        plainest_per_size: Share of the pairs used in each phase, those with the plainest defects first.
+        lr: Learning rate after the warm-up; it falls linearly to nothing.
         warmup: Steps over which the learning rate rises at the very start.
+        plainest: Share of the pairs used, those with the plainest defects first, at the start and at the end.
         prompts: Captions of each state per step.
         text_steps: Steps on text alone, before the others.
         ema: Decay of the averaged weights, which are the result.
@@ -52,17 +52,17 @@ class Recipe:
     """
 
     seed: int = 0
-    shards: int = 20
-    sizes: tuple[int, ...] = (64, 96, 144, 240)
-    steps_per_size: tuple[int, ...] = (600, 900, 500, 350)
-    pairs_per_size: tuple[int, ...] = (32, 32, 24, 12)
-    lr_per_size: tuple[tuple[float, float], ...] = ((1e-3, 9.3e-4), (3e-4, 2.1e-4), (2.1e-4, 1.5e-4), (1.5e-4, 1e-5))
-    plainest_per_size: tuple[float, ...] = (1.0, 0.6, 0.75, 0.9)
-    warmup: int = 100
+    shards: int = 19
+    sizes: tuple[int, ...] = (96, 160)
+    steps_per_size: tuple[int, ...] = (3000, 1700)
+    pairs_per_size: tuple[int, ...] = (32, 24)
+    lr: float = 6e-4
+    warmup: int = 50
+    plainest: tuple[float, float] = (0.5, 0.9)
     prompts: int = 24
     text_steps: int = 800
-    ema: float = 0.996
-    validate_every: int = 500
+    ema: float = 0.997
+    validate_every: int = 600
 
     @property
     def steps(self) -> int:
@@ -74,11 +74,13 @@ class Recipe:
         return int(np.searchsorted(np.cumsum(self.steps_per_size), step, side="right"))
 
     def learning_rate(self, step: int) -> float:
-        """Linear in each phase, after a warm-up at the very start."""
-        phase = self.phase(step)
-        first, last = self.lr_per_size[phase]
-        progress = (step - sum(self.steps_per_size[:phase])) / self.steps_per_size[phase]
-        return (first + (last - first) * progress) * min((step + 1) / self.warmup, 1)
+        """Rises over the warm-up, then falls linearly to nothing."""
+        return self.lr * min((step + 1) / self.warmup, 1) * (1 - step / self.steps)
+
+    def plainest_share(self, step: int) -> float:
+        """Share of the pairs in use, which grows linearly."""
+        first, last = self.plainest
+        return first + (last - first) * step / self.steps
 
 
 class Trainer:
@@ -109,7 +111,7 @@ class Trainer:
         decayed = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr_per_size[0][0], betas=(0.9, 0.98), foreach=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), foreach=True)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
@@ -119,7 +121,7 @@ class Trainer:
         if self.step == 0:
             self._teach_text()
             self.average.load_state_dict(self.clip.state_dict())
-        validation = validation_set(SIZE)
+        validation = validation_set(RENDERED)
         totals: dict[str, float] = defaultdict(float)
         begin, before = time.monotonic(), self.seconds
         shards: dict[int, Shard] = {}
@@ -130,7 +132,7 @@ class Trainer:
             number = (self.step // 16) % recipe.shards  # a shard serves 16 steps
             if number not in shards:
                 shards[number] = render_shard(self.pool, recipe.seed, number)
-            candidates = shards[number].plainest(recipe.plainest_per_size[phase])
+            candidates = shards[number].plainest(recipe.plainest_share(self.step))
             chosen = rngs[0].choice(candidates, size=(PARTS, pairs // PARTS), replace=False)
             for name, value in self._update(shards[number], chosen, size, rngs).items():
                 totals[name] += value

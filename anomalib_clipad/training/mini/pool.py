@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import trange
@@ -16,11 +17,13 @@ from anomalib_clipad.data.generated.defects import DEFECTS
 from anomalib_clipad.data.generated.samples import make_sample
 
 KINDS = tuple(DEFECTS)
-SIZE = 240
+RENDERED = 240
+SIZE = 160
 SHARD = 500
 _NAMED = 0.25
-_AROUND = 12
-_PLAIN_AREA = 200
+_AROUND = 8
+_PLAIN_AREA = 90
+_CHANGED = 76
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,13 @@ class Shard:
     """Pairs of pictures of the same part.
 
     Attributes:
-        images: Flawless and damaged picture (n, 2, 240, 240, 3) of uint8.
-        masks: What the defect changed (n, 240, 240).
+        images: Flawless and damaged picture (n, 2, 160, 160, 3) of uint8.
+        masks: How much of a pixel the defect changed (n, 160, 160), 255 for all of it.
         kinds: Index into ``KINDS`` (n,).
     """
 
     images: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
+    masks: NDArray[np.uint8]
     kinds: NDArray[np.int64]
 
     def plainest(self, share: float) -> NDArray[np.int64]:
@@ -45,7 +48,9 @@ class Shard:
     @cached_property
     def _contrasts(self) -> NDArray[np.float64]:
         """How much a defect changes its pixels, relative to how much the surface around varies (n,)."""
-        return np.array([_contrast(pair[0], pair[1], mask) for pair, mask in zip(self.images, self.masks, strict=True)])
+        return np.array(
+            [_contrast(pair[0], pair[1], mask > _CHANGED) for pair, mask in zip(self.images, self.masks, strict=True)]
+        )
 
 
 def _contrast(flawless: NDArray[np.uint8], damaged: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
@@ -61,7 +66,7 @@ def _contrast(flawless: NDArray[np.uint8], damaged: NDArray[np.uint8], mask: NDA
 
 
 def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Shard:
-    """Render a shard, or read it if the folder has it.
+    """Render a shard and reduce it to the model's size, or read it if the folder has it.
 
     Three quarters are parts of no name, the others of the training categories in random styles.
 
@@ -71,21 +76,26 @@ def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Sha
         number: Number of the shard.
         size: Number of pairs.
     """
-    path = folder / f"shard-{seed}-{number:03d}-{size}.npz"
+    path = folder / f"shard-{seed}-{number:03d}-{size}x{SIZE}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         named = tuple(TRAINING_CATEGORIES.values())
         images = np.empty((size, 2, SIZE, SIZE, 3), np.uint8)
-        masks = np.empty((size, SIZE, SIZE), bool)
+        masks = np.empty((size, SIZE, SIZE), np.uint8)
         kinds = rng.integers(len(KINDS), size=size)
         for i in trange(size, desc=f"Shard {number}", leave=False):
             builders = named if rng.random() < _NAMED else RANDOM_BUILDERS
             builder = builders[rng.integers(len(builders))]
-            sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], SIZE)
-            images[i, 0], images[i, 1], masks[i] = sample.flawless, sample.image, sample.mask
+            sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], RENDERED)
+            images[i, 0], images[i, 1] = _reduce(sample.flawless), _reduce(sample.image)
+            masks[i] = _reduce(sample.mask.astype(np.uint8) * 255)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez(file, images=images, masks=masks, kinds=kinds)
         Path(file.name).replace(path)
     with np.load(path) as content:
         return Shard(content["images"], content["masks"], content["kinds"])
+
+
+def _reduce(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.uint8)

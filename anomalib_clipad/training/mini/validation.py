@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torchvision.transforms.functional import normalize
+from torchvision.transforms.functional import InterpolationMode, normalize, resize
 
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.data.generated.categories import TRAINING_CATEGORIES
@@ -46,7 +46,8 @@ def measure(backbone: Backbone, sets: dict[str, list[Sample]]) -> dict[str, Figu
     for name, samples in sets.items():
         model.setup(name)
         outputs = [model(images) for images in _batches(samples, backbone)]
-        maps = torch.cat([output.anomaly_map for output in outputs]).numpy()
+        size = list(samples[0].mask.shape)
+        maps = resize(torch.cat([output.anomaly_map for output in outputs]), size).numpy()
         probability = torch.cat([output.pred_score for output in outputs]).numpy()
         figures[name] = _figures(probability, maps, np.stack([sample.mask for sample in samples]))
     return figures
@@ -73,4 +74,5 @@ def _minmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def _batches(samples: list[Sample], backbone: Backbone, size: int = 16) -> Iterable[Tensor]:
     for start in range(0, len(samples), size):
         pixels = torch.from_numpy(np.stack([sample.image for sample in samples[start : start + size]]))
-        yield normalize(pixels.permute(0, 3, 1, 2) / 255, list(backbone.mean), list(backbone.std))
+        pixels = resize(pixels.permute(0, 3, 1, 2) / 255, [backbone.image_size] * 2, InterpolationMode.BICUBIC)
+        yield normalize(pixels, list(backbone.mean), list(backbone.std))

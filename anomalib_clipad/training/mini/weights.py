@@ -15,25 +15,61 @@ from .batches import PATCH, make_batch
 from .pool import Shard
 
 _FLOOR = 0.05
-_POSITION_STD = 0.3
+_POSITION_STD = 0.6
+_WAVELENGTHS = 100.0
 
 
 def reset(clip: CLIP, shard: Shard) -> None:
-    """Initial weights: the image tower's blocks as open_clip draws its text tower's, patches by their components."""
+    """Initial weights of the image tower, which start out as a detector of local contrast.
+
+    Patches are seen by their principal components, positions are waves, and attention is drawn by the mimetic
+    initialisation of Trockman and Kolter (2023): a token attends to its like and its neighbours, and the block takes
+    away from it what it has in common with them.
+    """
     visual = clip.visual
     width = visual.conv1.out_channels
-    std = width**-0.5
-    for block in visual.transformer.resblocks:
-        nn.init.normal_(block.attn.in_proj_weight, std=std)
-        nn.init.normal_(block.attn.out_proj.weight, std=std * (2 * len(visual.transformer.resblocks)) ** -0.5)
-        nn.init.normal_(block.mlp.c_fc.weight, std=width**-0.5)
-        nn.init.normal_(block.mlp.c_proj.weight, std=std * (2 * len(visual.transformer.resblocks)) ** -0.5)
-        for bias in (block.attn.in_proj_bias, block.attn.out_proj.bias, block.mlp.c_fc.bias, block.mlp.c_proj.bias):
-            nn.init.zeros_(bias)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
+        for block in visual.transformer.resblocks:
+            _reset_attention(block.attn, generator)
+            nn.init.normal_(block.mlp.c_fc.weight, std=width**-0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * len(visual.transformer.resblocks)) ** -0.5)
+            nn.init.zeros_(block.mlp.c_fc.bias)
+            nn.init.zeros_(block.mlp.c_proj.bias)
         visual.conv1.weight.copy_(principal_filters(shard, width).view_as(visual.conv1.weight))
-        visual.positional_embedding.mul_(_POSITION_STD / visual.positional_embedding.std())
+        visual.positional_embedding[0] = 0
+        visual.positional_embedding[1:] = _waves(round((len(visual.positional_embedding) - 1) ** 0.5), width)
     clip.train().requires_grad_(True)
+
+
+def _reset_attention(attention: nn.MultiheadAttention, generator: torch.Generator) -> None:
+    width, heads = attention.embed_dim, attention.num_heads
+    query, key, value = attention.in_proj_weight.view(3, heads, width // heads, width)
+    for head in range(heads):
+        left, right = _factors(0.7, 0.7, width, width // heads, generator)
+        query[head], key[head] = left.T, right
+    left, right = _factors(0.4, -0.4, width, width, generator)
+    value.copy_(right.view_as(value))
+    attention.out_proj.weight.copy_(left)
+    nn.init.zeros_(attention.in_proj_bias)
+    nn.init.zeros_(attention.out_proj.bias)
+
+
+def _factors(noise: float, identity: float, width: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The best (width, rank) and (rank, width) matrices whose product is the identity and noise in some proportion."""
+    target = noise * torch.randn(width, width, generator=generator) / width**0.5 + identity * torch.eye(width)
+    left, values, right = torch.linalg.svd(target)
+    root = values[:rank].sqrt()
+    return left[:, :rank] * root, root[:, None] * right[:rank]
+
+
+def _waves(side: int, width: int) -> Tensor:
+    """Sines and cosines (side * side, width) of patch columns and rows, from fast to slow."""
+    frequencies = _WAVELENGTHS ** -torch.linspace(0, 1, width // 4 + 1)[:-1]
+    angles = torch.arange(side)[:, None] * frequencies
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+    positions = torch.cat([axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)], dim=1)
+    return positions * (_POSITION_STD / positions.std())
 
 
 def principal_filters(shard: Shard, count: int) -> Tensor:
