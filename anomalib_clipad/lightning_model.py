@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 from . import plugin
 from .backbones import load_backbone
 from .data.image_files import ImageFiles
-from .scoring.evaluator import seven_figures
+from .scoring.evaluator import SevenFigures
 from .scoring.post_processor import ClipADPostProcessor
 from .text.cache import EmbeddingCache
 from .text.prompts import BUILT_IN
@@ -241,7 +241,7 @@ class ClipAD(AnomalibModule):
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """The paper's seven figures."""
-        return seven_figures()
+        return SevenFigures()
 
 
 def _plain(value: Any) -> Any:

@@ -2,33 +2,113 @@
 
 from __future__ import annotations
 
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Max
-from anomalib.metrics.precision_recall_curve import BinaryPrecisionRecallCurve
-from torch import Tensor
+import logging
+from typing import Any
 
+import torch
+from anomalib import metrics
+from anomalib.metrics import AnomalibMetric, Evaluator
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_precision_recall_curve
+from torchmetrics.utilities import dim_zero_cat
+
+logger = logging.getLogger(__name__)
 FIGURES = ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO")
 _IMAGE = ("pred_score", "gt_label")
 _PIXEL = ("anomaly_map", "gt_mask")
 
 
-class _AveragePrecision(BinaryPrecisionRecallCurve):
-    """Average precision: the step-wise sum of precision over the gains in recall, not a trapezoid."""
+class _TwoSided(Metric):
+    """A figure that tells normal from abnormal: NaN where everything is one of them."""
+
+    name: str
+    target: list[Tensor]
 
     def compute(self) -> Tensor:
-        precision, recall, _ = super().compute()
-        return -((recall[1:] - recall[:-1]) * precision[:-1]).sum()
+        targets = dim_zero_cat(self.target) if self.update_called else torch.empty(0)
+        if len(targets) and targets.min() == targets.max():
+            self._explain(bool(targets.flatten()[0]))
+            return torch.tensor(torch.nan)
+        return super().compute()  # type: ignore[safe-super]  # of the metric it is mixed into
+
+    def _explain(self, abnormal: bool) -> None:
+        """AUROC, the first figure of images and of pixels, warns for all of them."""
 
 
-class AP(AnomalibMetric, _AveragePrecision):
-    """Average precision of a batch's fields."""
+class _Curve(Metric):
+    """All scores and targets, of which every threshold's precision and recall follow."""
+
+    preds: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("preds", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        self.preds.append(preds.flatten())
+        self.target.append(target.flatten().bool())
+
+    def precision_and_recall(self) -> tuple[Tensor, Tensor]:
+        targets = dim_zero_cat(self.target).int()
+        return binary_precision_recall_curve(dim_zero_cat(self.preds), targets)[:2]
 
 
-class PRO(AUPRO):
+class _F1Max(_Curve):
+    def compute(self) -> Tensor:
+        precision, recall = self.precision_and_recall()
+        return (2 * precision * recall / (precision + recall).clamp(min=1e-10)).max()
+
+
+class _AveragePrecision(_Curve):
+    def compute(self) -> Tensor:
+        precision, recall = self.precision_and_recall()
+        return -(recall.diff() * precision[:-1]).sum()
+
+
+class AUROC(_TwoSided, metrics.AUROC):
+    """Area under the ROC curve."""
+
+    def _explain(self, abnormal: bool) -> None:
+        unit = self.name.partition("_")[0]
+        logger.warning(
+            "Every %s of the test set is %s: its %s figures are undefined (NaN).",
+            unit,
+            "abnormal" if abnormal else "normal",
+            unit,
+        )
+
+
+class F1Max(_TwoSided, AnomalibMetric, _F1Max):
+    """Largest F1 score over all thresholds."""
+
+
+class AP(_TwoSided, AnomalibMetric, _AveragePrecision):
+    """Average precision: the step-wise sum of precision over the gains in recall, not a trapezoid."""
+
+
+class PRO(_TwoSided, metrics.AUPRO):
     """Area under the per-region overlap up to a false-positive rate of 0.3, normalised to 1."""
 
 
-def seven_figures() -> Evaluator:
+class SevenFigures(Evaluator):
     """AUROC, F1-max and AP of images and pixels, and PRO; pixel figures only where there are masks."""
-    metrics = [metric(fields=_IMAGE, prefix="image_") for metric in (AUROC, F1Max, AP)]
-    metrics += [metric(fields=_PIXEL, prefix="pixel_", strict=False) for metric in (AUROC, F1Max, AP, PRO)]
-    return Evaluator(test_metrics=metrics)
+
+    test_metrics: nn.ModuleList
+
+    def __init__(self) -> None:
+        figures: list[AnomalibMetric] = [metric(fields=_IMAGE, prefix="image_") for metric in (AUROC, F1Max, AP)]
+        figures += [metric(fields=_PIXEL, prefix="pixel_", strict=False) for metric in (AUROC, F1Max, AP, PRO)]
+        super().__init__(test_metrics=figures)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the figures there is data for."""
+        figures = self.test_metrics
+        self.test_metrics = nn.ModuleList(m for m in figures if m.update_called or trainer.world_size > 1)
+        try:
+            super().on_test_epoch_end(trainer, pl_module)
+        finally:
+            self.test_metrics = figures

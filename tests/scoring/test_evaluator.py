@@ -1,15 +1,17 @@
 """The seven figures against scikit-learn and an independent per-region overlap."""
 
+import math
+
 import pytest
 import torch
 from anomalib.data import ImageBatch
 from test_post_processor import figures, images
 
-from anomalib_clipad.scoring.evaluator import FIGURES, seven_figures
+from anomalib_clipad.scoring.evaluator import FIGURES, SevenFigures
 
 
 def evaluate(*batches: ImageBatch) -> dict[str, float]:
-    metrics = seven_figures().test_metrics
+    metrics = SevenFigures().test_metrics
     for batch in batches:
         for metric in metrics:
             metric.update(batch)
@@ -43,3 +45,18 @@ def test_average_precision_is_no_trapezoid() -> None:
 
 def test_without_masks_there_are_only_image_figures() -> None:
     assert tuple(evaluate(images(6, 0, masks=False))) == FIGURES[:3]
+
+
+@pytest.mark.parametrize("abnormal", [False, True])
+def test_figures_of_one_sided_sets_are_nan_with_one_warning(abnormal: bool, caplog: pytest.LogCaptureFixture) -> None:
+    batch = images(6, 0)
+    batch.gt_label[:] = abnormal
+    batch.gt_mask[:] = False
+    values = evaluate(batch)
+    assert tuple(values) == FIGURES
+    assert all(math.isnan(value) for value in values.values())
+    state = "abnormal" if abnormal else "normal"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Every image of the test set is {state}: its image figures are undefined (NaN).",
+        "Every pixel of the test set is normal: its pixel figures are undefined (NaN).",
+    ]
