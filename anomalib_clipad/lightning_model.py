@@ -27,6 +27,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 from . import plugin
 from .backbones import load_backbone
 from .data.image_files import ImageFiles
+from .data.shares import count_once
 from .scoring.evaluator import SevenFigures
 from .scoring.post_processor import ClipADPostProcessor
 from .text.cache import EmbeddingCache
@@ -115,6 +116,12 @@ class ClipAD(AnomalibModule):
         self.hparams["prompts"] = prompts if prompts in BUILT_IN else model.prompts.as_dict()
         self.model: ClipADModel = model
         self.class_name = class_name
+
+    def setup(self, stage: str | None = None) -> None:
+        """Share images among processes without repeating any."""
+        super().setup(stage)
+        if stage in {"validate", "test"} and self.trainer.world_size > 1:
+            count_once(self.trainer.strategy)
 
     def _encode_class(self) -> None:
         """Encode the prompts of the class, unless that is already done, or restored from a checkpoint."""
