@@ -39,7 +39,7 @@ class MedicalDataModule(AnomalibDataModule):
     """A medical data set as an anomalib data module; its category is the class name of the paper.
 
     Args:
-        root: Folder of the unpacked release.
+        root: Folder of the unpacked release; by default ``datasets/`` and the name of the class.
         eval_batch_size: Images per batch.
         num_workers: Number of processes that read images.
         augmentations: Augmentations of the images.
@@ -57,7 +57,7 @@ class MedicalDataModule(AnomalibDataModule):
 
     def __init__(
         self,
-        root: Path | str,
+        root: Path | str | None = None,
         eval_batch_size: int = 32,
         num_workers: int = 8,
         augmentations: Transform | None = None,
@@ -76,7 +76,7 @@ class MedicalDataModule(AnomalibDataModule):
             val_split_ratio=val_split_ratio,
             seed=seed,
         )
-        self.root = Path(root).expanduser()
+        self.root = Path(root or f"datasets/{self.name}").expanduser()
         self.category = self.class_name
 
     @abstractmethod
