@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint types clean
+.PHONY: help demo report test test-oldest lint types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,11 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table and a picture to demo/
 	$(BIN)/anomalib-clipad demo --output demo
+
+report: $(INSTALLED)  ## Benchmark the generated parts and report the figures in report/
+	rm -rf report && mkdir report
+	cd report && ../$(BIN)/anomalib benchmark --config ../configs/benchmark/generated_parts.yaml
+	$(BIN)/anomalib-clipad report report/runs/benchmark/*/results.csv --output report
 
 test: $(INSTALLED)  ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
@@ -34,4 +39,4 @@ types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and everything written
-	rm -rf .venv demo results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo report results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -42,9 +42,10 @@ class Recipe:
         sizes: Heights and widths of the crops in pixels, one phase after the other; the last is the whole picture.
         steps_per_size: Steps of each phase.
         pairs_per_size: Pairs of pictures per step of each phase.
-        lr: Learning rate after the warm-up; it falls linearly to nothing.
+        rounds: Steps of each round and the learning rate it starts at, which falls linearly to nothing.
         warmup: Steps over which the learning rate rises at the very start.
-        plainest: Share of the pairs used, those with the plainest defects first, at the start and at the end.
+        plainest: Share of the pairs used, those with the plainest defects first, at the start of the first round and
+            from its end on.
         prompts: Captions of each state per step.
         text_steps: Steps on text alone, before the others.
         ema: Decay of the averaged weights, which are the result.
@@ -53,10 +54,10 @@ class Recipe:
 
     seed: int = 0
     shards: int = 19
-    sizes: tuple[int, ...] = (96, 160)
-    steps_per_size: tuple[int, ...] = (3000, 1700)
-    pairs_per_size: tuple[int, ...] = (32, 24)
-    lr: float = 6e-4
+    sizes: tuple[int, ...] = (96, 160, 96, 160)
+    steps_per_size: tuple[int, ...] = (3000, 1700, 1500, 250)
+    pairs_per_size: tuple[int, ...] = (32, 24, 32, 24)
+    rounds: tuple[tuple[int, float], ...] = ((4700, 6e-4), (1750, 5e-4))
     warmup: int = 50
     plainest: tuple[float, float] = (0.5, 0.9)
     prompts: int = 24
@@ -74,13 +75,16 @@ class Recipe:
         return int(np.searchsorted(np.cumsum(self.steps_per_size), step, side="right"))
 
     def learning_rate(self, step: int) -> float:
-        """Rises over the warm-up, then falls linearly to nothing."""
-        return self.lr * min((step + 1) / self.warmup, 1) * (1 - step / self.steps)
+        """Rises over the warm-up; falls linearly in every round."""
+        ends = np.cumsum([steps for steps, _ in self.rounds])
+        number = int(np.searchsorted(ends, step, side="right"))
+        steps, lr = self.rounds[number]
+        return float(lr * min((step + 1) / self.warmup, 1) * (ends[number] - step) / steps)
 
     def plainest_share(self, step: int) -> float:
-        """Share of the pairs in use, which grows linearly."""
+        """Share of the pairs in use, which grows linearly in the first round."""
         first, last = self.plainest
-        return first + (last - first) * step / self.steps
+        return first + (last - first) * min(step / self.rounds[0][0], 1)
 
 
 class Trainer:
@@ -111,7 +115,7 @@ class Trainer:
         decayed = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), foreach=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rounds[0][1], betas=(0.9, 0.98), foreach=True)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
