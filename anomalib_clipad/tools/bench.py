@@ -40,6 +40,24 @@ def encode():
         model.clip.encode_image(images)
 """
 
+_FIGURES = """
+import logging, torch, warnings
+logging.disable(); warnings.simplefilter("ignore")
+from anomalib.data import ImageBatch
+from anomalib_clipad.scoring.evaluator import SevenFigures
+figures = SevenFigures().test_metrics
+masks = torch.zeros({count}, 240, 240, dtype=torch.bool)
+masks[::2, 50:90, 70:140] = True
+maps = torch.rand({count}, 240, 240)
+def compute():
+    for some, scores in zip(masks.split(32), maps.split(32)):
+        batch = ImageBatch(image=scores[:, None].expand(-1, 3, -1, -1), anomaly_map=scores, gt_mask=some,
+                           pred_score=scores.amax((1, 2)), gt_label=some.any(2).any(1))
+        for figure in figures:
+            figure.update(batch)
+    return [figure.compute() for figure in figures]
+"""
+
 Row = tuple[str, float, str, float]
 """What is measured, its seconds (or bytes, or images per second), its peer, the peer's."""
 
@@ -58,7 +76,7 @@ def bench(
         batch_size: Images per batch.
         repeats: Runs of each side, in turns; medians are printed.
         threads: Threads torch uses; by default its own choice.
-        only: Names of measurements: forward, precision, winclip, text, memory, engine, imports. By default all.
+        only: Which to measure of forward, precision, winclip, text, memory, engine, figures, imports; by default all.
     """
     warnings.filterwarnings("ignore", message=".*RANDOM weights")
     logging.getLogger("lightning").setLevel(logging.ERROR)
@@ -182,6 +200,16 @@ def _engine(name: str, batch: int, repeats: int) -> Iterator[Row]:
     yield "Engine.predict, images/s", count / seconds["engine"], "the model alone", count / seconds["alone"]
 
 
+def _figures(name: str, batch: int, repeats: int) -> Iterator[Row]:
+    """The seven figures of 100 and of 200 images with masks."""
+    del name, batch
+    small, large = _FIGURES.format(count=100), _FIGURES.format(count=200)
+    megabytes = [peak_memory(prepare, "compute()") / 2**20 for prepare in (small, large)]
+    yield "figures of 100 images of 240 pixels, MB", megabytes[0], "of 200 images", megabytes[1]
+    seconds = [statement_seconds("compute()", min(repeats, 3), prepare) for prepare in (small, large)]
+    yield "figures of 100 images of 240 pixels, s", seconds[0], "of 200 images", seconds[1]
+
+
 def _imports(name: str, batch: int, repeats: int) -> Iterator[Row]:
     del name, batch
     torch_ms = 1e3 * statement_seconds("import torch", repeats)
@@ -200,5 +228,6 @@ _MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Row]]] = {
     "text": _text,
     "memory": _memory,
     "engine": _engine,
+    "figures": _figures,
     "imports": _imports,
 }

@@ -31,6 +31,7 @@ def peak_memory(prepare: str, run: str) -> int:
     """
     program = f"""
 import re
+from pathlib import Path
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 {prepare}
