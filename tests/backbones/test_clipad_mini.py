@@ -31,10 +31,10 @@ RECORDED = {"image": 0.0, "pixel": 0.0}
 
 @cache
 def _regression_set() -> tuple[torch.Tensor, np.ndarray]:
-    """Ten flawless and fourteen defective pictures of a gear and of wood: images and masks."""
+    """Ten flawless and fourteen defective pictures of a weave and of wood: images and masks."""
     samples = [
         named_sample(name, "regression", i, kind, 0, 240)
-        for name in ("gear", "wood")
+        for name in ("weave", "wood")
         for kind, count in [(None, 10), *((kind, 2) for kind in DEFECTS)]
         for i in range(count)
     ]
@@ -49,7 +49,7 @@ def _measure(prompts: str = "industrial") -> dict[str, float]:
     model = ClipADModel(backbone, prompts=chosen)
     images, masks = _regression_set()
     image_figures, pixel_figures = [], []
-    for name, part in zip(("gear", "wood"), range(2), strict=True):
+    for name, part in zip(("weave", "wood"), range(2), strict=True):
         half = slice(part * 24, (part + 1) * 24)
         model.setup(name)
         small = resize(images[half], [backbone.image_size] * 2, InterpolationMode.BICUBIC)

@@ -66,7 +66,8 @@ def text_loss(normal: Tensor, abnormal: Tensor, kinds: Tensor) -> Tensor:
     """How far captions are from where they belong.
 
     Those of one state belong to one direction, so that they lie within DBSCAN's reach of each other; the cosine of the
-    two states' directions is such that CLIP's temperature of 100 spans the useful range. A kind of defect belongs close to the abnormal state, each to its own side.
+    two states' directions is such that CLIP's temperature of 100 spans the useful range. A kind of defect belongs close
+    to the abnormal state, each to its own side.
     """
     axes = torch.eye(normal.shape[1])
     abnormal_axis = _STATE_COSINE * axes[0] + (1 - _STATE_COSINE**2) ** 0.5 * axes[1]

@@ -75,7 +75,8 @@ def _waves(side: int, width: int) -> Tensor:
 def principal_filters(shard: Shard, count: int) -> Tensor:
     """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
     rng = np.random.default_rng(0)
-    images = make_batch(rng, shard, rng.choice(len(shard.masks), size=100, replace=False), 96).images
+    pairs = min(100, len(shard.masks))
+    images = make_batch(rng, shard, rng.choice(len(shard.masks), size=pairs, replace=False), 96).images
     patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     covariance = patches.T.cov()
     values, vectors = torch.linalg.eigh(covariance)
