@@ -113,7 +113,9 @@ class ClipAD(AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.hparams["prompts"] = prompts if prompts in BUILT_IN else model.prompts.as_dict()
+        self.hparams["prompts"] = (
+            prompts if isinstance(prompts, str) and prompts in BUILT_IN else model.prompts.as_dict()
+        )
         self.model: ClipADModel = model
         self.class_name = class_name
 

@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 from anomalib_clipad.training.mini import loop, pool, validation
-from anomalib_clipad.training.mini.loop import Recipe, Trainer
+from anomalib_clipad.training.mini.__main__ import train_mini
+from anomalib_clipad.training.mini.loop import Trainer
+from anomalib_clipad.training.mini.pool import COARSE, FINE
+from anomalib_clipad.training.mini.recipe import Phase, Recipe, Round
 
 SHORT = Recipe(
-    shards=1,
-    sizes=(96, 160),
-    steps_per_size=(2, 2),
-    pairs_per_size=(4, 2),
-    rounds=((3, 1e-3), (1, 1e-3)),
-    warmup=1,
-    plainest=(1.0, 1.0),
+    rounds=(
+        Round(COARSE, 1, 160, (Phase(96, 4, 2), Phase(160, 2, 2)), 1e-3, (1.0, 1.0), warmup=1),
+        Round(FINE, 1, 304, (Phase(96, 2, 1), Phase(304, 2, 1)), 1e-3, (1.0, 1.0), warmup=1),
+    ),
     prompts=4,
     text_steps=3,
 )
@@ -30,7 +30,7 @@ class _StopError(Exception):
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few pictures, and one category to validate on."""
-    monkeypatch.setattr(loop, "render_shard", partial(pool.render_shard, size=12))
+    monkeypatch.setattr(loop, "render_shard", partial(pool.render_shard, pairs=12))
     monkeypatch.setattr(loop, "validation_set", partial(validation.validation_set, good=1, defective=1))
     categories = {"washer": validation.TRAINING_CATEGORIES["washer"]}
     monkeypatch.setattr(validation, "TRAINING_CATEGORIES", categories)
@@ -38,21 +38,25 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_a_resumed_training_ends_like_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = tmp_path / "pool"
-    Trainer(tmp_path / "whole", SHORT, pictures).run()
+    train_mini(SHORT, tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/pool").symlink_to(tmp_path / "whole/pool")
+    update = Trainer._update
 
     def stop(self: Trainer, *arguments: object) -> dict[str, float]:
-        if self.step == 2:
+        if self.first_step + self.step in stops:
+            stops.remove(self.first_step + self.step)
             self._save()
             raise _StopError
         return update(self, *arguments)
 
-    update = Trainer._update
+    stops = {2, 5}  # once in either round
     monkeypatch.setattr(Trainer, "_update", stop)
-    with pytest.raises(_StopError):
-        Trainer(tmp_path / "parts", SHORT, pictures).run()
-    monkeypatch.setattr(Trainer, "_update", update)
-    Trainer(tmp_path / "parts", SHORT, pictures).run()
+    for _ in range(2):
+        with pytest.raises(_StopError):
+            train_mini(SHORT, tmp_path / "parts")
+    train_mini(SHORT, tmp_path / "parts")
+    assert not stops
 
     whole, parts = (load_file(tmp_path / name / "clipad-mini.safetensors") for name in ("whole", "parts"))
     shipped = load_file(Path(loop.__file__).parents[2] / "backbones/clipad-mini.safetensors")
@@ -61,18 +65,22 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tmp_path: Path, monke
         torch.testing.assert_close(value, parts[name], msg=name)
 
 
-def test_the_learning_rate_falls_in_every_round() -> None:
-    recipe = Recipe(steps_per_size=(60, 40), rounds=((80, 1.0), (20, 0.5)), warmup=10)
-    rates = [recipe.learning_rate(step) for step in range(recipe.steps)]
+def test_the_learning_rate_rises_and_falls() -> None:
+    phases = (Phase(96, 2, 60), Phase(160, 2, 40))
+    part = Round(COARSE, 1, 160, phases, 1.0, (0.5, 0.9), warmup=10)
+    rates = [part.learning_rate(step) for step in range(part.steps)]
     assert rates[0] < rates[9] < 1.0
-    assert rates[9:80] == sorted(rates[9:80], reverse=True)
-    assert rates[80] == 0.5
-    assert rates[80:] == sorted(rates[80:], reverse=True)
-    assert sum(steps for steps, _ in Recipe().rounds) == Recipe().steps
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.01)
+    assert [part.phase(step).size for step in (0, 59, 60, 99)] == [96, 96, 160, 160]
 
 
 def test_plain_defects_come_first() -> None:
-    recipe = Recipe(steps_per_size=(60, 40), rounds=((80, 1.0), (20, 0.5)), plainest=(0.5, 0.9))
-    assert recipe.plainest_share(0) == 0.5
-    assert recipe.plainest_share(40) == pytest.approx(0.7)
-    assert recipe.plainest_share(80) == recipe.plainest_share(99) == 0.9
+    part = Round(COARSE, 1, 160, (Phase(96, 2, 100),), 1.0, (0.5, 0.9))
+    assert part.plainest_share(0) == 0.5
+    assert part.plainest_share(50) == pytest.approx(0.7)
+
+
+def test_every_round_ends_with_whole_pictures() -> None:
+    for part in Recipe().rounds:
+        assert part.phases[-1].size == part.side

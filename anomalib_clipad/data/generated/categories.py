@@ -9,7 +9,19 @@ import numpy as np
 from .marks import add_marks, cloudiness, dust
 from .noise import Field, Rng, uniform
 from .scene import Frame, Scene, cover_of, place
-from .shapes import around, box, cut, disc, join, polygon, random_cutouts, random_outline, rows, toothed
+from .shapes import (
+    around,
+    box,
+    cut,
+    disc,
+    join,
+    polygon,
+    random_cutouts,
+    random_outline,
+    regular_outline,
+    rows,
+    toothed,
+)
 from .textures import (
     Material,
     brushed,
@@ -160,3 +172,6 @@ RANDOM_BUILDERS: tuple[Builder, ...] = (
     _texture(random_material, (0.5, 1.6)),
 )
 """Parts of no name: any training outline in any training material, for training only."""
+
+REGULAR_BUILDERS: tuple[Builder, ...] = (_object(regular_outline, (random_material,), marks=2),) * 2
+"""Parts of no name with many equal features, none of which is a defect, for training only."""

@@ -100,6 +100,25 @@ def _random_primitive(rng: Rng, frame: Frame) -> Field:
     return wavy(frame, uniform(rng, 0.6, 0.9), waves)
 
 
+def regular_outline(rng: Rng, frame: Frame) -> Field:
+    """An outline of many equal features: a scalloped disc, a bar with knobs, a grille or a perforated sheet."""
+    kind = rng.integers(4)
+    if kind == 0:
+        order = int(rng.integers(8, 25))
+        rim = wavy(frame, uniform(rng, 0.75, 0.9), [(order, uniform(rng, 0.03, 0.1), 0.0)])
+        return cut(rim, *around(frame, int(rng.integers(3, 9)), uniform(rng, 0.4, 0.6), uniform(rng, 0.06, 0.14)))
+    count = int(rng.integers(4, 10))
+    pitch = 1.8 / count
+    if kind == 1:
+        knobs = rows(frame, count, int(rng.integers(1, 3)), (pitch, uniform(rng, 0.5, 0.9)), pitch * 0.35)
+        return join(box(frame, (0.98, uniform(rng, 0.2, 0.4)), 0.05), *knobs)
+    sheet = box(frame, (0.98, uniform(rng, 0.6, 0.95)), 0.1)
+    if kind == 2:
+        half = (pitch * uniform(rng, 0.12, 0.32), uniform(rng, 0.1, 0.5))
+        return cut(sheet, *(box(frame, half, 0.02, (i - (count - 1) / 2) * pitch) for i in range(count)))
+    return cut(sheet, *rows(frame, count, int(rng.integers(2, 6)), (pitch, pitch), pitch * uniform(rng, 0.15, 0.32)))
+
+
 def random_cutouts(rng: Rng, frame: Frame) -> list[Field]:
     """Openings that belong to the part: a bore, bolt holes around it, a row, a slot, or none."""
     kind = rng.integers(6)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
 import torch
 from jsonargparse import auto_cli
 
-from .loop import Recipe, Trainer
+from .loop import Trainer
+from .recipe import Recipe
 
 
 def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run")) -> None:  # noqa: B008
@@ -22,7 +24,11 @@ def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)  # the trainer works on the parts of a batch side by side
     cv2.setNumThreads(1)
-    Trainer(output, recipe).run()
+    results = [output / f"round-{number}.safetensors" for number in range(1, len(recipe.rounds) + 1)]
+    for number, result in enumerate(results, 1):
+        if not result.exists():
+            Trainer(output, recipe, number).run()
+    shutil.copyfile(results[-1], output / "clipad-mini.safetensors")
 
 
 if __name__ == "__main__":

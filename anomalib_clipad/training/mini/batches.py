@@ -17,7 +17,8 @@ from anomalib_clipad.data.generated.noise import Field, Rng, uniform
 from .pool import Shard
 
 PATCH = 16
-VISIBLE_PIXELS = 12
+VISIBLE = 12 / 160**2
+"""Share of the whole picture that a defect has to cover in a crop to make it abnormal."""
 _MEAN = np.array(open_clip.OPENAI_DATASET_MEAN, np.float32)
 _STD = np.array(open_clip.OPENAI_DATASET_STD, np.float32)
 
@@ -40,20 +41,20 @@ class Batch(NamedTuple):
     corner: tuple[int, int]
 
 
-def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> Batch:
+def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int, full: int) -> Batch:
     """Crop, turn and recolour pairs of a shard.
 
     Args:
         rng: Source of the augmentation.
         shard: Where the pictures are.
         pairs: Which pairs.
-        size: Height and width of the crops in pixels, at the scale of the whole pictures.
+        size: Height and width of the crops in pixels.
+        full: Height and width of the whole picture, to whose scale the crops are brought.
     """
-    full = shard.masks.shape[1]
     images: Field = np.empty((2, len(pairs), size, size, 3), np.float32)
     masks = np.zeros((2, len(pairs), size, size), np.float32)
     for i, pair in enumerate(pairs):
-        matrix = _crop(rng, shard.masks[pair], size)
+        matrix = _crop(rng, shard.masks[pair], size, full)
         for state in range(2):
             images[state, i] = cv2.warpAffine(
                 shard.images[pair, state],
@@ -70,20 +71,20 @@ def make_batch(rng: Rng, shard: Shard, pairs: NDArray[np.int64], size: int) -> B
     pixels = torch.from_numpy(((np.clip(images, 0, 1) - _MEAN) / _STD).reshape(-1, size, size, 3)).permute(0, 3, 1, 2)
     mask = torch.from_numpy(masks.reshape(-1, 1, size, size))
     area = mask.sum(dim=(1, 2, 3))
-    abnormal = torch.where(area >= VISIBLE_PIXELS, 1.0, torch.where(area > 0, torch.nan, 0.0))
+    abnormal = torch.where(area >= VISIBLE * full**2, 1.0, torch.where(area > 0, torch.nan, 0.0))
     spare = (full - size) // PATCH
     corner = (int(rng.integers(spare + 1)), int(rng.integers(spare + 1)))
     kinds = torch.from_numpy(np.tile(shard.kinds[pairs], 2))
     return Batch(pixels.contiguous(), avg_pool2d(mask, PATCH).flatten(1), abnormal, kinds, corner)
 
 
-def _crop(rng: Rng, mask: NDArray[np.uint8], size: int) -> Field:
+def _crop(rng: Rng, mask: NDArray[np.uint8], size: int, scaled: int) -> Field:
     """Affine map (2, 3) of the picture onto a crop: turned, mirrored, zoomed a little, mostly around the defect."""
     full = len(mask)
-    zoom = float(np.exp(uniform(rng, -0.3, 0.3)))
+    zoom = float(np.exp(uniform(rng, -0.3, 0.3))) * scaled / full
     angle = 90 * int(rng.integers(4)) + (uniform(rng, -30, 30) if rng.random() < 0.5 else 0)
     centre = np.array([full / 2, full / 2])
-    if size < full:
+    if size < scaled:
         reach = size / 2 / zoom
         low, high = min(reach, full / 2), max(full - reach, full / 2)
         centre = np.array([uniform(rng, low, high), uniform(rng, low, high)])

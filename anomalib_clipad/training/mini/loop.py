@@ -1,4 +1,4 @@
-"""The training loop: windows first, whole pictures at the end, a checkpoint at any moment."""
+"""The training loop of one round, which saves a checkpoint at any moment and goes on from there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .batches import make_batch
 from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
 from .objective import WEIGHTS, batch_losses, embed_captions, representatives, text_loss
 from .pool import KINDS, RENDERED, Shard, render_shard
+from .recipe import Recipe
 from .validation import mean_figures, measure, validation_set
 from .weights import export, reset
 
@@ -32,78 +33,29 @@ PARTS = 2
 TEXT_LR = 2e-3
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All there is to choose.
-
-    Attributes:
-        seed: Seed of pictures, captions, weights and their order.
-        shards: Number of shards of 500 pairs to train on.
-        sizes: Heights and widths of the crops in pixels, one phase after the other; the last is the whole picture.
-        steps_per_size: Steps of each phase.
-        pairs_per_size: Pairs of pictures per step of each phase.
-        rounds: Steps of each round and the learning rate it starts at, which falls linearly to nothing.
-        warmup: Steps over which the learning rate rises at the very start.
-        plainest: Share of the pairs used, those with the plainest defects first, at the start of the first round and
-            from its end on.
-        prompts: Captions of each state per step.
-        text_steps: Steps on text alone, before the others.
-        ema: Decay of the averaged weights, which are the result.
-        validate_every: Steps between validations.
-    """
-
-    seed: int = 0
-    shards: int = 19
-    sizes: tuple[int, ...] = (96, 160, 96, 160)
-    steps_per_size: tuple[int, ...] = (3000, 1700, 1500, 250)
-    pairs_per_size: tuple[int, ...] = (32, 24, 32, 24)
-    rounds: tuple[tuple[int, float], ...] = ((4700, 6e-4), (1750, 5e-4))
-    warmup: int = 50
-    plainest: tuple[float, float] = (0.5, 0.9)
-    prompts: int = 24
-    text_steps: int = 800
-    ema: float = 0.997
-    validate_every: int = 600
-
-    @property
-    def steps(self) -> int:
-        """Number of all steps."""
-        return sum(self.steps_per_size)
-
-    def phase(self, step: int) -> int:
-        """Number of the phase a step belongs to."""
-        return int(np.searchsorted(np.cumsum(self.steps_per_size), step, side="right"))
-
-    def learning_rate(self, step: int) -> float:
-        """Rises over the warm-up; falls linearly in every round."""
-        ends = np.cumsum([steps for steps, _ in self.rounds])
-        number = int(np.searchsorted(ends, step, side="right"))
-        steps, lr = self.rounds[number]
-        return float(lr * min((step + 1) / self.warmup, 1) * (ends[number] - step) / steps)
-
-    def plainest_share(self, step: int) -> float:
-        """Share of the pairs in use, which grows linearly in the first round."""
-        first, last = self.plainest
-        return first + (last - first) * min(step / self.rounds[0][0], 1)
-
-
 class Trainer:
-    """Trains clipad-mini; resumes where a run in the same folder stopped.
+    """Trains one round of clipad-mini; resumes where a run in the same folder stopped.
+
+    The result is ``round-<number>.safetensors`` in the folder.
 
     Args:
-        folder: Where pictures, checkpoints and the log go.
+        folder: Where pictures, checkpoints, log and results go.
         recipe: What to do.
+        number: Number of the round, from 1; from 2 on it starts from the result of the one before.
         pool: Where the pictures go, if not into the folder.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, pool: Path | None = None) -> None:
-        self.folder, self.recipe = folder, recipe
+    def __init__(self, folder: Path, recipe: Recipe, number: int, pool: Path | None = None) -> None:
+        self.folder, self.recipe, self.round = folder, recipe, recipe.rounds[number - 1]
+        self.number, self.first_step = number, sum(earlier.steps for earlier in recipe.rounds[: number - 1])
         self.pool = pool or folder / "pool"
         folder.mkdir(parents=True, exist_ok=True)
-        self.backbone = load_backbone("clipad-mini", None)
-        self.clip = self.backbone.clip
+        start = str(folder / f"round-{number - 1}.safetensors") if number > 1 else None
+        self.backbone = load_backbone("clipad-mini", start, self.round.side)
+        self.clip = self.backbone.clip.train().requires_grad_(True)
         torch.manual_seed(recipe.seed)
-        reset(self.clip, render_shard(self.pool, recipe.seed, 0))
+        if number == 1:
+            reset(self.clip, self._shard(0))
         self.average = deepcopy(self.clip).eval().requires_grad_(False)
         names = [name for name, _ in self.clip.named_parameters()]
         text = {name for name in names if not name.startswith("visual") and name != "logit_scale"}
@@ -115,28 +67,27 @@ class Trainer:
         decayed = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rounds[0][1], betas=(0.9, 0.98), foreach=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.round.lr, betas=(0.9, 0.98), foreach=True)
         self.step, self.seconds = 0, 0.0
         self._resume()
 
     def run(self) -> None:
-        """Train to the end."""
+        """Train to the end of the round."""
         recipe = self.recipe
-        if self.step == 0:
+        if self.number == 1 and self.step == 0:
             self._teach_text()
             self.average.load_state_dict(self.clip.state_dict())
         validation = validation_set(RENDERED)
         totals: dict[str, float] = defaultdict(float)
         begin, before = time.monotonic(), self.seconds
         shards: dict[int, Shard] = {}
-        while self.step < recipe.steps:
-            phase = recipe.phase(self.step)
-            size, pairs = recipe.sizes[phase], recipe.pairs_per_size[phase]
-            rngs = [np.random.default_rng([recipe.seed, 1, self.step, part]) for part in range(PARTS)]
-            number = (self.step // 16) % recipe.shards  # a shard serves 16 steps
+        while self.step < self.round.steps:
+            size, pairs, _ = self.round.phase(self.step)
+            rngs = [np.random.default_rng([recipe.seed, 1, self.first_step + self.step, part]) for part in range(PARTS)]
+            number = (self.step // 16) % self.round.shards  # a shard serves 16 steps
             if number not in shards:
-                shards[number] = render_shard(self.pool, recipe.seed, number)
-            candidates = shards[number].plainest(recipe.plainest_share(self.step))
+                shards[number] = self._shard(number)
+            candidates = shards[number].plainest(self.round.plainest_share(self.step))
             chosen = rngs[0].choice(candidates, size=(PARTS, pairs // PARTS), replace=False)
             for name, value in self._update(shards[number], chosen, size, rngs).items():
                 totals[name] += value
@@ -146,10 +97,14 @@ class Trainer:
                 self._log({name: round(value / 50, 4) for name, value in totals.items()})
                 totals.clear()
                 self._save()
-            if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
+            if self.step % recipe.validate_every == 0 or self.step == self.round.steps:
                 figures = mean_figures(measure(self._result(), validation))
                 self._log({f"val_{name}": round(value, 4) for name, value in figures._asdict().items()})
                 self._save()
+        export(self.average, self.folder / f"round-{self.number}.safetensors")
+
+    def _shard(self, number: int) -> Shard:
+        return render_shard(self.pool, self.round.make, self.recipe.seed, number)
 
     def _teach_text(self) -> None:
         """Train the text tower: captions to the directions of their state and kind of defect, whatever the class word.
@@ -189,7 +144,7 @@ class Trainer:
     def _update(self, shard: Shard, pairs: NDArray[np.int64], size: int, rngs: list[Rng]) -> dict[str, float]:
         """One step on several parts of a batch, each with captions of its own, worked on side by side."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate(self.step)
+            group["lr"] = self.round.learning_rate(self.step)
         parts = list(self.workers.map(partial(self._gradients, shard, size), pairs, rngs))
         for parameter, *gradients in zip(self.parameters, *(gradients for gradients, _ in parts), strict=True):
             parameter.grad = sum(gradients) / len(parts)
@@ -204,7 +159,7 @@ class Trainer:
         self, shard: Shard, size: int, pairs: NDArray[np.int64], rng: Rng
     ) -> tuple[tuple[Tensor, ...], dict[str, float]]:
         """Gradients of the total loss for every parameter, and the losses by name."""
-        batch = make_batch(rng, shard, pairs, size)
+        batch = make_batch(rng, shard, pairs, size, self.round.side)
         with torch.no_grad():
             normal, abnormal, kinds = self._embed(rng)
         losses = batch_losses(self.clip, batch, representatives(normal, abnormal), kinds.T)
@@ -216,14 +171,13 @@ class Trainer:
         return replace(self.backbone, clip=deepcopy(self.average))
 
     def _log(self, entry: dict[str, float]) -> None:
-        line = {"step": self.step, "minutes": round(self.seconds / 60, 2), **entry}
+        line = {"round": self.number, "step": self.step, "minutes": round(self.seconds / 60, 2), **entry}
         logger.info(json.dumps(line))
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:
         state = {
-            "recipe": asdict(self.recipe),
             "step": self.step,
             "seconds": self.seconds,
             "clip": self.clip.state_dict(),
@@ -232,11 +186,14 @@ class Trainer:
         }
         unfinished = self.folder / "checkpoint.partial"
         torch.save(state, unfinished)
-        unfinished.replace(self.folder / "checkpoint.pt")
-        export(self.average, self.folder / "clipad-mini.safetensors")
+        unfinished.replace(self._checkpoint)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / f"round-{self.number}.pt"
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
+        path = self._checkpoint
         if not path.exists():
             return
         state = torch.load(path, weights_only=True)
@@ -244,4 +201,4 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
-        logger.info("Resuming at step %d.", self.step)
+        logger.info("Resuming round %d at step %d.", self.number, self.step)

@@ -1,4 +1,4 @@
-"""The training pictures: rendered once into shards on disk, each a function of the seed and its number."""
+"""The training pictures: rendered once into shards on disk, each a function of the seed, its number and its make."""
 
 from __future__ import annotations
 
@@ -12,18 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import trange
 
-from anomalib_clipad.data.generated.categories import RANDOM_BUILDERS, TRAINING_CATEGORIES
+from anomalib_clipad.data.generated.categories import RANDOM_BUILDERS, REGULAR_BUILDERS, TRAINING_CATEGORIES, Builder
 from anomalib_clipad.data.generated.defects import DEFECTS
 from anomalib_clipad.data.generated.samples import make_sample
 
 KINDS = tuple(DEFECTS)
 RENDERED = 240
-SIZE = 160
 SHARD = 500
 _NAMED = 0.25
 _AROUND = 8
-_PLAIN_AREA = 90
+_PLAIN_AREA = 90 / 160**2
 _CHANGED = 76
+
+
+@dataclass(frozen=True)
+class Make:
+    """What the pictures of a pool are.
+
+    Attributes:
+        name: Name of the pool.
+        size: Height and width in pixels, reduced from 240 if less.
+        builders: Parts of no name.
+    """
+
+    name: str
+    size: int
+    builders: tuple[Builder, ...]
+
+
+COARSE = Make("coarse", 160, RANDOM_BUILDERS)
+FINE = Make("fine", RENDERED, RANDOM_BUILDERS + REGULAR_BUILDERS)
 
 
 @dataclass(frozen=True)
@@ -31,8 +49,8 @@ class Shard:
     """Pairs of pictures of the same part.
 
     Attributes:
-        images: Flawless and damaged picture (n, 2, 160, 160, 3) of uint8.
-        masks: How much of a pixel the defect changed (n, 160, 160), 255 for all of it.
+        images: Flawless and damaged picture (n, 2, size, size, 3) of uint8.
+        masks: How much of a pixel the defect changed (n, size, size), 255 for all of it.
         kinds: Index into ``KINDS`` (n,).
     """
 
@@ -62,34 +80,35 @@ def _contrast(flawless: NDArray[np.uint8], damaged: NDArray[np.uint8], mask: NDA
         slice(max(int(columns[0]) - _AROUND, 0), int(columns[-1]) + _AROUND),
     )
     change = np.abs(damaged[mask].astype(np.float32) - flawless[mask]).max(axis=1).mean()
-    return float(change / (flawless[box].mean(axis=2).std() + 4) * min(mask.sum() / _PLAIN_AREA, 1) ** 0.5)
+    return float(change / (flawless[box].mean(axis=2).std() + 4) * min(mask.mean() / _PLAIN_AREA, 1) ** 0.5)
 
 
-def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Shard:
-    """Render a shard and reduce it to the model's size, or read it if the folder has it.
+def render_shard(folder: Path, make: Make, seed: int, number: int, pairs: int = SHARD) -> Shard:
+    """Render a shard, or read it if the folder has it.
 
     Three quarters are parts of no name, the others of the training categories in random styles.
 
     Args:
         folder: Where shards are kept.
+        make: What the pictures are.
         seed: Seed of the training.
         number: Number of the shard.
-        size: Number of pairs.
+        pairs: Number of pairs.
     """
-    path = folder / f"shard-{seed}-{number:03d}-{size}x{SIZE}.npz"
+    path = folder / f"{make.name}-{seed}-{number:03d}-{pairs}x{make.size}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         named = tuple(TRAINING_CATEGORIES.values())
-        images = np.empty((size, 2, SIZE, SIZE, 3), np.uint8)
-        masks = np.empty((size, SIZE, SIZE), np.uint8)
-        kinds = rng.integers(len(KINDS), size=size)
-        for i in trange(size, desc=f"Shard {number}", leave=False):
-            builders = named if rng.random() < _NAMED else RANDOM_BUILDERS
+        images = np.empty((pairs, 2, make.size, make.size, 3), np.uint8)
+        masks = np.empty((pairs, make.size, make.size), np.uint8)
+        kinds = rng.integers(len(KINDS), size=pairs)
+        for i in trange(pairs, desc=f"{make.name.capitalize()} pictures {number}", leave=False):
+            builders = named if rng.random() < _NAMED else make.builders
             builder = builders[rng.integers(len(builders))]
             sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], RENDERED)
-            images[i, 0], images[i, 1] = _reduce(sample.flawless), _reduce(sample.image)
-            masks[i] = _reduce(sample.mask.astype(np.uint8) * 255)
+            images[i, 0], images[i, 1] = _reduce(sample.flawless, make.size), _reduce(sample.image, make.size)
+            masks[i] = _reduce(sample.mask.astype(np.uint8) * 255, make.size)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez(file, images=images, masks=masks, kinds=kinds)
         Path(file.name).replace(path)
@@ -97,5 +116,5 @@ def render_shard(folder: Path, seed: int, number: int, size: int = SHARD) -> Sha
         return Shard(content["images"], content["masks"], content["kinds"])
 
 
-def _reduce(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.uint8)
+def _reduce(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.uint8)

@@ -39,7 +39,6 @@ def reset(clip: CLIP, shard: Shard) -> None:
         visual.conv1.weight.copy_(principal_filters(shard, width).view_as(visual.conv1.weight))
         visual.positional_embedding[0] = 0
         visual.positional_embedding[1:] = _waves(round((len(visual.positional_embedding) - 1) ** 0.5), width)
-    clip.train().requires_grad_(True)
 
 
 def _reset_attention(attention: nn.MultiheadAttention, generator: torch.Generator) -> None:
@@ -76,7 +75,9 @@ def principal_filters(shard: Shard, count: int) -> Tensor:
     """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
     rng = np.random.default_rng(0)
     pairs = min(100, len(shard.masks))
-    images = make_batch(rng, shard, rng.choice(len(shard.masks), size=pairs, replace=False), 96).images
+    images = make_batch(
+        rng, shard, rng.choice(len(shard.masks), size=pairs, replace=False), 96, shard.masks.shape[1]
+    ).images
     patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     covariance = patches.T.cov()
     values, vectors = torch.linalg.eigh(covariance)
