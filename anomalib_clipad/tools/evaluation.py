@@ -29,6 +29,7 @@ def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
     _be_quiet()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*num_workers.*")
+        warnings.filterwarnings("ignore", message=".*treespec.*")  # of torch, to Lightning
         engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
         (figures,) = engine.test(model=model, datamodule=datamodule, verbose=False)
     return {name: float(value) for name, value in figures.items()}
@@ -62,12 +63,7 @@ def format_table(table: Mapping[str, Figures], title: str = "category") -> str:
 
 def _be_quiet() -> None:
     """Leave the terminal to the results; to be called after Lightning's import, which sets levels of its own."""
-    for name in (
-        "lightning",
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning.pytorch.utilities.rank_zero",
-        "anomalib",
-    ):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("lightning", "anomalib")):
+            logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING)
