@@ -6,9 +6,8 @@ Paper: "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly 
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import open_clip
 from anomalib import LearningType
@@ -19,6 +18,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
 from torch import nn
@@ -34,18 +34,23 @@ from .text.cache import EmbeddingCache
 from .text.prompts import BUILT_IN
 from .text.rvs import Method
 from .torch_model import ClipADModel, Precision
+from .training.checkpoints import pack, unpack
+from .training.feature_cache import CACHE_KINDS, CacheKind
+from .training.sdp_plus import AdapterTraining
+from .vision.adapter_files import load_adapter
 from .vision.dual_path import Tap
 
 logger = logging.getLogger(__name__)
-_CLIP = "model.clip."
-_CHECKPOINT_KEY = "clip_ad"
+Variant = Literal["sdp", "sdp_plus"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
 
 
-class ClipAD(AnomalibModule):
-    """CLIP-AD (SDP): zero-shot anomaly detection and segmentation with CLIP.
+class ClipAD(AdapterTraining, AnomalibModule):
+    """CLIP-AD: zero-shot anomaly detection and segmentation with CLIP.
 
-    Patches of an image are compared with two vectors of text, one for the flawless and one for the damaged object.
-    Nothing is trained. Validation data, where there is any, only sets thresholds and the scale of scores.
+    Patches of an image are compared with two vectors of text, one for the flawless and one for the damaged object. In
+    SDP nothing is trained; SDP+ adds linear layers trained on other data. Validation data, where there is any, only
+    sets thresholds and the scale of scores.
 
     Args:
         class_name: What the images show, such as ``hazelnut`` or ``metal_nut``. Without it the datamodule's
@@ -68,6 +73,14 @@ class ClipAD(AnomalibModule):
         text_cache: Keep prompt embeddings on disk between runs.
         precision: Number format of the image tower: ``float32``, ``bfloat16`` (fast on processors with bf16 matrix
             units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
+        variant: ``sdp``, or ``sdp_plus``: with four linear layers, which ``anomalib train`` trains on the data module
+            ``Auxiliary``, or which ``adapter`` brings along.
+        adapter: Trained layers of SDP+: a file (``.safetensors`` of this package, ``.ckpt`` of a training,
+            ``.pth`` of the authors), or ``visa`` or ``mvtec``, the authors' released layers.
+        epochs: Epochs of training; they take the place of the trainer's ``max_epochs``.
+        learning_rate: Learning rate of training, by Adam.
+        feature_cache: Where the patch features of training pictures, which never change, are kept between epochs:
+            ``none``, ``memory`` or ``disk``.
         pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, CLIP's
             normalisation.
         post_processor: anomalib post-processor, or whether to use the default, ``ClipADPostProcessor``.
@@ -93,6 +106,11 @@ class ClipAD(AnomalibModule):
         tap: Tap = "reference",
         text_cache: bool = True,
         precision: Precision = "float32",
+        variant: Variant = "sdp",
+        adapter: str | Path | None = None,
+        epochs: int = 5,
+        learning_rate: float = 1e-4,
+        feature_cache: CacheKind = "none",
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -102,11 +120,18 @@ class ClipAD(AnomalibModule):
         if class_name is not None and not class_name.strip():
             msg = "class_name is empty; name the object in the images, such as 'hazelnut', or leave it out."
             raise ValueError(msg)
+        for name, value, allowed in (("variant", variant, VARIANTS), ("feature_cache", feature_cache, CACHE_KINDS)):
+            if value not in allowed:
+                msg = f"Unknown {name} '{value}'; expected one of {', '.join(allowed)}."
+                raise ValueError(msg)
         clip = load_backbone(backbone, pretrained, image_size)
         cache = EmbeddingCache() if text_cache else None
-        model = ClipADModel(clip, rvs, rvs_options, prompts, smoothing, tap, cache, precision)
+        adapted = adapter is not None or variant == "sdp_plus"
+        model = ClipADModel(clip, rvs, rvs_options, prompts, smoothing, tap, cache, precision, adapted)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((clip.image_size, clip.image_size), clip.mean, clip.std)
+        if post_processor is True:
+            post_processor = ClipADPostProcessor(adapted=adapted)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -116,8 +141,13 @@ class ClipAD(AnomalibModule):
         self.hparams["prompts"] = (
             prompts if isinstance(prompts, str) and prompts in BUILT_IN else model.prompts.as_dict()
         )
+        self.hparams["variant"], self.hparams["adapter"] = ("sdp_plus" if adapted else "sdp"), None
         self.model: ClipADModel = model
         self.class_name = class_name
+        self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
+        self.trained = adapter is not None
+        if adapter is not None and model.adapter is not None:
+            load_adapter(model.adapter, str(adapter), self.adapter_settings())
 
     def setup(self, stage: str | None = None) -> None:
         """Share images among processes without repeating any."""
@@ -128,6 +158,12 @@ class ClipAD(AnomalibModule):
     def _encode_class(self) -> None:
         """Encode the prompts of the class, unless that is already done, or restored from a checkpoint."""
         name, origin = self._resolve_class_name()
+        if self.model.adapter is not None and not self.trained and not self._is_fitting():
+            msg = (
+                "The layers of SDP+ are not trained. Train them with `anomalib train` on the data module Auxiliary, or "
+                "pass trained ones as `adapter` or in a checkpoint."
+            )
+            raise RuntimeError(msg)
         if name == self.model.class_name:
             return
         logger.info("Class name: '%s' (%s).", name, origin)
@@ -141,6 +177,9 @@ class ClipAD(AnomalibModule):
     on_validation_start = _encode_class
     on_test_start = _encode_class
     on_predict_start = _encode_class
+
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     def _resolve_class_name(self) -> tuple[str, str]:
         """The class name and where it comes from: the argument, else the datamodule's category, else "object"."""
@@ -167,56 +206,31 @@ class ClipAD(AnomalibModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep everything but CLIP, which is large and never changes."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] = {
-            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(_CLIP)
-        }
-        checkpoint[_CHECKPOINT_KEY] = {
-            "class_name": self.model.class_name,
-            "options": self.model.options(),
-            "image_tower": self.model.fingerprint,
-        }
+        last = self._is_fitting() and self.current_epoch + 1 >= (self.trainer.max_epochs or 0)
+        pack(checkpoint, self.model, self.trained, finished=last)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore class name and options; CLIP stays as it was loaded, if it is the one of the checkpoint.
+        """Restore class name, options and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
 
         Raises:
-            ValueError: If the checkpoint was written with another backbone.
+            ValueError: If the checkpoint was written with another backbone or variant.
         """
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint[_CHECKPOINT_KEY]
-        if saved["image_tower"] != self.model.fingerprint:
-            given, wanted = self.hparams, checkpoint["hyper_parameters"]
-            names = ("backbone", "pretrained", "image_size")
-            msg = (
-                f"The checkpoint was written with the backbone {[wanted.get(name) for name in names]}, this model has "
-                f"{[given.get(name) for name in names]} ({', '.join(names)}). Construct the model with the same "
-                "backbone and weights."
-            )
-            raise ValueError(msg)
-        if self.class_name not in {None, saved["class_name"]}:
-            warnings.warn(
-                f"The checkpoint is for the class '{saved['class_name']}', which replaces '{self.class_name}'.",
-                stacklevel=2,
-            )
-        self.model.configure(**saved["options"])
-        self.model.class_name = self.class_name = saved["class_name"]
-        clip = {name: value for name, value in self.state_dict().items() if name.startswith(_CLIP)}
-        checkpoint["state_dict"].update(clip)
-
-    @staticmethod
-    def configure_optimizers() -> None:
-        """Nothing is trained."""
-        return
+        self.trained = unpack(checkpoint, self.model, self.hparams, self.class_name)
+        self.class_name = self.model.class_name
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """No special arguments of the trainer."""
-        return {}
+        """Epochs of training, where there is anything to train."""
+        if self.learning_type is LearningType.ZERO_SHOT:
+            return {}
+        return {"max_epochs": self.epochs, "num_sanity_val_steps": 0}
 
     @property
     def learning_type(self) -> LearningType:
-        """Zero-shot."""
-        return LearningType.ZERO_SHOT
+        """Zero-shot; while its layers are untrained, one of those that anomalib trains."""
+        untrained = self.model.adapter is not None and not self.trained
+        return LearningType.ONE_CLASS if untrained else LearningType.ZERO_SHOT
 
     @classmethod
     def configure_pre_processor(
@@ -244,7 +258,7 @@ class ClipAD(AnomalibModule):
 
     @staticmethod
     def configure_post_processor() -> PostProcessor:
-        """The post-processor with the paper's image score."""
+        """The post-processor with the paper's image score, for SDP."""
         return ClipADPostProcessor()
 
     @staticmethod

@@ -10,12 +10,13 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from .backbones import Backbone
-from .scoring.smoothing import smooth, smoothing_matrix
+from .scoring.smoothing import blur_matrix, smooth, smoothing_matrix
 from .scoring.surgery import abnormal_probability, abnormal_response
 from .text.cache import EmbeddingCache
 from .text.features import class_embeddings, representative_vectors
 from .text.prompts import load_prompts
 from .text.rvs import check_options
+from .vision.adapter import LinearAdapter
 from .vision.dual_path import TAPS, Tap, dual_path, project_features
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -23,7 +24,9 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 class ClipADModel(nn.Module):
-    """CLIP-AD (SDP): compare patches with representative vectors of "flawless" and "damaged" prompts.
+    """CLIP-AD: compare patches with representative vectors of "flawless" and "damaged" prompts.
+
+    Without an adapter it is SDP, with one SDP+.
 
     Args:
         backbone: A CLIP with its tokenizer, from ``load_backbone``.
@@ -34,6 +37,7 @@ class ClipADModel(nn.Module):
         tap: Where the ordinary stream is tapped, see ``dual_path``.
         cache: Where prompt embeddings are kept between runs, if anywhere.
         precision: Number format of the image tower. Text features, scores and maps are float32 in any case.
+        adapter: Whether the model has the linear layers of SDP+; they start untrained.
 
     Raises:
         ValueError: If the RVS method, an option, the prompts, the smoothing, the tap or the precision is not valid.
@@ -41,6 +45,7 @@ class ClipADModel(nn.Module):
 
     text_features: Tensor
     smoothing_matrix: Tensor
+    blur_matrix: Tensor
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class ClipADModel(nn.Module):
         tap: Tap = "reference",
         cache: EmbeddingCache | None = None,
         precision: Precision = "float32",
+        adapter: bool = False,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -65,7 +71,14 @@ class ClipADModel(nn.Module):
         self.cache = cache
         self.class_name: str | None = None
         self.register_buffer("text_features", torch.full((self.clip.visual.output_dim, 2), torch.nan))
+        width, dim = self.clip.visual.proj.shape
+        self.adapter = LinearAdapter(width, dim, self.grid, self.image_size) if adapter else None
         self.configure(rvs, rvs_options, prompts, smoothing, tap)
+
+    @property
+    def grid(self) -> int:
+        """Patches along an axis of the image."""
+        return int(self.image_size // self.clip.visual.conv1.stride[0])
 
     def configure(
         self,
@@ -86,9 +99,11 @@ class ClipADModel(nn.Module):
         self.rvs, self.rvs_options = rvs, dict(rvs_options or {})
         self.prompts = load_prompts(prompts)
         self.smoothing, self.tap = smoothing, tap
-        grid = self.image_size // self.clip.visual.conv1.stride[0]
-        matrix = smoothing_matrix(grid, self.image_size, smoothing).to(self.text_features.device)
+        device = self.text_features.device
+        matrix = smoothing_matrix(self.grid, self.image_size, smoothing).to(device)
         self.register_buffer("smoothing_matrix", matrix, persistent=False)
+        if self.adapter is not None:
+            self.register_buffer("blur_matrix", blur_matrix(self.image_size, smoothing).to(device), persistent=False)
 
     def options(self) -> dict[str, Any]:
         """The options as plain data; ``configure(**options)`` restores them."""
@@ -112,13 +127,22 @@ class ClipADModel(nn.Module):
         Raises:
             ValueError: If the name is empty or too long for the text encoder.
         """
+        self.text_features.copy_(self.encode_class(class_name))
+        self.class_name = class_name
+
+    def encode_class(self, class_name: str) -> Tensor:
+        """Representative vectors of a class, normal and abnormal (D, 2); raises as ``setup`` does."""
         if not class_name.strip():
             msg = "The class name is empty; name the object in the images, such as 'hazelnut'."
             raise ValueError(msg)
         embeddings = class_embeddings(self.clip, self.tokenizer, self.prompts, class_name, self.cache)
-        vectors = representative_vectors(embeddings, self.rvs, self.rvs_options, class_name)
-        self.text_features.copy_(vectors)
-        self.class_name = class_name
+        return representative_vectors(embeddings, self.rvs, self.rvs_options, class_name)
+
+    @torch.no_grad()
+    def tap_patches(self, images: Tensor) -> list[Tensor]:
+        """What the layers of SDP+ see: tapped ordinary stream of the patches, four tensors (B, N, width)."""
+        self._check_images(images)
+        return [stage.ordinary[:, 1:] for stage in dual_path(self.clip.visual, images, self.tap, patches=True)]
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> InferenceBatch:
@@ -129,28 +153,30 @@ class ClipADModel(nn.Module):
 
         Returns:
             ``pred_score`` (B,): probability of the abnormal state; ``anomaly_map`` (B, H, W): smoothed sum of the
-            four stages' abnormal responses, in units of cosine.
+            four stages' abnormal responses, in units of cosine; for SDP+ also of the four layers' probabilities.
 
         Raises:
             RuntimeError: If ``setup`` was not called.
             ValueError: If the images are of another shape, or the device cannot run the precision.
         """
-        self._check(images)
-        visual, text = self.clip.visual, self.text_features
-        responses = []
-        for stage in dual_path(visual, images, self.tap):
-            patch_features = project_features(visual, stage.surgery)
-            cls_features = project_features(visual, stage.ordinary).squeeze(1)
-            responses.append(abnormal_response(patch_features, cls_features, text))
-        return InferenceBatch(
-            pred_score=abnormal_probability(cls_features, text),
-            anomaly_map=smooth(torch.stack(responses).sum(dim=0), self.smoothing_matrix),
-        )
-
-    def _check(self, images: Tensor) -> None:
         if self.class_name is None:
             msg = "The model has no text features yet; call setup(class_name) first."
             raise RuntimeError(msg)
+        self._check_images(images)
+        visual, text = self.clip.visual, self.text_features
+        responses = []
+        stages = dual_path(visual, images, self.tap, patches=self.adapter is not None)
+        for stage in stages:
+            patch_features = project_features(visual, stage.surgery)
+            cls_features = project_features(visual, stage.ordinary[:, :1]).squeeze(1)
+            responses.append(abnormal_response(patch_features, cls_features, text))
+        anomaly_map = smooth(torch.stack(responses).sum(dim=0), self.smoothing_matrix)
+        if self.adapter is not None:
+            probabilities = self.adapter([stage.ordinary[:, 1:] for stage in stages], text)
+            anomaly_map = anomaly_map + self.blur_matrix @ probabilities.sum(dim=0) @ self.blur_matrix.T
+        return InferenceBatch(pred_score=abnormal_probability(cls_features, text), anomaly_map=anomaly_map)
+
+    def _check_images(self, images: Tensor) -> None:
         expected = (3, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             msg = f"Expected images of shape (B, {', '.join(map(str, expected))}); got {tuple(images.shape)}."

@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auxiliary import Auxiliary
     from .generated_parts import GeneratedParts
     from .medical import ISIC2016, BrainMRI, CVCClinicDB, HeadCT
 
-__all__ = ["ISIC2016", "BrainMRI", "CVCClinicDB", "GeneratedParts", "HeadCT"]
+__all__ = ["ISIC2016", "Auxiliary", "BrainMRI", "CVCClinicDB", "GeneratedParts", "HeadCT"]
 
 _HOMES = {
+    "Auxiliary": "auxiliary",
     "GeneratedParts": "generated_parts",
     **dict.fromkeys(("BrainMRI", "CVCClinicDB", "HeadCT", "ISIC2016"), "medical"),
 }

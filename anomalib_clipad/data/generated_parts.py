@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from anomalib.data import MVTecADDataset
@@ -11,6 +12,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_clipad.storage import cache_directory
 
+from .generated.categories import CATEGORIES
 from .generated.folder import Settings, ensure_category
 
 
@@ -50,6 +52,8 @@ class GeneratedParts(AnomalibDataModule):
         'gear'
     """
 
+    CATEGORIES = tuple(CATEGORIES)
+
     def __init__(
         self,
         root: Path | str | None = None,
@@ -77,7 +81,7 @@ class GeneratedParts(AnomalibDataModule):
         if len(sides) != 1:
             msg = f"Generated pictures are square; image_size has to be one number of pixels, not {image_size}."
             raise ValueError(msg)
-        self.settings = Settings(category, seed, train_images, good_images, defective_images, sides.pop())
+        self._settings = Settings(category, seed, train_images, good_images, defective_images, sides.pop())
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -94,6 +98,11 @@ class GeneratedParts(AnomalibDataModule):
         )
         self.root = cache_directory() / "generated_parts" if root is None else Path(root).expanduser()
         self.category = category
+
+    @property
+    def settings(self) -> Settings:
+        """What the pictures of the category are."""
+        return replace(self._settings, category=self.category)
 
     @property
     def folder(self) -> Path:

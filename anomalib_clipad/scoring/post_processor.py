@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from .normalization import min_max, normalize_monotone
-from .surgery import calibrate_map
+from .surgery import calibrate_adapted_map, calibrate_map
 
 
 class ImageScores(Metric):
@@ -56,6 +56,7 @@ class ClipADPostProcessor(PostProcessor):
     Image and pixel thresholds never stand in for each other: they are of different scales.
 
     Args:
+        adapted: Whether the maps are those of SDP+, whose scale is another.
         **kwargs: Those of ``anomalib.post_processing.PostProcessor``.
     """
 
@@ -64,8 +65,9 @@ class ClipADPostProcessor(PostProcessor):
     peak_min: Tensor
     peak_max: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, adapted: bool = False, **kwargs: Any) -> None:
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
+        self.calibrate, self.even = (calibrate_adapted_map, 2.0) if adapted else (calibrate_map, 0.0)
         self._image_scores = ImageScores()
         for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
             self.register_buffer(name, torch.tensor(torch.nan))
@@ -120,11 +122,11 @@ class ClipADPostProcessor(PostProcessor):
         fitted = ~torch.isnan(self.image_min)
         probability, peak = predictions.pred_score, raw_map.amax(dim=(-2, -1))
 
-        calibrated_map = calibrate_map(raw_map)
-        calibrated_score = (probability + calibrate_map(peak)) / 2
+        calibrated_map = self.calibrate(raw_map)
+        calibrated_score = (probability + self.calibrate(peak)) / 2
         score = torch.where(fitted, self._fuse(probability, peak), calibrated_score)
         score_threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
-        map_threshold = torch.where(fitted, self.pixel_threshold, torch.zeros_like(self.pixel_min))
+        map_threshold = torch.where(fitted, self.pixel_threshold, torch.full_like(self.pixel_min, self.even))
         anomaly_map = raw_map
 
         if self.enable_normalization:

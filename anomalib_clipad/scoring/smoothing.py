@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -24,7 +25,16 @@ def smoothing_matrix(grid: int, size: int, sigma: float) -> Tensor:
         Matrix A (size, grid); the smoothed map of a patch map P is A P A^T.
     """
     upsampled = interpolate(torch.eye(grid, dtype=torch.float64)[None], size=size, mode="linear")[0].T.numpy()
-    smoothed = gaussian_filter1d(upsampled, sigma, axis=0) if sigma else upsampled
+    return _blurred(upsampled, sigma)
+
+
+def blur_matrix(size: int, sigma: float) -> Tensor:
+    """The Gaussian of ``smoothing_matrix`` alone, along one axis of a map that has its pixels already: (size, size)."""
+    return _blurred(np.eye(size), sigma)
+
+
+def _blurred(columns: NDArray[np.float64], sigma: float) -> Tensor:
+    smoothed = gaussian_filter1d(columns, sigma, axis=0) if sigma else columns
     return torch.from_numpy(np.ascontiguousarray(smoothed)).float()
 
 

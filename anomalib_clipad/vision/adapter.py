@@ -1,0 +1,57 @@
+"""The linear layers of SDP+: patch features of the ordinary path, one stage at a time (paper section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
+
+from anomalib_clipad.scoring.smoothing import smooth
+from anomalib_clipad.scoring.surgery import LOGIT_SCALE
+
+from .dual_path import STAGES
+
+
+class LinearAdapter(nn.Module):
+    """One linear layer per stage, from the ordinary path's patch tokens to the space shared with text.
+
+    Args:
+        width: Width of the image tower.
+        dim: Dimension of the text features.
+        grid: Patches along an axis.
+        image_size: Height and width of the maps in pixels.
+    """
+
+    upsampling: Tensor
+
+    def __init__(self, width: int, dim: int, grid: int, image_size: int) -> None:
+        super().__init__()
+        self.fc = nn.ModuleList(nn.Linear(width, dim) for _ in range(STAGES))
+        self.register_buffer("upsampling", upsampling_matrix(grid, image_size), persistent=False)
+
+    def forward(self, patches: Sequence[Tensor], text_features: Tensor) -> Tensor:
+        """Probability of the abnormal state per stage and pixel.
+
+        The softmax over two classes is the sigmoid of the difference of their logits, and as upsampling is linear, only
+        the difference needs it.
+
+        Args:
+            patches: Tapped ordinary stream of each stage, without CLS: four tensors (B, N, width).
+            text_features: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
+
+        Returns:
+            Probabilities (4, B, H, W).
+        """
+        towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+        logits = [
+            LOGIT_SCALE * (normalize(layer(tokens.float()), dim=-1) @ towards).squeeze(-1)
+            for layer, tokens in zip(self.fc, patches, strict=True)
+        ]
+        return torch.stack([smooth(stage, self.upsampling) for stage in logits]).sigmoid()
+
+
+def upsampling_matrix(grid: int, size: int) -> Tensor:
+    """Bilinear interpolation with ``align_corners=True`` along one axis: (size, grid)."""
+    return interpolate(torch.eye(grid)[None], size=size, mode="linear", align_corners=True)[0].T.contiguous()
