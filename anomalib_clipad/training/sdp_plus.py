@@ -77,9 +77,9 @@ class AdapterTraining(LightningModule):
         loss = total(losses)
         if not torch.isfinite(loss):
             msg = (
-                f"The loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}: {', '.join(paths)}. "
-                "The layers of the last finished epoch are kept. Check those pictures and masks, or lower "
-                "learning_rate."
+                f"The loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}: "
+                f"{', '.join(paths)}. The layers of the last finished epoch are kept. "
+                "Check those pictures and masks, or lower learning_rate."
             )
             raise ValueError(msg)
         size = len(paths)
