@@ -28,6 +28,7 @@ from . import plugin
 from .backbones import load_backbone
 from .data.image_files import ImageFiles
 from .data.shares import count_once
+from .deploy.export import Deployment
 from .scoring.evaluator import SevenFigures
 from .scoring.post_processor import ClipADPostProcessor
 from .text.cache import EmbeddingCache
@@ -45,7 +46,7 @@ Variant = Literal["sdp", "sdp_plus"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
 
 
-class ClipAD(AdapterTraining, AnomalibModule):
+class ClipAD(AdapterTraining, Deployment, AnomalibModule):
     """CLIP-AD: zero-shot anomaly detection and segmentation with CLIP.
 
     Patches of an image are compared with two vectors of text, one for the flawless and one for the damaged object. In
@@ -164,7 +165,8 @@ class ClipAD(AdapterTraining, AnomalibModule):
                 "pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
-        if name == self.model.class_name:
+        known = self.model.class_name
+        if name == known or (origin == "default" and known is not None):
             return
         logger.info("Class name: '%s' (%s).", name, origin)
         if origin == "default":

@@ -163,18 +163,15 @@ class ClipADModel(nn.Module):
             msg = "The model has no text features yet; call setup(class_name) first."
             raise RuntimeError(msg)
         self._check_images(images)
-        visual, text = self.clip.visual, self.text_features
-        responses = []
-        stages = dual_path(visual, images, self.tap, patches=self.adapter is not None)
-        for stage in stages:
-            patch_features = project_features(visual, stage.surgery)
-            cls_features = project_features(visual, stage.ordinary[:, :1]).squeeze(1)
-            responses.append(abnormal_response(patch_features, cls_features, text))
-        anomaly_map = smooth(torch.stack(responses).sum(dim=0), self.smoothing_matrix)
-        if self.adapter is not None:
-            probabilities = self.adapter([stage.ordinary[:, 1:] for stage in stages], text)
-            anomaly_map = anomaly_map + self.blur_matrix @ probabilities.sum(dim=0) @ self.blur_matrix.T
-        return InferenceBatch(pred_score=abnormal_probability(cls_features, text), anomaly_map=anomaly_map)
+        return score_images(
+            self.clip.visual,
+            images,
+            self.text_features,
+            self.tap,
+            self.smoothing_matrix,
+            self.adapter,
+            self.blur_matrix if self.adapter is not None else None,
+        )
 
     def _check_images(self, images: Tensor) -> None:
         expected = (3, self.image_size, self.image_size)
@@ -184,3 +181,36 @@ class ClipADModel(nn.Module):
         if self.clip.visual.proj.dtype == torch.float16 and images.device.type == "cpu":
             msg = "float16 does not run on a CPU; use precision='bfloat16' or 'float32', or a GPU."
             raise ValueError(msg)
+
+
+def score_images(
+    visual: nn.Module,
+    images: Tensor,
+    text: Tensor,
+    tap: Tap,
+    smoothing_matrix: Tensor,
+    adapter: LinearAdapter | None = None,
+    blur_matrix: Tensor | None = None,
+) -> InferenceBatch:
+    """Probability and raw anomaly map of images: CLIP-AD from end to end, see ``ClipADModel.forward``.
+
+    Args:
+        visual: open_clip ``VisionTransformer``, or its like.
+        images: Normalised images (B, 3, H, W).
+        text: Representative vectors, normal and abnormal (D, 2).
+        tap: Where the ordinary path is read.
+        smoothing_matrix: Upsampling and Gaussian along one axis (H, grid).
+        adapter: Layers of SDP+.
+        blur_matrix: The Gaussian alone (H, H), for SDP+.
+    """
+    stages = dual_path(visual, images, tap, patches=adapter is not None)
+    responses = []
+    for stage in stages:
+        patch_features = project_features(visual, stage.surgery)
+        cls_features = project_features(visual, stage.ordinary[:, :1]).squeeze(1)
+        responses.append(abnormal_response(patch_features, cls_features, text))
+    anomaly_map = smooth(torch.stack(responses).sum(dim=0), smoothing_matrix)
+    if adapter is not None and blur_matrix is not None:
+        probabilities = adapter([stage.ordinary[:, 1:] for stage in stages], text)
+        anomaly_map = anomaly_map + blur_matrix @ probabilities.sum(dim=0) @ blur_matrix.T
+    return InferenceBatch(pred_score=abnormal_probability(cls_features, text), anomaly_map=anomaly_map)

@@ -46,6 +46,16 @@ def test_one_image_is_predicted_without_any_validation_data(tiny: dict[str, str]
     assert torch.equal(prediction.pred_mask, prediction.anomaly_map > 0.5)
 
 
+def test_a_class_once_encoded_stays_where_nothing_names_another(
+    tiny: dict[str, str], datamodule: MVTecAD, parts: Path, tmp_path: Path
+) -> None:
+    model = ClipAD(**tiny, visualizer=False)
+    options = {"logger": False, "accelerator": "cpu", "devices": 1}
+    Engine(default_root_dir=tmp_path, **options).validate(model, datamodule=datamodule)
+    Engine(default_root_dir=tmp_path, **options).predict(model, data_path=parts / "bolt/test/good")
+    assert model.model.class_name == "bolt"
+
+
 def test_the_whole_cycle_from_fit_to_predict(
     tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, parts: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -12,7 +13,20 @@ _COMMANDS = {
     "demo": "find defects in generated parts, offline",
     "bench": "measure speed and memory against peers",
     "report": "turn benchmark results into one table and picture",
+    "text-features": "write the text vectors of classes for an exported model",
 }
+
+_ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
+    "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
+    "text-features": {
+        "class_name": (["--class-name"], {"nargs": "+", "required": True, "help": "names of the classes"}),
+        "output": (
+            ["-o", "--output"],
+            {"type": Path, "default": "features.safetensors", "help": "file of a tensor (D, 2) per class"},
+        ),
+    },
+}
+"""Arguments that are written otherwise than jsonargparse would have them."""
 
 
 def main() -> None:
@@ -23,10 +37,12 @@ def main() -> None:
     for name, purpose in _COMMANDS.items():
         command = ArgumentParser(description=purpose)
         if name == wanted:  # the others would take seconds to import
-            function = getattr(import_module(f"anomalib_clipad.tools.{name}"), name)
-            if name == "report":
-                command.add_argument("results", nargs="+", type=Path, help="results.csv of `anomalib benchmark`")
-            command.add_function_arguments(function, as_group=False, skip={"results"})
+            symbol = name.replace("-", "_")
+            function = getattr(import_module(f"anomalib_clipad.tools.{symbol}"), symbol)
+            given = _ARGUMENTS.get(name, {})
+            for flags, options in given.values():
+                command.add_argument(*flags, **options)
+            command.add_function_arguments(function, as_group=False, skip=set(given))
         commands.add_subcommand(name, command, help=purpose)
     chosen = parser.parse_args()
     function(**chosen[wanted].as_dict())

@@ -1,0 +1,101 @@
+"""The whole of ClipAD as one module: image in, scores, labels, maps and masks out."""
+
+from __future__ import annotations
+
+from copy import copy, deepcopy
+from typing import Any
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import Compose, Resize
+
+from anomalib_clipad.torch_model import ClipADModel, score_images
+
+from .resize import MatrixResize
+from .tower import Tower
+
+
+class DeployedClipAD(nn.Module):
+    """A copy of a model for one class, or for any class if text features are its second input.
+
+    Args:
+        model: The model, set up for its class.
+        transform: Its pre-processing, torchvision's, from images in [0, 1].
+        post_processor: Its post-processing, if any.
+        text_input: Whether text features come with the images.
+        metadata: What anyone should know who finds the file.
+    """
+
+    text_features: Tensor
+    smoothing_matrix: Tensor
+    blur_matrix: Tensor | None
+
+    def __init__(
+        self,
+        model: ClipADModel,
+        transform: nn.Module | None,
+        post_processor: nn.Module | None,
+        text_input: bool,
+        metadata: dict[str, str],
+    ) -> None:
+        super().__init__()
+        self.pre_processor = exportable(transform) if transform is not None else nn.Identity()
+        self.tower, self.tap, self.adapter = Tower(model.clip.visual), model.tap, deepcopy(model.adapter)
+        self.text_input, self.metadata = text_input, metadata
+        self.register_buffer("text_features", model.text_features.detach().clone())
+        self.register_buffer("smoothing_matrix", model.smoothing_matrix.clone())
+        self.register_buffer("blur_matrix", model.blur_matrix.clone() if self.adapter is not None else None)
+        self.post_processor = _without_trainer(post_processor)
+        self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, text_features: Tensor | None = None) -> InferenceBatch:
+        """Find defects.
+
+        Args:
+            images: RGB images (B, 3, H, W) of any size, values in [0, 1].
+            text_features: Representative vectors, normal and abnormal (D, 2), of a model with ``text_input``.
+
+        Returns:
+            ``pred_score`` (B,), ``pred_label`` (B,), ``anomaly_map`` (B, h, w) and ``pred_mask`` (B, h, w), of the
+            model's own size h, w.
+        """
+        if self.text_input == (text_features is None):
+            msg = "Text features are the second input of a model exported with text_input, and only of such a one."
+            raise ValueError(msg)
+        text = self.text_features if text_features is None else text_features
+        raw = score_images(
+            self.tower,
+            self.pre_processor(images),
+            text,
+            self.tap,
+            self.smoothing_matrix,
+            self.adapter,
+            self.blur_matrix,
+        )
+        return self.post_processor(raw) if self.post_processor is not None else raw
+
+
+def _without_trainer(post_processor: nn.Module | None) -> nn.Module | None:
+    """A copy without the ``log`` methods that Lightning hangs on callbacks, with its trainer and the model behind."""
+    if post_processor is None:
+        return None
+    bare = copy(post_processor)
+    for name in ("log", "log_dict"):
+        vars(bare).pop(name, None)
+    return deepcopy(bare)
+
+
+def exportable(transform: nn.Module) -> nn.Module:
+    """The same pre-processing with every antialiased resize as matrix products."""
+    if isinstance(transform, Compose):
+        return nn.Sequential(*(exportable(part) for part in transform.transforms))
+    if isinstance(transform, Resize) and transform.antialias and len(transform.size) == 2:
+        return MatrixResize((transform.size[0], transform.size[1]))
+    return deepcopy(transform)
+
+
+def describe(model: ClipADModel, settings: dict[str, Any]) -> dict[str, str]:
+    """Class name, prompts and settings as strings, for the metadata of a file."""
+    return {name: str(value) for name, value in {"class_name": model.class_name, **settings}.items()}

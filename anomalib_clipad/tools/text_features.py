@@ -1,0 +1,40 @@
+"""`anomalib-clipad text-features`: vectors of several classes for one exported graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from anomalib_clipad.text.rvs import Method
+
+
+def text_features(
+    class_name: list[str],
+    output: Path = Path("features.safetensors"),
+    backbone: str = "ViT-B-16-plus-240",
+    pretrained: str | None = "laion400m_e31",
+    rvs: Method = "dbscan",
+    rvs_options: dict[str, int | float] | None = None,
+    prompts: str = "industrial",
+) -> None:
+    """Write the representative vectors of classes, the second input of a graph exported with ``text_input``.
+
+    Args:
+        class_name: Names of the classes.
+        output: File to write: one tensor (D, 2) per class, normal and abnormal, under the class's name.
+        backbone: CLIP model, as for ``ClipAD``.
+        pretrained: Its weights.
+        rvs: Method of representative vector selection.
+        rvs_options: Its parameters.
+        prompts: Prompt set.
+    """
+    from anomalib_clipad import ClipADModel, load_backbone
+    from anomalib_clipad.text.cache import EmbeddingCache
+
+    model = ClipADModel(load_backbone(backbone, pretrained), rvs, rvs_options, prompts, cache=EmbeddingCache())
+    vectors = {name: model.encode_class(name).contiguous() for name in class_name}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"backbone": backbone, "pretrained": str(pretrained), "rvs": rvs, "rvs_options": str(rvs_options)}
+    save_file(vectors, output, metadata={**settings, "prompts": prompts})
+    print(f"{output}: {', '.join(f'{name} {tuple(vector.shape)}' for name, vector in vectors.items())}")

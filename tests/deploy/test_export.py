@@ -1,0 +1,227 @@
+"""Exported models: they predict what the engine predicts, in every runtime, from images of any size."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from anomalib.data import Folder, MVTecAD
+from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from conftest import GOLDEN, TINY, save
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from anomalib_clipad import ClipAD
+from anomalib_clipad.deploy import export
+from anomalib_clipad.tools.text_features import text_features
+
+OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
+SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
+
+
+def make_engine(folder: Path) -> Engine:
+    return Engine(default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(2)
+    for height, width in SIZES:
+        save(folder / f"{height}x{width}.png", rng.integers(0, 255, (height, width, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipAD:
+    """SDP with statistics of a validation set."""
+    model = ClipAD(**TINY, visualizer=False)
+    data = MVTecAD(root=parts, category="bolt", num_workers=0, val_split_mode="same_as_test")
+    make_engine(tmp_path_factory.mktemp("fit")).fit(model, datamodule=data)
+    return model
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> ClipAD:
+    """SDP+ with the golden layers, without statistics."""
+    path = tmp_path_factory.mktemp("adapter") / "layers.pth"
+    expected = load_file(GOLDEN / "tiny12_expected.safetensors")
+    layers = {name.removeprefix("adapter/"): value for name, value in expected.items() if name.startswith("adapter/")}
+    torch.save({"linear_layers": layers}, path)
+    return ClipAD(**TINY, adapter=str(path), class_name="bottle", visualizer=False)
+
+
+def predicted(model: ClipAD, images: Path, folder: Path) -> dict[str, Any]:
+    """What the engine predicts, by name of the image."""
+    batches = [make_engine(folder).predict(model, data_path=path)[0] for path in sorted(images.iterdir())]
+    return {Path(batch.image_path[0]).name: batch for batch in batches}
+
+
+def check(model: ClipAD, images: Path, folder: Path, predict: Callable[[Path], Any]) -> None:
+    for name, wanted in predicted(model, images, folder).items():
+        found = predict(images / name)
+        for field in ("pred_score", "anomaly_map"):
+            value = torch.as_tensor(np.asarray(getattr(found, field))).squeeze()
+            torch.testing.assert_close(
+                value, getattr(wanted, field).squeeze(), atol=1e-4, rtol=0, msg=f"{name} {field}"
+            )
+        for field in ("pred_label", "pred_mask"):
+            value = torch.as_tensor(np.asarray(getattr(found, field))).squeeze().bool()
+            assert torch.equal(value, getattr(wanted, field).squeeze()), (name, field)
+
+
+def onnx_predict(path: Path, **more: np.ndarray) -> Callable[[Path], SimpleNamespace]:
+    session = onnxruntime.InferenceSession(path)
+    assert [output.name for output in session.get_outputs()] == OUTPUTS
+
+    def predict(image: Path) -> SimpleNamespace:
+        pixels = np.asarray(Image.open(image).convert("RGB"), np.float32) / 255
+        values = session.run(None, {"input": pixels.transpose(2, 0, 1)[None], **more})
+        return SimpleNamespace(**dict(zip(OUTPUTS, values, strict=True)))
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def onnx_file(fitted: ClipAD, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_engine(tmp_path_factory.mktemp("engine")).export(
+        fitted, "onnx", export_root=tmp_path_factory.mktemp("onnx")
+    )
+
+
+def test_torch_files_run_in_anomalibs_inferencer(
+    fitted: ClipAD, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_engine(tmp_path).export(fitted, "torch", export_root=tmp_path)
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    check(fitted, images, tmp_path, TorchInferencer(path, device="cpu").predict)
+    vision = sum(value.numel() * 4 for value in fitted.model.clip.visual.parameters())
+    assert path.stat().st_size < vision + 300_000  # no text tower, no tokenizer
+
+
+def test_onnx_files_run_in_onnxruntime(fitted: ClipAD, onnx_file: Path, images: Path, tmp_path: Path) -> None:
+    check(fitted, images, tmp_path, onnx_predict(onnx_file))
+    assert [path.name for path in onnx_file.parent.iterdir()] == ["model.onnx"]
+
+
+def test_batches_of_any_length_give_each_image_its_own_result(onnx_file: Path, images: Path) -> None:
+    session, one = onnxruntime.InferenceSession(onnx_file), onnx_predict(onnx_file)
+    path = images / "150x70.png"
+    pixels = np.asarray(Image.open(path), np.float32).transpose(2, 0, 1)[None] / 255
+    several = session.run(["pred_score"], {"input": np.concatenate([pixels, 1 - pixels, pixels])})[0]
+    np.testing.assert_allclose(several[[0, 2]], np.repeat(one(path).pred_score, 2), atol=1e-5)
+    assert abs(several[1] - several[0]) > 1e-4
+
+
+def test_the_file_says_what_it_is(onnx_file: Path) -> None:
+    properties = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
+    assert properties["class_name"] == "bolt"
+    assert properties["rvs"] == "dbscan"
+    assert properties["variant"] == "sdp"
+    assert properties["prompts"] == "industrial"
+    assert 0 < float(properties["pixel_max"]) - float(properties["pixel_min"]) < 1
+
+
+def test_other_channels_are_an_error_of_the_runtime(onnx_file: Path) -> None:
+    with pytest.raises(Exception, match="Got invalid dimensions for input"):
+        onnxruntime.InferenceSession(onnx_file).run(None, {"input": np.zeros((1, 1, 64, 64), np.float32)})
+
+
+def test_the_example_runs_without_anomalib_torch_and_open_clip(onnx_file: Path, images: Path) -> None:
+    absent = ("anomalib", "anomalib_clipad", "open_clip", "torch")
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent})); sys.argv = ['', *sys.argv[1:]]; "
+    program += f"exec(open({str(EXAMPLE)!r}).read())"
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(onnx_file), str(images / "300x400.png")], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("score 0.")
+
+
+def test_sdp_plus_exports_too(adapted: ClipAD, images: Path, tmp_path: Path) -> None:
+    path = make_engine(tmp_path).export(adapted, "onnx", export_root=tmp_path)
+    check(adapted, images, tmp_path, onnx_predict(path))
+
+
+@pytest.mark.parametrize("compression", [None, CompressionType.FP16, CompressionType.INT8])
+def test_openvino_files_run_in_anomalibs_inferencer(
+    fitted: ClipAD, onnx_file: Path, images: Path, tmp_path: Path, compression: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted, "to_onnx", lambda *args, **kwargs: onnx_file)  # made once
+    path = make_engine(tmp_path).export(fitted, "openvino", export_root=tmp_path, compression_type=compression)
+    assert sorted(part.name for part in path.parent.iterdir()) == ["model.bin", "model.xml"]
+    assert openvino.Core().read_model(path).get_rt_info(["clip_ad", "class_name"]).value == "bolt"
+    inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
+    if compression is None:
+        check(fitted, images, tmp_path, inferencer.predict)
+    else:
+        assert path.with_suffix(".bin").stat().st_size < 0.7 * onnx_file.stat().st_size
+        wanted = predicted(fitted, images, tmp_path)["96x96.png"]
+        found = inferencer.predict(images / "96x96.png")
+        assert abs(float(found.pred_score.squeeze()) - float(wanted.pred_score)) < 0.2
+
+
+def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
+    model = ClipAD(**TINY, visualizer=False)
+    path = model.to_onnx(tmp_path, text_input=True)
+    output = tmp_path / "features.safetensors"
+    text_features(["bottle", "metal_nut"], output, TINY["backbone"], TINY["pretrained"])
+    vectors = load_file(output)
+    assert sorted(vectors) == ["bottle", "metal_nut"]
+    for name, vector in vectors.items():
+        single = ClipAD(**TINY, class_name=name, visualizer=False)
+        check(single, images, tmp_path / name, onnx_predict(path, text_features=vector.numpy()))
+
+
+def test_export_leaves_the_live_model_as_it_was(fitted: ClipAD, images: Path, tmp_path: Path) -> None:
+    def scores() -> Tensor:
+        return torch.cat([batch.pred_score for batch in predicted(fitted, images, tmp_path).values()])
+
+    before, state = scores(), {name: value.clone() for name, value in fitted.state_dict().items()}
+    fitted.to_torch(tmp_path)
+    assert torch.equal(scores(), before)
+    assert all(torch.equal(value, state[name]) for name, value in fitted.state_dict().items())
+
+
+def test_a_failed_export_leaves_nothing(adapted: ClipAD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(graph: object, inputs: object, path: Path, **options: object) -> None:
+        path.write_bytes(b"half a mod")
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(OSError, match="disk full"):
+        adapted.to_onnx(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_missing_packages_name_the_extra(adapted: ClipAD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(ModuleNotFoundError, match=r"needs onnxscript: pip install 'anomalib-clipad\[export\]'"):
+        adapted.to_onnx(tmp_path)
+
+
+def test_a_model_needs_a_class_and_trained_layers(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="for one class; give class_name"):
+        ClipAD(**TINY).to_torch(tmp_path)
+    with pytest.raises(RuntimeError, match="not trained"):
+        ClipAD(**TINY, variant="sdp_plus", class_name="bolt").to_torch(tmp_path)
+
+
+def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
+    """Statistics of image labels alone."""
+    layout = {"normal_dir": "train/good", "abnormal_dir": "test/scratch", "normal_test_dir": "test/good"}
+    data = Folder("bolt", root=parts / "bolt", val_split_mode="same_as_test", num_workers=0, **layout)
+    model = ClipAD(**TINY, class_name="bolt", visualizer=False)
+    make_engine(tmp_path).fit(model, datamodule=data)
+    graph = model.deployed()
+    assert graph(torch.rand(1, 3, 70, 70)).pred_score.isfinite().all()
