@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo report test test-oldest lint types clean
+.PHONY: help demo report sdp-plus test test-oldest lint types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,16 @@ report: $(INSTALLED)  ## Benchmark the generated parts and report the figures in
 	cd report && ../$(BIN)/anomalib benchmark --config ../configs/benchmark/generated_parts.yaml
 	$(BIN)/anomalib-clipad report report/runs/benchmark/*/results.csv --output report
 
+sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP; results in sdp_plus/
+	rm -rf sdp_plus && mkdir sdp_plus
+	cd sdp_plus && for tap in reference block; do \
+	  ../$(BIN)/anomalib train --model ClipAD --model.backbone clipad-mini --model.variant sdp_plus --model.tap $$tap \
+	    --model.feature_cache memory --model.visualizer false --data ../configs/data/generated_parts_auxiliary.yaml \
+	    --seed_everything 0 --default_root_dir $$tap && \
+	  ../$(BIN)/anomalib benchmark --config ../configs/benchmark/sdp_plus_$$tap.yaml || exit 1; \
+	done
+	$(BIN)/anomalib-clipad report sdp_plus/runs/benchmark/*/results.csv --output sdp_plus
+
 test: $(INSTALLED)  ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
 
@@ -39,4 +49,4 @@ types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and everything written
-	rm -rf .venv demo report results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from anomalib.cli import AnomalibCLI
 from anomalib.data import get_datamodule
+from anomalib.data.datasets.image.mvtecad import CATEGORIES as MVTEC_AD
+from anomalib.data.datasets.image.visa import CATEGORIES as VISA
 from anomalib.models.image.winclip import lightning_model as winclip
 from anomalib.models.image.winclip import torch_model as winclip_torch
 from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
@@ -37,6 +39,12 @@ def make_tree(name: str, arguments: dict[str, Any]) -> None:
     """A data set of a few small images below the current folder, where the configuration looks for it."""
     if name == "GeneratedParts":
         return
+    if name == "Auxiliary":
+        for part in ("source", "target"):
+            module = arguments[part]["class_path"]
+            for category in [*(MVTEC_AD if module == "MVTecAD" else VISA)]:
+                make_tree(module, {**arguments[part].get("init_args", {}), "category": category})
+        return
     root = Path(arguments.get("root", f"datasets/{name}"))
     if name == "Visa":
         root = root / "visa_pytorch"
@@ -57,6 +65,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny CLIP for every backbone; one WinCLIP with random weights for all of them."""
     shared = cache(winclip_torch.WinClipModel)
     monkeypatch.setattr(lightning_model, "load_backbone", cache(lambda *_: load_backbone(**TINY)))
+    monkeypatch.setattr(lightning_model, "load_adapter", lambda *_: None)
     monkeypatch.setattr(winclip_torch, "PRETRAINED", None)
     monkeypatch.setattr(winclip, "WinClipModel", shared)
 
@@ -78,6 +87,8 @@ def test_a_benchmark_has_a_model_and_a_test_set_for_every_job(name: str) -> None
         "medical_images": 2,
         "medical_pixels": 2,
         "mvtec_ad": 15,
+        "sdp_plus_block": 12,
+        "sdp_plus_reference": 12,
         "visa": 12,
     }.get(name, jobs)
 
@@ -87,7 +98,7 @@ def test_a_data_configuration_is_a_test_set(name: str) -> None:
     config = read("data", name)
     make_tree(config["class_path"], config.get("init_args", {}))
     data = get_datamodule(config)
-    if config["class_path"] != "GeneratedParts":
+    if "GeneratedParts" not in str(config):
         data.setup()
         assert len(data.test_data) >= 1
 

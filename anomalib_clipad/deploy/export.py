@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from anomalib.deploy import ExportType
@@ -126,7 +128,7 @@ class Deployment(ExportMixin):
         import openvino
 
         path = _file(export_root, ExportType.OPENVINO, f"{model_file_name}.xml")
-        with _unfinished(path) as folder, tempfile.TemporaryDirectory() as raw:
+        with _unfinished(path) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
             written = super().to_openvino(raw, model_file_name, *args, **kwargs)
             graph = openvino.Core().read_model(written)
             for name, value in self.deployed().metadata.items():
@@ -157,6 +159,24 @@ def _file(root: Path | str, kind: ExportType, name: str) -> Path:
     path = Path(root) / "weights" / kind.value / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def _quantizing_a_transformer() -> Iterator[None]:
+    """Tell nncf what it quantises: its default plan for attention does not compile on a CPU.
+
+    The products outside the blocks (resize, projection, comparison with text, smoothing) stay as they are: they are
+    cheap, and all depends on small differences of theirs. The exporter names them after the operator ``@``.
+    """
+    import nncf
+
+    names = ("quantize", "quantize_with_accuracy_control")
+    outside = nncf.IgnoredScope(patterns=["node_matmul.*"], validate=False)
+    with ExitStack() as stack:
+        for name in names:
+            informed = partial(getattr(nncf, name), model_type=nncf.ModelType.TRANSFORMER, ignored_scope=outside)
+            stack.enter_context(patch.object(nncf, name, informed))
+        yield
 
 
 @contextmanager

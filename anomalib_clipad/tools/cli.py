@@ -13,6 +13,7 @@ _COMMANDS = {
     "demo": "find defects in generated parts, offline",
     "bench": "measure speed and memory against peers",
     "report": "turn benchmark results into one table and picture",
+    "deployment": "compare export formats: size, speed, figures",
     "text-features": "write the text vectors of classes for an exported model",
 }
 
