@@ -1,5 +1,9 @@
 """ClipADModel: the reference's maps and probabilities, and what it refuses."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from anomalib.data import InferenceBatch
@@ -122,3 +126,27 @@ def test_float16_is_refused_on_a_cpu(expected: dict[str, Tensor]) -> None:
     model.setup("bottle")
     with pytest.raises(ValueError, match="float16 does not run on a CPU; use precision='bfloat16' or 'float32'"):
         model(expected["images"])
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_model_is_one_graph_with_the_same_results(
+    backbone: Backbone, expected: dict[str, Tensor], name: str
+) -> None:
+    model = ClipADModel(backbone)
+    model.setup(name)
+    output = torch.compile(model, backend="aot_eager", fullgraph=True)(expected["images"])
+    torch.testing.assert_close(output.anomaly_map, expected[f"sdp/{name}/map"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(output.pred_score, expected[f"sdp/{name}/text_prob"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_code_has_the_same_results(tmp_path: Path) -> None:
+    shape = json.loads(Path(TINY["backbone"]).read_text())
+    shape["vision_cfg"]["layers"] = 4
+    (tmp_path / "four.json").write_text(json.dumps(shape))
+    model = ClipADModel(load_backbone(str(tmp_path / "four.json"), None))
+    model.setup("bottle")
+    images = torch.randn(2, 3, model.image_size, model.image_size)
+    output, compiled = model(images), torch.compile(model)(images)
+    torch.testing.assert_close(compiled.anomaly_map, output.anomaly_map, atol=1e-5, rtol=0)
+    torch.testing.assert_close(compiled.pred_score, output.pred_score, atol=1e-4, rtol=0)

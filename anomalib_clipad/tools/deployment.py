@@ -26,7 +26,7 @@ from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.scoring.evaluator import SevenFigures
 
-from .evaluation import Figures, _be_quiet
+from .evaluation import Figures, be_quiet
 from .timing import interleaved
 
 Predict = Callable[[NDArray[np.float32]], dict[str, Any]]
@@ -70,7 +70,7 @@ def deployment(
         msg = f"Unknown formats {sorted(unknown)}; expected some of {', '.join(FORMATS)}."
         raise ValueError(msg)
     warnings.filterwarnings("ignore")
-    _be_quiet()
+    be_quiet()
     logging.getLogger("nncf").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     measured = backbone == "clipad-mini"

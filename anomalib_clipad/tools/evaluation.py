@@ -26,7 +26,7 @@ def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
     """
     from anomalib.engine import Engine
 
-    _be_quiet()
+    be_quiet()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*num_workers.*")
         warnings.filterwarnings("ignore", message=".*treespec.*")  # of torch, to Lightning
@@ -61,7 +61,7 @@ def format_table(table: Mapping[str, Figures], title: str = "category") -> str:
     return "\n".join(lines)
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Leave the terminal to the results; to be called after Lightning's import, which sets levels of its own."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("lightning", "anomalib")):

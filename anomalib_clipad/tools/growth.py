@@ -1,0 +1,93 @@
+"""How cost grows with batch size, image size and backbone: a table and a plot, beside ``encode_image``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from .measurements import forward_memory, forward_seconds, random_model
+
+
+class Setting(NamedTuple):
+    """Images of one size through one backbone, ``batch_size`` at a time."""
+
+    backbone: str
+    image_size: int
+    batch_size: int
+
+
+class Cost(NamedTuple):
+    """Seconds per batch and peak megabytes above the model, ours and ``encode_image``'s."""
+
+    seconds: float
+    encode_seconds: float
+    memory: float
+    encode_memory: float
+
+
+Series = Mapping[str, tuple[Setting, ...]]
+"""Settings along axes; an axis has the name of the field that changes."""
+
+SERIES: Series = {
+    "batch_size": tuple(Setting("ViT-B-16-plus-240", 240, count) for count in (1, 2, 4, 8, 16, 32)),
+    "image_size": tuple(Setting("ViT-B-16-plus-240", size, 4) for size in (240, 336, 480, 720)),
+    "backbone": (
+        Setting("ViT-B-16", 224, 8),
+        Setting("ViT-B-16-plus-240", 240, 8),
+        Setting("ViT-L-14", 224, 8),
+        Setting("ViT-L-14-336", 336, 8),
+    ),
+}
+
+
+def growth(output: Path, repeats: int, series: Series = SERIES) -> str:
+    """Measure all settings, write ``growth.md`` and ``growth.png``, and return the table.
+
+    Args:
+        output: Folder of the two files.
+        repeats: Runs of each side, in turns; medians are taken.
+        series: What to measure.
+    """
+    settings = dict.fromkeys(setting for axis in series.values() for setting in axis)
+    costs = {setting: _measure(setting, repeats) for setting in track(settings, "Measuring growth")}
+    table = "\n\n".join(_table(axis, {setting: costs[setting] for setting in series[axis]}) for axis in series)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "growth.md").write_text(table + "\n", encoding="utf-8")
+    _plot(series, costs).savefig(output / "growth.png", dpi=120)
+    return table
+
+
+def _measure(setting: Setting, repeats: int) -> Cost:
+    model = random_model(setting.backbone, setting.image_size)
+    return Cost(*forward_seconds(model, setting.batch_size, repeats), *forward_memory(*setting))
+
+
+def _table(axis: str, costs: Mapping[Setting, Cost]) -> str:
+    lines = [
+        f"| {axis.replace('_', ' ')} | s per batch | `encode_image`, s | ratio | MB | `encode_image`, MB | ratio |",
+        "| --- |" + " ---: |" * 6,
+    ]
+    for setting, cost in costs.items():
+        time = f"{cost.seconds:.2f} | {cost.encode_seconds:.2f} | {cost.seconds / cost.encode_seconds:.2f}"
+        memory = f"{cost.memory:.0f} | {cost.encode_memory:.0f} | {cost.memory / cost.encode_memory:.2f}"
+        lines.append(f"| {getattr(setting, axis)} | {time} | {memory} |")
+    return "\n".join(lines)
+
+
+def _plot(series: Series, costs: Mapping[Setting, Cost]) -> Figure:
+    figure = Figure(figsize=(3.6 * len(series), 5.4), layout="constrained")
+    axes = figure.subplots(2, len(series), squeeze=False)
+    for column, (name, settings) in enumerate(series.items()):
+        ticks = [str(getattr(setting, name)) for setting in settings]
+        for row, (unit, ours, theirs) in enumerate((("s per batch", 0, 1), ("MB above the model", 2, 3))):
+            plot = axes[row, column]
+            plot.plot(ticks, [costs[setting][ours] for setting in settings], "o-", label="CLIP-AD")
+            plot.plot(ticks, [costs[setting][theirs] for setting in settings], "s--", label="encode_image")
+            plot.set(xlabel=name.replace("_", " "), ylabel=unit, ylim=(0, None))
+            plot.tick_params("x", labelsize=7)
+    axes[0, 0].legend()
+    return figure
