@@ -1,10 +1,12 @@
 """The stock `anomalib` command line."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Run
+from PIL import Image
 
 HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 
@@ -52,7 +54,7 @@ def test_predict_needs_no_validation_data(
     assert len(list(tmp_path.rglob("images/**/*.png"))) == (6 if name == "ClipAD" else 1)
 
 
-def test_train_then_predict_from_its_checkpoint(
+def test_train_then_predict_and_export_from_its_checkpoint(
     run_anomalib: Run, model: list[str], folder: list[str], parts: Path, tmp_path: Path
 ) -> None:
     run_anomalib("train", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
@@ -61,6 +63,28 @@ def test_train_then_predict_from_its_checkpoint(
     assert all(path.stat().st_size < 200_000 for path in checkpoints)
     data = parts / "bolt/test/good"
     run_anomalib("predict", "--model", "ClipAD", *model, "--data", data, "--ckpt_path", checkpoints[0])
+    run_anomalib("export", "--model", "ClipAD", *model, "--export_type", "onnx", "--ckpt_path", checkpoints[0])
+    assert len(list(tmp_path.rglob("weights/onnx/*.onnx"))) == 1
+
+
+def test_sdp_plus_is_trained_on_one_data_set_and_used_on_another(
+    run_anomalib: Run, model: list[str], folder: list[str], parts: Path, tmp_path: Path
+) -> None:
+    def dataset(root: Path, category: str) -> dict:
+        return {"class_path": "MVTecAD", "init_args": {"root": str(root), "category": category}}
+
+    for part in ("train", "test", "ground_truth"):
+        shutil.copytree(parts / "bolt" / part, tmp_path / "data/nut" / part)
+    for path in (tmp_path / "data").rglob("*.png"):  # the same pictures would be refused
+        with Image.open(path) as picture:
+            picture.transpose(Image.Transpose.ROTATE_180).save(path)
+    data = {"source": dataset(tmp_path / "data", "nut"), "target": dataset(parts, "bolt"), "categories": ["nut"]}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"class_path": "Auxiliary", "init_args": data}))
+    variant = ["--model.variant", "sdp_plus", "--model.epochs", "1"]
+    result = run_anomalib("train", "--model", "ClipAD", *variant, *model, "--data", "data.yaml")
+    assert "pixel_PRO" in result.stdout
+    (layers,) = (path for path in tmp_path.rglob("weights/adapter.safetensors") if "latest" not in path.parts)
+    run_anomalib("test", "--model", "ClipAD", "--model.adapter", layers, *model, *folder, "--default_root_dir", "other")
 
 
 def test_benchmark_runs_a_grid(run_anomalib: Run, tiny: dict[str, str], parts: Path, tmp_path: Path) -> None:

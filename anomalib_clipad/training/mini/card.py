@@ -19,6 +19,10 @@ from anomalib_clipad.tools.evaluation import Figures, evaluate, format_table, wi
 _TEMPLATES = list(INDUSTRIAL.templates)
 VARIANTS: dict[str, dict[str, Any]] = {
     "clipad-mini": {},
+    "160 pixels": {"image_size": 160},
+    "240 pixels": {"image_size": 240},
+    "368 pixels": {"image_size": 368},
+    "bfloat16": {"precision": "bfloat16"},
     "random weights": {"pretrained": None},
     "swapped prompts": {
         "prompts": {
@@ -29,7 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "stateless prompts": {"prompts": {"normal": ["{}"], "abnormal": ["{}"], "templates": _TEMPLATES}},
 }
-"""What the trained model is compared with: options of ``ClipAD``."""
+"""The trained model and what it is compared with: options of ``ClipAD``."""
 
 
 def card(real: list[Path] | None = None, data: Path | None = None, threads: int = 2) -> None:

@@ -83,6 +83,7 @@ class Recipe:
     rounds: tuple[Round, ...] = (
         Round(COARSE, 19, 160, (Phase(96, 32, 3000), Phase(160, 24, 1700)), 6e-4, (0.5, 0.9)),
         Round(FINE, 12, 304, (Phase(96, 32, 3600), Phase(160, 24, 700), Phase(304, 8, 150)), 5e-4, (0.8, 0.9)),
+        Round(FINE, 12, 304, (Phase(160, 24, 200), Phase(304, 8, 700)), 4e-4, (0.8, 0.9)),
     )
     prompts: int = 24
     text_steps: int = 800
