@@ -26,7 +26,7 @@ SWAPPED = {"normal": list(INDUSTRIAL.abnormal), "abnormal": list(INDUSTRIAL.norm
 STATELESS = {"normal": ["{}"], "abnormal": ["{}"], "templates": TEMPLATES}
 
 # Measured with torch 2.14 on the set below; they tell whether a change of the code changes the meaning.
-RECORDED = {"image": 0.961, "pixel": 0.986}
+RECORDED = {"image": 0.968, "pixel": 0.992}
 
 
 @cache

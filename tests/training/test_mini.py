@@ -5,19 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from anomalib_clipad.training.mini import loop, pool, validation
 from anomalib_clipad.training.mini.__main__ import train_mini
 from anomalib_clipad.training.mini.loop import Trainer
 from anomalib_clipad.training.mini.pool import COARSE, FINE
 from anomalib_clipad.training.mini.recipe import Phase, Recipe, Round
+from anomalib_clipad.training.mini.weights import average
 
 SHORT = Recipe(
     rounds=(
         Round(COARSE, 1, 160, (Phase(96, 4, 2), Phase(160, 2, 2)), 1e-3, (1.0, 1.0), warmup=1),
         Round(FINE, 1, 304, (Phase(96, 2, 1), Phase(304, 2, 1)), 1e-3, (1.0, 1.0), warmup=1),
     ),
+    averaged=1,
     prompts=4,
     text_steps=3,
 )
@@ -79,6 +81,13 @@ def test_plain_defects_come_first() -> None:
     part = Round(COARSE, 1, 160, (Phase(96, 2, 100),), 1.0, (0.5, 0.9))
     assert part.plainest_share(0) == 0.5
     assert part.plainest_share(50) == pytest.approx(0.7)
+
+
+def test_weights_are_averaged(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 4.0)):
+        save_file({"weight": torch.full((2, 3), value, dtype=torch.float16)}, tmp_path / name)
+    average([tmp_path / "a", tmp_path / "b"], tmp_path / "mean.safetensors")
+    assert load_file(tmp_path / "mean.safetensors")["weight"].tolist() == [[2.5] * 3] * 2
 
 
 def test_every_round_ends_with_whole_pictures() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ from jsonargparse import auto_cli
 
 from .loop import Trainer
 from .recipe import Recipe
+from .weights import average
 
 
 def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run")) -> None:  # noqa: B008
@@ -28,7 +28,7 @@ def train_mini(recipe: Recipe = Recipe(), output: Path = Path("clipad-mini-run")
     for number, result in enumerate(results, 1):
         if not result.exists():
             Trainer(output, recipe, number).run()
-    shutil.copyfile(results[-1], output / "clipad-mini.safetensors")
+    average(results[-recipe.averaged :], output / "clipad-mini.safetensors")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Trainer:
         while self.step < self.round.steps:
             size, pairs, _ = self.round.phase(self.step)
             rngs = [np.random.default_rng([recipe.seed, 1, self.first_step + self.step, part]) for part in range(PARTS)]
-            number = (self.step // 16) % self.round.shards  # a shard serves 16 steps
+            number = self.round.first_shard + (self.step // 16) % self.round.shards  # a shard serves 16 steps
             if number not in shards:
                 shards[number] = self._shard(number)
             candidates = shards[number].plainest(self.round.plainest_share(self.step))

@@ -36,6 +36,7 @@ class Round:
         lr: Learning rate after the warm-up; it falls linearly.
         plainest: Share of the pairs used, those with the plainest defects first, at the start and at the end.
         warmup: Steps over which the learning rate rises.
+        first_shard: Number of the first shard.
     """
 
     make: Make
@@ -45,6 +46,7 @@ class Round:
     lr: float
     plainest: tuple[float, float]
     warmup: int = 50
+    first_shard: int = 0
 
     @property
     def steps(self) -> int:
@@ -73,6 +75,7 @@ class Recipe:
     Attributes:
         seed: Seed of pictures, captions, weights and their order.
         rounds: Trained one after the other, each from the averaged weights of the one before.
+        averaged: Number of last rounds whose results are averaged into the final weights.
         prompts: Captions of each state per step.
         text_steps: Steps on text alone, before the others.
         ema: Decay of the averaged weights, which are the result.
@@ -84,7 +87,9 @@ class Recipe:
         Round(COARSE, 19, 160, (Phase(96, 32, 3000), Phase(160, 24, 1700)), 6e-4, (0.5, 0.9)),
         Round(FINE, 12, 304, (Phase(96, 32, 3600), Phase(160, 24, 700), Phase(304, 8, 150)), 5e-4, (0.8, 0.9)),
         Round(FINE, 12, 304, (Phase(160, 24, 200), Phase(304, 8, 700)), 4e-4, (0.8, 0.9)),
+        Round(FINE, 4, 304, (Phase(304, 8, 250),), 3e-4, (0.8, 0.9), first_shard=12),
     )
+    averaged: int = 3
     prompts: int = 24
     text_steps: int = 800
     ema: float = 0.997

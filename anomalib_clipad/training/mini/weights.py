@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
@@ -86,7 +87,17 @@ def principal_filters(shard: Shard, count: int) -> Tensor:
 
 def export(clip: CLIP, path: Path) -> None:
     """Write a model's weights as a float16 safetensors file."""
+    _write(clip.state_dict(), path)
+
+
+def average(paths: Sequence[Path], path: Path) -> None:
+    """Write the mean of several models' weights, which finds defects better than each of them."""
+    states = [load_file(one) for one in paths]
+    _write({name: torch.stack([state[name].float() for state in states]).mean(dim=0) for name in states[0]}, path)
+
+
+def _write(state: Mapping[str, Tensor], path: Path) -> None:
     unfinished = path.with_suffix(".partial")
-    save_file({name: value.half().contiguous() for name, value in clip.state_dict().items()}, unfinished)
+    save_file({name: value.half().contiguous() for name, value in state.items()}, unfinished)
     unfinished.chmod(0o644)
     unfinished.replace(path)
