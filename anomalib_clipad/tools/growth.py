@@ -35,11 +35,8 @@ Series = Mapping[str, tuple[Setting, ...]]
 SERIES: Series = {
     "batch_size": tuple(Setting("ViT-B-16-plus-240", 240, count) for count in (1, 2, 4, 8, 16, 32)),
     "image_size": tuple(Setting("ViT-B-16-plus-240", size, 4) for size in (240, 336, 480, 720)),
-    "backbone": (
-        Setting("ViT-B-16", 224, 8),
-        Setting("ViT-B-16-plus-240", 240, 8),
-        Setting("ViT-L-14", 224, 8),
-        Setting("ViT-L-14-336", 336, 8),
+    "backbone": tuple(
+        Setting(name, size, 8) for name, size in (("ViT-B-16", 224), ("ViT-B-16-plus-240", 240), ("ViT-L-14", 224))
     ),
 }
 

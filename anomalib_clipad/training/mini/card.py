@@ -19,10 +19,7 @@ from anomalib_clipad.tools.evaluation import Figures, evaluate, format_table, wi
 _TEMPLATES = list(INDUSTRIAL.templates)
 VARIANTS: dict[str, dict[str, Any]] = {
     "clipad-mini": {},
-    "160 pixels": {"image_size": 160},
     "240 pixels": {"image_size": 240},
-    "368 pixels": {"image_size": 368},
-    "bfloat16": {"precision": "bfloat16"},
     "random weights": {"pretrained": None},
     "swapped prompts": {
         "prompts": {
