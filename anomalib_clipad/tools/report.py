@@ -17,6 +17,7 @@ PAPER = {
 """The paper's figures on the 15 categories of MVTec AD, as far as they are known to this project."""
 _MVTEC_CATEGORIES = 15
 _IGNORED = ("job_duration", "fit_duration", "test_duration")
+_ADAPTER = "model.init_args.adapter"
 _CATEGORY = ("data.init_args.category", "data.init_args.name", "data.class_path")
 
 
@@ -178,7 +179,7 @@ def _names(shared: Sequence[dict[str, str]], parts: Sequence[tuple[Path, pd.Data
     for model, settings in zip(models, shared, strict=True):
         rivals = [other for rival, other in zip(models, shared, strict=True) if rival == model]
         telling = [
-            f"{name.rpartition('.')[2]}={value}"
+            _variant(value) if name == _ADAPTER else f"{name.rpartition('.')[2]}={value}"
             for name, value in settings.items()
             if name.startswith("model.") and any(other.get(name) != value for other in rivals)
         ]
@@ -189,10 +190,17 @@ def _names(shared: Sequence[dict[str, str]], parts: Sequence[tuple[Path, pd.Data
     ]
 
 
+def _variant(adapter: str) -> str:
+    """What the layers make of the model: SDP, or SDP+ with the name of released layers."""
+    if adapter in {"nan", "None"}:
+        return "SDP"
+    return "SDP+" if Path(adapter).suffix else f"SDP+ {adapter}"
+
+
 def _paper(run: Run) -> pd.Series | None:
     """The paper's figures for this run, if it is CLIP-AD on all of MVTec AD."""
     kind = run.settings.get("model.class_path", "").rpartition(".")[2], run.settings.get("data.class_path", "")
     if kind != ("ClipAD", "MVTecAD") or len(run.figures) != _MVTEC_CATEGORIES:
         return None
-    adapter = run.settings.get("model.init_args.adapter", "nan")
-    return pd.Series(PAPER["SDP" if adapter in {"nan", "None"} else "SDP+"])
+    variant, *_ = _variant(run.settings.get(_ADAPTER, "nan")).split()
+    return pd.Series(PAPER[variant])

@@ -55,6 +55,12 @@ def test_runs_lie_side_by_side_under_names_that_tell_them_apart(tmp_path: Path) 
     assert [run for category, run in table.index if category == "screw"] == [names[0], names[2]]
 
 
+def test_sdp_and_sdp_plus_are_called_so(tmp_path: Path) -> None:
+    adapters = (None, "visa", "layers/adapter.safetensors")
+    paths = [write(tmp_path / f"{n}.csv", "ClipAD", ["screw"], adapter=adapter) for n, adapter in enumerate(adapters)]
+    assert [run.name for run in collect_runs(paths)] == ["ClipAD SDP", "ClipAD SDP+ visa", "ClipAD SDP+"]
+
+
 def test_one_file_may_hold_several_runs(tmp_path: Path) -> None:
     both = [pd.read_csv(write(tmp_path / "x.csv", "ClipAD", ["bottle"], rvs=rvs)) for rvs in ("mean", "pca")]
     pd.concat(both).to_csv(tmp_path / "x.csv", index=False)
