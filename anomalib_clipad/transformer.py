@@ -6,12 +6,23 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 
-def project_qkv(attention: nn.MultiheadAttention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of (B, N, width) tokens, each (B, heads, N, width / heads)."""
-    batch, length, width = tokens.shape
-    projected = linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
-    heads = projected.view(batch, length, 3, attention.num_heads, width // attention.num_heads)
-    query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()
+def project_qkv(
+    attention: nn.MultiheadAttention, tokens: Tensor, queries: slice = slice(None)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of (B, N, width) tokens, each (B, heads, N, width / heads).
+
+    Args:
+        attention: Whose weights are read.
+        tokens: Tokens (B, N, width).
+        queries: Of which tokens queries are made.
+    """
+    width = tokens.shape[-1]
+    weight, bias = (
+        parameter.split([width, 2 * width]) for parameter in (attention.in_proj_weight, attention.in_proj_bias)
+    )
+    query = linear(tokens[:, queries], weight[0], bias[0])
+    key, value = linear(tokens, weight[1], bias[1]).chunk(2, dim=-1)
+    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     return query, key, value
 
 

@@ -17,6 +17,7 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from torch.export import Dim
 
 from anomalib_clipad.scoring.post_processor import ClipADPostProcessor
+from anomalib_clipad.storage import unfinished
 from anomalib_clipad.torch_model import ClipADModel
 
 from .graph import DeployedClipAD, describe
@@ -63,7 +64,7 @@ class Deployment(ExportMixin):
         """Write a ``.pt`` file for anomalib's ``TorchInferencer``, readable with this package installed."""
         path = _file(export_root, ExportType.TORCH, f"{model_file_name}.pt")
         graph = self.deployed().cpu()
-        with _unfinished(path) as folder:
+        with unfinished(path.parent) as folder:
             torch.save({"model": graph}, folder / path.name)
         return path
 
@@ -111,7 +112,7 @@ class Deployment(ExportMixin):
             "verbose": False,
             **kwargs,
         }
-        with _unfinished(path) as folder:
+        with unfinished(path.parent) as folder:
             torch.onnx.export(graph, tuple(inputs), folder / path.name, dynamo=True, **options)
             proto = onnx.load(folder / path.name)
             onnx.helper.set_model_props(proto, graph.metadata)
@@ -128,7 +129,7 @@ class Deployment(ExportMixin):
         import openvino
 
         path = _file(export_root, ExportType.OPENVINO, f"{model_file_name}.xml")
-        with _unfinished(path) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
+        with unfinished(path.parent) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
             written = super().to_openvino(raw, model_file_name, *args, **kwargs)
             graph = openvino.Core().read_model(written)
             for name, value in self.deployed().metadata.items():
@@ -155,10 +156,8 @@ def require(*packages: str) -> None:
 
 
 def _file(root: Path | str, kind: ExportType, name: str) -> Path:
-    """Where anomalib puts exported files; the folder is there afterwards."""
-    path = Path(root) / "weights" / kind.value / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    """Where anomalib puts exported files."""
+    return Path(root) / "weights" / kind.value / name
 
 
 @contextmanager
@@ -177,14 +176,3 @@ def _quantizing_a_transformer() -> Iterator[None]:
             informed = partial(getattr(nncf, name), model_type=nncf.ModelType.TRANSFORMER, ignored_scope=outside)
             stack.enter_context(patch.object(nncf, name, informed))
         yield
-
-
-@contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A folder beside the file; what is in it takes its place when all went well, and is gone otherwise."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as name:
-        folder = Path(name)
-        yield folder
-        for part in folder.iterdir():
-            part.chmod(0o644)
-            part.replace(path.parent / part.name)

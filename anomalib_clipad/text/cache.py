@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,21 +14,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anomalib_clipad.storage import cache_directory
+from anomalib_clipad.storage import cache_directory, unfinished
 
 logger = logging.getLogger(__name__)
 
 
+_CHUNK = 128
+
+
 def digest(tensors: dict[str, Tensor]) -> str:
-    """Fingerprint of named tensors at the speed of memory: every value counts, through sums over its bits."""
+    """Fingerprint of named tensors at the speed of memory: every bit counts, as part of the sum of its kilobyte."""
     state = hashlib.blake2b(digest_size=20)
     for name, tensor in sorted(tensors.items()):
-        flat = tensor.detach().cpu().contiguous().view(-1)
-        bits = flat.view(torch.int32) if flat.element_size() == 4 else flat.to(torch.float32).view(torch.int32)
-        rows = bits[: len(bits) // 64 * 64].view(-1, 64)
-        sums = torch.cat([rows.sum(dim=0), rows[::61].sum(dim=0), bits[:: max(len(bits) // 256, 1)]])
-        state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}{int(bits.sum())}".encode())
-        state.update(sums.numpy().tobytes())
+        raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        whole = len(raw) // (8 * _CHUNK) * (8 * _CHUNK)
+        state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        state.update(raw[:whole].view(torch.int64).view(-1, _CHUNK).sum(dim=1).numpy())
+        state.update(raw[whole:].numpy())
     return state.hexdigest()
 
 
@@ -83,10 +84,7 @@ class EmbeddingCache:
     @staticmethod
     def _write(path: Path, embeddings: Tensor) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                partial = Path(folder) / path.name
-                save_file({"embeddings": embeddings.cpu().contiguous()}, partial)
-                partial.replace(path)
+            with unfinished(path.parent) as folder:
+                save_file({"embeddings": embeddings.cpu().contiguous()}, folder / path.name)
         except OSError as error:
             logger.warning("Prompt embeddings are not kept, %s cannot be written: %s", path, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
-from anomalib_clipad.storage import cache_directory
+from anomalib_clipad.storage import cache_directory, unfinished
 
 from .adapter import LinearAdapter
 
@@ -76,13 +75,9 @@ def save_adapter(adapter: LinearAdapter, path: Path, settings: dict[str, Any]) -
         path: File to write; replaced as a whole or not at all.
         settings: Plain data, among it ``image_tower`` and ``tap``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        unfinished = Path(folder) / path.name
-        save_file(state, unfinished, metadata={"format": _FORMAT, "settings": json.dumps(settings)})
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
+    with unfinished(path.parent) as folder:
+        save_file(state, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(settings)})
 
 
 def released_adapter(name: str) -> Path:
@@ -112,10 +107,8 @@ def released_adapter(name: str) -> Path:
     if _blob_id(content) != release.blob_id:
         msg = f"What {url} gave is not the released file (git blob {release.blob_id}); nothing was kept of it."
         raise ValueError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    with unfinished(path.parent) as folder:
+        (folder / path.name).write_bytes(content)
     return path
 
 

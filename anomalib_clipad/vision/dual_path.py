@@ -82,8 +82,8 @@ def dual_path(
 
 def _attend_twice(block: ResidualAttentionBlock, tokens: Tensor, read: slice) -> tuple[Tensor, Tensor]:
     """One block's two attentions: q-k over the tokens that are read, v-v over the patches."""
-    query, key, value = project_qkv(block.attn, block.ln_1(tokens))
-    attended = scaled_dot_product_attention(query[:, :, read], key, value)
+    query, key, value = project_qkv(block.attn, block.ln_1(tokens), queries=read)
+    attended = scaled_dot_product_attention(query, key, value)
     surgered = scaled_dot_product_attention(value[:, :, 1:], value, value)
     return block.ls_1(project_out(block.attn, attended)), block.ls_1(project_out(block.attn, surgered))
 

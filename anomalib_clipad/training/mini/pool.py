@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm.auto import trange
 from anomalib_clipad.data.generated.categories import RANDOM_BUILDERS, REGULAR_BUILDERS, TRAINING_CATEGORIES, Builder
 from anomalib_clipad.data.generated.defects import DEFECTS
 from anomalib_clipad.data.generated.samples import make_sample
+from anomalib_clipad.storage import unfinished
 
 KINDS = tuple(DEFECTS)
 RENDERED = 240
@@ -96,7 +96,6 @@ def render_shard(folder: Path, make: Make, seed: int, number: int, pairs: int = 
         pairs: Number of pairs.
     """
     path = folder / f"{make.name}-{seed}-{number:03d}-{pairs}x{make.size}.npz"
-    folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         named = tuple(TRAINING_CATEGORIES.values())
@@ -109,9 +108,8 @@ def render_shard(folder: Path, make: Make, seed: int, number: int, pairs: int = 
             sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], RENDERED)
             images[i, 0], images[i, 1] = _reduce(sample.flawless, make.size), _reduce(sample.image, make.size)
             masks[i] = _reduce(sample.mask.astype(np.uint8) * 255, make.size)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
-            np.savez(file, images=images, masks=masks, kinds=kinds)
-        Path(file.name).replace(path)
+        with unfinished(folder) as temporary:
+            np.savez(temporary / path.name, images=images, masks=masks, kinds=kinds)
     with np.load(path) as content:
         return Shard(content["images"], content["masks"], content["kinds"])
 
