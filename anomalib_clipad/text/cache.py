@@ -29,8 +29,8 @@ def digest(tensors: dict[str, Tensor]) -> str:
         raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
         whole = len(raw) // (8 * _CHUNK) * (8 * _CHUNK)
         state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        state.update(raw[:whole].view(torch.int64).view(-1, _CHUNK).sum(dim=1).numpy())
-        state.update(raw[whole:].numpy())
+        state.update(raw[:whole].view(torch.int64).view(-1, _CHUNK).sum(dim=1).numpy().tobytes())
+        state.update(raw[whole:].numpy().tobytes())
     return state.hexdigest()
 
 

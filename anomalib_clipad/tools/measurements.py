@@ -16,6 +16,8 @@ from anomalib.engine import Engine
 from anomalib.models.image.winclip import torch_model as winclip_module
 from lightning.pytorch.profilers import SimpleProfiler
 from PIL import Image
+from torch import Tensor
+from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from anomalib_clipad.backbones import load_backbone
@@ -23,6 +25,7 @@ from anomalib_clipad.lightning_model import ClipAD
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.encoder import encode_prompts
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.training.losses import adapter_losses, total
 
 from .timing import interleaved, peak_memory, statement_seconds
 
@@ -163,6 +166,25 @@ def memory(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     yield "peak memory above the model, MB", ours, "encode_image", encode_image
 
 
+def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+    """A step of SDP+ training, with patch features kept in memory and computed anew."""
+    model = random_model(backbone, adapter=True)
+    adapter, size = model.adapter, model.image_size
+    assert adapter is not None
+    images, masks = torch.randn(batch_size, 3, size, size), torch.rand(batch_size, size, size).round()
+    optimizer = Adam(adapter.parameters())
+    kept = model.tap_patches(images)
+
+    def step(features: Callable[[], list[Tensor]]) -> None:
+        optimizer.zero_grad()
+        total(adapter_losses(adapter(features(), model.text_features), masks)).backward()
+        optimizer.step()
+
+    runs = {"kept": partial(step, lambda: kept), "anew": partial(step, partial(model.tap_patches, images))}
+    seconds = interleaved(runs, repeats)
+    yield "training step, features kept, s", seconds["kept"], "features anew", seconds["anew"]
+
+
 def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """``Engine.predict`` on JPEGs of 900x900 pixels: throughput, and where a single process spends its time."""
     model = ClipAD(class_name=_CLASS, backbone=backbone, pretrained=None)
@@ -224,6 +246,6 @@ def imports(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 
 MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Row]]] = {
     measurement.__name__: measurement
-    for measurement in (forward, precision, compiled, winclip, text, memory, engine, figures, imports)
+    for measurement in (forward, precision, compiled, winclip, text, memory, training, engine, figures, imports)
 }
 """Measurements by name: backbone, images per batch and runs of each side to rows."""

@@ -13,7 +13,7 @@ from anomalib_clipad.tools.measurements import MEASUREMENTS
 BACKBONE = TINY["backbone"]
 
 
-@pytest.mark.parametrize("name", ["forward", "precision", "text"])
+@pytest.mark.parametrize("name", ["forward", "precision", "text", "training"])
 def test_a_measurement_yields_positive_numbers(name: str) -> None:
     rows = list(MEASUREMENTS[name](BACKBONE, 2, 1))
     assert rows
