@@ -103,7 +103,6 @@ def _export_all(
     else:
         model.model.text_features.normal_()
         model.model.class_name = data.category
-        data.prepare_data()
     tower = sum(value.numel() * 4 for value in model.model.clip.visual.parameters()) / 1e6
     deployed = {"torch": Deployed(tower, partial(_run_torch, model.deployed()))}
     for name, what in FORMATS.items():

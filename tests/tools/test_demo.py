@@ -1,0 +1,39 @@
+"""`anomalib-clipad demo` and `deployment`: small runs of what the README shows."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from PIL import Image
+
+from anomalib_clipad.scoring.evaluator import SevenFigures
+from anomalib_clipad.tools.demo import demo
+from anomalib_clipad.tools.deployment import deployment
+
+
+def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo(tmp_path / "demo", ["gear", "wood"], tmp_path / "data", good_images=3, defective_images=7, pictures=1)
+    with (tmp_path / "demo" / "results.csv").open() as file:
+        rows = {
+            row.pop("category"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+        }
+    assert list(rows) == ["gear", "wood", "mean"]
+    assert set(rows["mean"]) == {metric.name for metric in SevenFigures().test_metrics}
+    for name, value in rows["mean"].items():
+        assert value == pytest.approx((rows["gear"][name] + rows["wood"][name]) / 2, abs=1e-3)
+    assert "pixel_PRO" in capsys.readouterr().out
+    with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
+        assert sheet.width > sheet.height > 240  # two categories beside each other: image, mask, heat map
+
+
+def test_deployment_compares_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    deployment(TINY["backbone"], batch_size=2, repeats=1, formats=["torch", "ONNX"])
+    printed = capsys.readouterr().out
+    assert "images/s" in printed
+    assert all(name in printed for name in ("torch", "ONNX"))
+
+
+def test_an_unknown_format_lists_the_known() -> None:
+    with pytest.raises(ValueError, match=r"\['TensorRT'\].*torch, ONNX, OpenVINO"):
+        deployment(formats=["TensorRT"])
