@@ -28,7 +28,7 @@ sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP
 	rm -rf sdp_plus && mkdir sdp_plus
 	cd sdp_plus && for tap in reference block; do \
 	  ../$(BIN)/anomalib train --model ClipAD --model.backbone clipad-mini --model.variant sdp_plus --model.tap $$tap \
-	    --model.feature_cache memory --model.visualizer false --data ../configs/data/generated_parts_auxiliary.yaml \
+	    --model.epochs 15 --model.feature_cache memory --model.visualizer false --data ../configs/data/generated_parts_auxiliary.yaml \
 	    --seed_everything 0 --default_root_dir $$tap && \
 	  ../$(BIN)/anomalib benchmark --config ../configs/benchmark/sdp_plus_$$tap.yaml || exit 1; \
 	done
