@@ -16,12 +16,13 @@ def project_qkv(
         tokens: Tokens (B, N, width).
         queries: Of which tokens queries are made.
     """
-    width = tokens.shape[-1]
-    weight, bias = (
-        parameter.split([width, 2 * width]) for parameter in (attention.in_proj_weight, attention.in_proj_bias)
-    )
-    query = linear(tokens[:, queries], weight[0], bias[0])
-    key, value = linear(tokens, weight[1], bias[1]).chunk(2, dim=-1)
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if queries == slice(None):
+        query, key, value = linear(tokens, weight, bias).chunk(3, dim=-1)
+    else:
+        width = tokens.shape[-1]
+        query = linear(tokens[:, queries], weight[:width], bias[:width])
+        key, value = linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     return query, key, value
 

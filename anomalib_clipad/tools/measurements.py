@@ -128,14 +128,17 @@ def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 
 def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """Throughput beside WinCLIP's, which has one backbone, with random weights here too."""
-    model = random_model(backbone)
+    exact, rounded = random_model(backbone), random_model(backbone, precision="bfloat16")
     with patch.object(winclip_module, "PRETRAINED", None):
         peer = winclip_module.WinClipModel(_CLASS).eval()
-    images = torch.randn(batch_size, 3, 240, 240)
-    ours = interleaved({"ours": partial(model, images)}, repeats)["ours"]
+    size = exact.image_size
+    images, theirs = torch.randn(batch_size, 3, size, size), torch.randn(batch_size, 3, 240, 240)
+    runs = {"float32": partial(exact, images), "bfloat16": partial(rounded, images), "WinClip": partial(peer, theirs)}
     with torch.inference_mode():
-        theirs = interleaved({"winclip": partial(peer, images)}, 1)["winclip"]
-    yield "images/s", batch_size / ours, "WinClip", batch_size / theirs
+        seconds = interleaved(runs, min(repeats, 3))
+    images_per_second = {name: batch_size / value for name, value in seconds.items()}
+    for name in ("float32", "bfloat16"):
+        yield f"{name}, images/s", images_per_second[name], "WinClip", images_per_second["WinClip"]
 
 
 def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
