@@ -23,7 +23,10 @@ def project_qkv(
         width = tokens.shape[-1]
         query = linear(tokens[:, queries], weight[:width], bias[:width])
         key, value = linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
-    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+    heads = [part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value)]
+    if key.stride(1) * key.element_size() % 4096 == 0:  # rows that compete for the same cache lines
+        heads = [part.contiguous() for part in heads]
+    query, key, value = heads
     return query, key, value
 
 

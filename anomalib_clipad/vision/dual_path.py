@@ -67,14 +67,14 @@ def dual_path(
         last = index == len(blocks) - 1
         read = tapped if last else slice(None)  # nothing reads the other tokens of the last block
         attended, surgered = _attend_twice(block, ordinary, read)
-        ordinary = ordinary[:, read] + attended
+        ordinary = attended.add_(ordinary[:, read])
         if starts_stage:
             surgeries.append(surgered)
             if tap == "reference" and index > 0:
                 ordinaries.append(ordinary[:, tapped])
         else:
-            surgeries[-1] = surgeries[-1] + surgered
-        ordinary = ordinary + block.ls_2(block.mlp(block.ln_2(ordinary)))
+            surgeries[-1].add_(surgered)
+        ordinary = block.ls_2(block.mlp(block.ln_2(ordinary))).add_(ordinary)
         if last or (tap == "block" and (index + 1) % stage_length == 0):
             ordinaries.append(ordinary[:, tapped])
     return [StageFeatures(*features) for features in zip(surgeries, ordinaries, strict=True)]
