@@ -134,10 +134,9 @@ def test_a_wrong_choice_is_refused_with_the_choices(run_anomalib: Run, model: li
     assert "dbscan" in result.stderr
 
 
+@pytest.mark.skipif(not HAZELNUT.exists(), reason="the photographs are not part of the repository")
 def test_the_real_hazelnuts_go_through(run_anomalib: Run, model: list[str], tmp_path: Path) -> None:
     """Real photographs where they are at hand; the generated parts above hold the same promises."""
-    if not HAZELNUT.exists():
-        return
     settings = {
         "name": "hazelnut",
         "root": HAZELNUT,

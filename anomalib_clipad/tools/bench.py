@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from .evaluation import be_quiet
 from .growth import growth
@@ -45,11 +44,11 @@ def bench(
     unknown = set(only or []) - set(MEASUREMENTS)
     if unknown:
         sys.exit(f"anomalib-clipad bench: Unknown measurements {sorted(unknown)}; expected some of {[*MEASUREMENTS]}.")
-    console = Console()
-    title = f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights"
-    table = Table("measured", "value", "peer", "peer's value", "ratio", title=title)
+    print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
+    print("| measured | value | peer | its value | ratio |\n| --- | ---: | --- | ---: | ---: |", flush=True)
+    status = Console(stderr=True).status("")
     for name in only or MEASUREMENTS:
-        with console.status(f"Measuring: {name}"):
+        with status:
+            status.update(f"Measuring: {name}")
             for what, value, peer, peers_value in MEASUREMENTS[name](backbone, batch_size, repeats):
-                table.add_row(what, f"{value:.4g}", peer, f"{peers_value:.4g}", f"{value / peers_value:.3f}")
-    console.print(table)
+                print(f"| {what} | {value:.4g} | {peer} | {peers_value:.4g} | {value / peers_value:.3f} |", flush=True)

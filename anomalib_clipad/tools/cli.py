@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
 
 def main() -> None:
     """Run the command named on the command line."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # what other packages tell each other
     parser = ArgumentParser(prog="anomalib-clipad", description=main.__doc__)
     commands = parser.add_subcommands()
     wanted = next((argument for argument in sys.argv[1:] if argument in _COMMANDS), "")

@@ -19,12 +19,10 @@ from anomalib.data import ImageBatch
 from anomalib.deploy import CompressionType, ExportType
 from anomalib.engine import Engine
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
-from anomalib_clipad.scoring.evaluator import SevenFigures
+from anomalib_clipad.scoring.evaluator import FIGURES, SevenFigures
 
 from .evaluation import Figures, be_quiet
 from .timing import interleaved
@@ -84,12 +82,12 @@ def deployment(
                     changes[name].append(_figures(model.predict, data))
         images = np.random.default_rng(0).random((batch_size, 3, 240, 240), np.float32)
         seconds = interleaved({name: partial(model.predict, images) for name, model in models.items()}, repeats)
-        table = Table("format", "MB", "images/s", "of torch's", *(["largest change", "of"] if measured else []))
+        columns = ["format", "MB", "images/s", "of torch's", *(FIGURES if measured else [])]
+        print(f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}")
         for name, model in models.items():
-            speed = batch_size / seconds[name]
-            row = [name, f"{model.megabytes:.1f}", f"{speed:.1f}", f"{seconds['torch'] / seconds[name]:.2f}"]
-            table.add_row(*row, *(_largest_change(changes[name], changes["torch"]) if measured else []))
-        Console().print(table)
+            row = [f"{model.megabytes:.1f}", f"{batch_size / seconds[name]:.1f}"]
+            row += [f"{seconds['torch'] / seconds[name]:.2f}", *_changes(changes[name], changes["torch"])]
+            print(f"| {name} | {' | '.join(row)} |")
 
 
 def _export_all(
@@ -164,11 +162,7 @@ def _at_size(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return torch.nn.functional.interpolate(maps[:, None], size=size, mode="bilinear")[:, 0]
 
 
-def _largest_change(figures: list[Figures], reference: list[Figures]) -> tuple[str, str]:
-    """The figure whose mean over the categories changed most."""
-    change = {
-        name: mean(row[name] - base[name] for row, base in zip(figures, reference, strict=True))
-        for name in reference[0]
-    }
-    name = max(change, key=lambda figure: abs(change[figure]))
-    return f"{change[name]:+.4f}", name
+def _changes(figures: list[Figures], reference: list[Figures]) -> list[str]:
+    """By how much the mean of each figure over the categories changed."""
+    pairs = list(zip(figures, reference, strict=True))
+    return [f"{mean(row[name] - base[name] for row, base in pairs):+.4f}" for name in FIGURES if pairs]

@@ -27,9 +27,7 @@ def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
     from anomalib.engine import Engine
 
     be_quiet()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*num_workers.*")
-        warnings.filterwarnings("ignore", message=".*treespec.*")  # of torch, to Lightning
+    with tempfile.TemporaryDirectory() as folder:
         engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
         (figures,) = engine.test(model=model, datamodule=datamodule, verbose=False)
     return {name: float(value) for name, value in figures.items()}
@@ -67,3 +65,5 @@ def be_quiet() -> None:
         if name.startswith(("lightning", "anomalib")):
             logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING)
+    for remark in ("num_workers", "treespec", "Total length of `list`"):  # of torch and Lightning, on what is meant so
+        warnings.filterwarnings("ignore", message=f".*{remark}")

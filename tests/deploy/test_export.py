@@ -1,5 +1,6 @@
 """Exported models: they predict what the engine predicts, in every runtime, from images of any size."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,11 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.data.generated.samples import named_sample
 from anomalib_clipad.deploy import export
 from anomalib_clipad.tools.text_features import text_features
 
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
 SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
+HAZELNUT = Path(__file__).parents[3] / "shared/data/hazelnut"
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
 
 
@@ -42,12 +45,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def bolts(parts: Path) -> MVTecAD:
+    return bolt_data(parts)
+
+
+def bolt_data(parts: Path) -> MVTecAD:
+    return MVTecAD(root=parts, category="bolt", num_workers=0, val_split_mode="same_as_test")
+
+
 @pytest.fixture(scope="module")
 def fitted(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipAD:
     """SDP with statistics of a validation set."""
     model = ClipAD(**TINY, visualizer=False)
-    data = MVTecAD(root=parts, category="bolt", num_workers=0, val_split_mode="same_as_test")
-    make_engine(tmp_path_factory.mktemp("fit")).fit(model, datamodule=data)
+    make_engine(tmp_path_factory.mktemp("fit")).fit(model, datamodule=bolt_data(parts))
     return model
 
 
@@ -114,6 +125,19 @@ def test_onnx_files_run_in_onnxruntime(fitted: ClipAD, onnx_file: Path, images: 
     assert [path.name for path in onnx_file.parent.iterdir()] == ["model.onnx"]
 
 
+def test_clipad_mini_predicts_the_same_in_onnxruntime(tmp_path: Path) -> None:
+    """A trained model on generated parts, and on real photographs where they are at hand."""
+    for number, kind in enumerate((None, "scratch", "hole")):
+        picture = named_sample("gear", "export", number, kind, 0, 200 + 60 * number).image
+        save(tmp_path / "images" / f"{number}.png", picture[20 * number :])
+    for photograph in sorted(HAZELNUT.glob("test/*/0[045].jpg")):
+        shutil.copy(photograph, tmp_path / "images" / f"{photograph.parent.name}-{photograph.name}")
+    model = ClipAD(backbone="clipad-mini", class_name="gear", visualizer=False)
+    path = make_engine(tmp_path).export(model, "onnx", export_root=tmp_path)
+    assert path.stat().st_size < 12_000_000
+    check(model, tmp_path / "images", tmp_path, onnx_predict(path))
+
+
 def test_batches_of_any_length_give_each_image_its_own_result(onnx_file: Path, images: Path) -> None:
     session, one = onnxruntime.InferenceSession(onnx_file), onnx_predict(onnx_file)
     path = images / "150x70.png"
@@ -153,12 +177,22 @@ def test_sdp_plus_exports_too(adapted: ClipAD, images: Path, tmp_path: Path) -> 
     check(adapted, images, tmp_path, onnx_predict(path))
 
 
-@pytest.mark.parametrize("compression", [None, CompressionType.FP16, CompressionType.INT8])
+@pytest.mark.parametrize(
+    "compression", [None, CompressionType.FP16, CompressionType.INT8, CompressionType.INT8_PTQ, CompressionType.INT8_ACQ]
+)
 def test_openvino_files_run_in_anomalibs_inferencer(
-    fitted: ClipAD, onnx_file: Path, images: Path, tmp_path: Path, compression: Any, monkeypatch: pytest.MonkeyPatch
+    fitted: ClipAD,
+    onnx_file: Path,
+    bolts: MVTecAD,
+    images: Path,
+    tmp_path: Path,
+    compression: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fitted, "to_onnx", lambda *args, **kwargs: onnx_file)  # made once
-    path = make_engine(tmp_path).export(fitted, "openvino", export_root=tmp_path, compression_type=compression)
+    path = make_engine(tmp_path).export(
+        fitted, "openvino", export_root=tmp_path, compression_type=compression, datamodule=bolts
+    )
     assert sorted(part.name for part in path.parent.iterdir()) == ["model.bin", "model.xml"]
     assert openvino.Core().read_model(path).get_rt_info(["clip_ad", "class_name"]).value == "bolt"
     inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})

@@ -7,6 +7,8 @@ import torch
 from anomalib.data import ImageBatch
 from test_post_processor import figures, images
 
+from anomalib_clipad.data.generated.defects import DEFECTS
+from anomalib_clipad.data.generated.samples import named_sample
 from anomalib_clipad.scoring.evaluator import FIGURES, SevenFigures
 
 
@@ -34,6 +36,25 @@ def test_they_are_scikit_learns_and_the_independent_pro(seed: int) -> None:
     auroc, precision, f1, pixel_auroc, pixel_precision, pixel_f1, pro = figures(labels, scores, masks, maps)
     reference = [auroc, f1, precision, pixel_auroc, pixel_f1, pixel_precision, pro]
     assert list(evaluate(*batches).values()) == pytest.approx(reference, abs=1e-4)
+
+
+def test_they_are_the_same_references_on_generated_parts() -> None:
+    """Masks of thin, small and several regions, and maps that have many ties."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.stack(
+        [
+            torch.from_numpy(named_sample("gear", "figures", number, kind, 0, 64).mask)
+            for kind in (None, *DEFECTS)
+            for number in range(2)
+        ]
+    )
+    maps = (0.3 * masks + 0.7 * torch.rand(masks.shape, generator=generator)).mul(64).round() / 64
+    batch = images(len(masks), 0, labels=masks.any(dim=2).any(dim=1))
+    batch.gt_mask, batch.anomaly_map = masks, maps
+    auroc, precision, f1, *rest = figures(batch.gt_label, batch.pred_score, masks, maps)
+    pixel_auroc, pixel_precision, pixel_f1, pro = rest
+    reference = [auroc, f1, precision, pixel_auroc, pixel_f1, pixel_precision, pro]
+    assert list(evaluate(batch).values()) == pytest.approx(reference, abs=1e-4)
 
 
 def test_average_precision_is_no_trapezoid() -> None:
