@@ -6,6 +6,7 @@ Paper: "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly 
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -203,6 +204,7 @@ class ClipAD(AdapterTraining, Deployment, AnomalibModule):
 
     def val_dataloader(self) -> list:
         """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # it is meant so
         return []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -140,7 +140,7 @@ def _build(source: Source, image_size: int | None) -> tuple[CLIP, Tokenizer]:
         path.write_text(text)
         open_clip.add_model_config(path)
     quick_gelu = bool(source.preprocess.get("quick_gelu"))
-    with torch.random.fork_rng(devices=[]), _without_message("No pretrained weights loaded"):
+    with torch.random.fork_rng(devices=[]), _without_remarks_of_open_clip():
         torch.manual_seed(0)
         try:
             clip = open_clip.create_model(
@@ -152,16 +152,16 @@ def _build(source: Source, image_size: int | None) -> tuple[CLIP, Tokenizer]:
         except (TypeError, KeyError, AssertionError) as error:
             msg = f"The model configuration of '{source.name}' is not one of open_clip: {error}"
             raise ValueError(msg) from error
-    return clip, open_clip.get_tokenizer(name)
+        return clip, open_clip.get_tokenizer(name)
 
 
 @contextmanager
-def _without_message(start: str) -> Iterator[None]:
-    """Hold back open_clip's remark that weights are random: they are loaded next, or the user is warned."""
+def _without_remarks_of_open_clip() -> Iterator[None]:
+    """Hold back a dozen lines about a name that is internal, and about random weights: they are loaded next."""
     root = logging.getLogger()
 
     def keep(record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(start)
+        return "open_clip" not in Path(record.pathname).parts
 
     root.addFilter(keep)
     try:

@@ -65,5 +65,5 @@ def be_quiet() -> None:
         if name.startswith(("lightning", "anomalib")):
             logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING)
-    for remark in ("num_workers", "treespec", "Total length of `list`"):  # of torch and Lightning, on what is meant so
+    for remark in ("num_workers", "treespec"):  # of torch and Lightning
         warnings.filterwarnings("ignore", message=f".*{remark}")

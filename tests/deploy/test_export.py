@@ -178,7 +178,8 @@ def test_sdp_plus_exports_too(adapted: ClipAD, images: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "compression", [None, CompressionType.FP16, CompressionType.INT8, CompressionType.INT8_PTQ, CompressionType.INT8_ACQ]
+    "compression",
+    [None, CompressionType.FP16, CompressionType.INT8, CompressionType.INT8_PTQ, CompressionType.INT8_ACQ],
 )
 def test_openvino_files_run_in_anomalibs_inferencer(
     fitted: ClipAD,
