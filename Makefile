@@ -39,7 +39,7 @@ test: $(INSTALLED)  ## Run the test suite
 
 test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_clip
 	$(BIN)/pip install --quiet --no-deps --target .venv/oldest open_clip_torch==2.24.0
-	PYTHONPATH=.venv/oldest $(BIN)/python -m pytest tests/text tests/vision tests/backbones tests/test_torch_model.py
+	PYTHONPATH=.venv/oldest $(BIN)/python -m pytest tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 lint: $(INSTALLED)  ## Check style
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from anomalib_clipad.torch_model import ClipADModel
 
 from .graph import DeployedClipAD, describe
 
+logger = logging.getLogger(__name__)
 _OPSET = 18
 _OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 _SETTINGS = ("backbone", "pretrained", "image_size", "rvs", "rvs_options", "prompts", "smoothing", "tap", "variant")
@@ -135,6 +137,7 @@ class Deployment(ExportMixin):
             for name, value in self.deployed().metadata.items():
                 graph.set_rt_info(value, ["clip_ad", name])
             openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
+        logger.info("OpenVINO computes in bfloat16 where it can: run %s with INFERENCE_PRECISION_HINT f32.", path)
         return path
 
     @staticmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 from tqdm.auto import tqdm
 
-from anomalib_clipad.transformer import project_out, project_qkv
+from anomalib_clipad.transformer import feed_forward, project_out, project_qkv
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 _BATCH = 64
@@ -65,6 +65,6 @@ def _encode_causal(text: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
     for block in text.transformer.resblocks:
         heads = scaled_dot_product_attention(*project_qkv(block.attn, block.ln_1(hidden)), is_causal=True)
         hidden = hidden + block.ls_1(project_out(block.attn, heads))
-        hidden = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
+        hidden = hidden + block.ls_2(feed_forward(block.mlp, block.ln_2(hidden)))
     ends = hidden[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]
     return text.ln_final(ends) @ text.text_projection

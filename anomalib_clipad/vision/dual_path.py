@@ -13,7 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from anomalib_clipad.transformer import project_out, project_qkv
+from anomalib_clipad.transformer import feed_forward, project_out, project_qkv
 
 STAGES = 4
 Tap = Literal["reference", "block"]
@@ -74,7 +74,7 @@ def dual_path(
                 ordinaries.append(ordinary[:, tapped])
         else:
             surgeries[-1].add_(surgered)
-        ordinary = block.ls_2(block.mlp(block.ln_2(ordinary))).add_(ordinary)
+        ordinary = block.ls_2(feed_forward(block.mlp, block.ln_2(ordinary))).add_(ordinary)
         if last or (tap == "block" and (index + 1) % stage_length == 0):
             ordinaries.append(ordinary[:, tapped])
     return [StageFeatures(*features) for features in zip(surgeries, ordinaries, strict=True)]
