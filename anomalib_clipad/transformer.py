@@ -16,7 +16,7 @@ def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Lite
 
     In float32 on x86 CPUs, where no gradient is wanted, it is one call of oneDNN, which adds the bias and applies the
     activation while it multiplies; torch's ``linear`` calls MKL and goes over the result once more for each. Compiled
-    and exported graphs have torch's operators.
+    and exported graphs, and autocast, have torch's operators.
 
     Args:
         tokens: Tokens (..., width).
@@ -24,8 +24,8 @@ def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Lite
         bias: Bias (out,).
         activation: What is applied to the result.
     """
-    inference = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-    if _ONEDNN and inference and tokens.is_cpu and tokens.dtype == torch.float32:
+    watched = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if _ONEDNN and not watched and tokens.is_cpu and tokens.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, activation, [], "none")
     result = linear(tokens, weight, bias)
     return gelu(result) if activation == "gelu" else result

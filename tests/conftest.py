@@ -21,6 +21,8 @@ from anomalib_clipad.backbones import Backbone
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
 CLASSES = ("bottle", "metal_nut")
+HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
+"""Real photographs beside the repository, where there are any."""
 
 
 @pytest.fixture(scope="session", autouse=True)

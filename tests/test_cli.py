@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run
+from conftest import HAZELNUT, Run
 from PIL import Image
-
-HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 
 
 @pytest.fixture

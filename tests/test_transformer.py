@@ -46,6 +46,12 @@ def test_gradients_flow_where_they_are_wanted(tokens: Tensor) -> None:
     assert all(parameter.grad is not None for parameter in mlp.parameters())
 
 
+def test_autocast_is_heeded(tokens: Tensor) -> None:
+    layer = nn.Linear(64, 48)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(affine(tokens, layer.weight, layer.bias), layer(tokens))
+
+
 def test_exported_graphs_have_torchs_own_operators(tokens: Tensor) -> None:
     class Network(nn.Module):
         def __init__(self) -> None:

@@ -46,9 +46,8 @@ def bench(
         sys.exit(f"anomalib-clipad bench: Unknown measurements {sorted(unknown)}; expected some of {[*MEASUREMENTS]}.")
     print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
     print("| measured | value | peer | its value | ratio |\n| --- | ---: | --- | ---: | ---: |", flush=True)
-    status = Console(stderr=True).status("")
+    console = Console(stderr=True)
     for name in only or MEASUREMENTS:
-        with status:
-            status.update(f"Measuring: {name}")
+        with console.status(f"Measuring: {name}"):
             for what, value, peer, peers_value in MEASUREMENTS[name](backbone, batch_size, repeats):
                 print(f"| {what} | {value:.4g} | {peer} | {peers_value:.4g} | {value / peers_value:.3f} |", flush=True)

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from statistics import mean
@@ -115,15 +115,21 @@ def _export_all(
         model.model.class_name = data.category
     tower = sum(value.numel() * 4 for value in model.model.clip.visual.parameters()) / 1e6
     deployed = {"torch": Deployed(tower, partial(_run_torch, model.deployed()))}
+
+    @cache  # formats that differ in how they are run share a file
+    def export(kind: ExportType, compression: CompressionType | None) -> Path:
+        calibration = data if compression is CompressionType.INT8_PTQ else None
+        root = folder / f"{kind.value}-{compression}"
+        with redirect_stdout(StringIO()):
+            return engine.export(
+                model, kind, root, datamodule=calibration, compression_type=compression, model_file_name="m"
+            )
+
     for name, wanted in FORMATS.items():
         if wanted is None or name not in formats:
             continue
         kind, compression, precision = wanted
-        calibration = data if compression is CompressionType.INT8_PTQ else None
-        with redirect_stdout(StringIO()):
-            path = engine.export(
-                model, kind, folder / name, datamodule=calibration, compression_type=compression, model_file_name="m"
-            )
+        path = export(kind, compression)
         size = sum(part.stat().st_size for part in path.parent.iterdir()) / 1e6
         run = _onnx(path, threads) if kind is ExportType.ONNX else _openvino(path, threads, precision)
         deployed[name] = Deployed(size, run)

@@ -17,7 +17,7 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
-from conftest import GOLDEN, TINY, save
+from conftest import GOLDEN, HAZELNUT, TINY, save
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,7 +29,6 @@ from anomalib_clipad.tools.text_features import text_features
 
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
 SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
-HAZELNUT = Path(__file__).parents[3] / "shared/data/hazelnut"
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
 
 
