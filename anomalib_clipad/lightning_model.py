@@ -27,19 +27,19 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 
 from . import plugin
 from .backbones import load_backbone
-from .data.image_files import ImageFiles
-from .data.shares import count_once
 from .deploy.export import Deployment
-from .scoring.evaluator import SevenFigures
-from .scoring.post_processor import ClipADPostProcessor
+from .host.checkpoints import pack, unpack
+from .host.evaluator import SevenFigures
+from .host.image_files import ImageFiles
+from .host.post_processor import ClipADPostProcessor
+from .host.shares import count_once
+from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
+from .sdp_plus.files import load_adapter
+from .sdp_plus.training import AdapterTraining
 from .text.cache import EmbeddingCache
 from .text.prompts import BUILT_IN
 from .text.rvs import Method
 from .torch_model import ClipADModel, Precision
-from .training.checkpoints import pack, unpack
-from .training.feature_cache import CACHE_KINDS, CacheKind
-from .training.sdp_plus import AdapterTraining
-from .vision.adapter_files import load_adapter
 from .vision.dual_path import Tap
 
 logger = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from .backbones import Backbone
-from .scoring.smoothing import blur_matrix, smooth, smoothing_matrix
-from .scoring.surgery import abnormal_probability, abnormal_response
 from .text.cache import EmbeddingCache
 from .text.features import class_embeddings, representative_vectors
 from .text.prompts import load_prompts
 from .text.rvs import check_options
 from .vision.adapter import LinearAdapter
 from .vision.dual_path import TAPS, Tap, dual_path, project_features
+from .vision.smoothing import blur_matrix, smooth, smoothing_matrix
+from .vision.surgery import abnormal_probability, abnormal_response
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)

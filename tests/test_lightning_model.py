@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.data.image_files import UnreadableImageError
-from anomalib_clipad.scoring.evaluator import FIGURES
+from anomalib_clipad.host.evaluator import FIGURES
+from anomalib_clipad.host.image_files import UnreadableImageError
 
 OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
 

@@ -22,7 +22,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import nn
 
-from anomalib_clipad.text.cache import digest
+from anomalib_clipad.digest import digest
 from anomalib_clipad.text.encoder import Tokenizer
 from anomalib_clipad.vision.dual_path import STAGES
 

@@ -76,7 +76,7 @@ def built_in_config(backbone: str) -> dict[str, Any] | None:
 
 
 def _bundled(pretrained: str | None) -> Source:
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1] / "mini"
     config, _ = _read_config(folder / f"{BUNDLED}.json")
     weights = folder / f"{BUNDLED}.safetensors" if pretrained == DEFAULT_TAG else _weights_file(pretrained)
     return Source(BUNDLED, config, weights, {})

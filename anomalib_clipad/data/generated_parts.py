@@ -10,10 +10,9 @@ from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
+from anomalib_clipad.parts.categories import CATEGORIES
+from anomalib_clipad.parts.folder import Settings, ensure_category
 from anomalib_clipad.storage import cache_directory
-
-from .generated.categories import CATEGORIES
-from .generated.folder import Settings, ensure_category
 
 
 class GeneratedParts(AnomalibDataModule):

@@ -17,7 +17,7 @@ from anomalib.deploy import ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch.export import Dim
 
-from anomalib_clipad.scoring.post_processor import ClipADPostProcessor
+from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.storage import unfinished
 from anomalib_clipad.torch_model import ClipADModel
 

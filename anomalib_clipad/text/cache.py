@@ -14,24 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anomalib_clipad.digest import digest
 from anomalib_clipad.storage import cache_directory, unfinished
 
 logger = logging.getLogger(__name__)
-
-
-_CHUNK = 128
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """Fingerprint of named tensors at the speed of memory: every bit counts, as part of the sum of its kilobyte."""
-    state = hashlib.blake2b(digest_size=20)
-    for name, tensor in sorted(tensors.items()):
-        raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        whole = len(raw) // (8 * _CHUNK) * (8 * _CHUNK)
-        state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        state.update(raw[:whole].view(torch.int64).view(-1, _CHUNK).sum(dim=1).numpy().tobytes())
-        state.update(raw[whole:].numpy().tobytes())
-    return state.hexdigest()
 
 
 class EmbeddingCache:

@@ -11,12 +11,13 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 _COMMANDS = {
-    "demo": "find defects in generated parts, offline",
-    "bench": "measure speed and memory against peers",
-    "report": "turn benchmark results into one table and picture",
-    "deployment": "compare export formats: size, speed, figures",
-    "text-features": "write the text vectors of classes for an exported model",
+    "demo": ("demo", "find defects in generated parts, offline"),
+    "bench": ("bench.bench", "measure speed and memory against peers"),
+    "report": ("report", "turn benchmark results into one table and picture"),
+    "deployment": ("bench.deployment", "compare export formats: size, speed, figures"),
+    "text-features": ("text_features", "write the text vectors of classes for an exported model"),
 }
+"""Module in this package and purpose of each command."""
 
 _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
@@ -37,11 +38,10 @@ def main() -> None:
     parser = ArgumentParser(prog="anomalib-clipad", description=main.__doc__)
     commands = parser.add_subcommands()
     wanted = next((argument for argument in sys.argv[1:] if argument in _COMMANDS), "")
-    for name, purpose in _COMMANDS.items():
+    for name, (module, purpose) in _COMMANDS.items():
         command = ArgumentParser(description=purpose)
         if name == wanted:  # the others would take seconds to import
-            symbol = name.replace("-", "_")
-            function = getattr(import_module(f"anomalib_clipad.tools.{symbol}"), symbol)
+            function = getattr(import_module(f"anomalib_clipad.tools.{module}"), name.replace("-", "_"))
             given = _ARGUMENTS.get(name, {})
             for flags, options in given.values():
                 command.add_argument(*flags, **options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
-from anomalib_clipad.data.generated.categories import HELD_OUT_CATEGORIES
+from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 
 from .evaluation import Figures, evaluate, format_table, with_mean, write_table
 from .sheet import Row, write_sheet

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from anomalib_clipad.scoring.smoothing import smooth
-from anomalib_clipad.scoring.surgery import LOGIT_SCALE
-
 from .dual_path import STAGES
+from .smoothing import smooth
+from .surgery import LOGIT_SCALE
 
 
 class LinearAdapter(nn.Module):

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.data.generated.samples import named_sample
 from anomalib_clipad.deploy import export
+from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.text_features import text_features
 
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]

@@ -7,9 +7,9 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from anomalib_clipad.scoring.evaluator import SevenFigures
+from anomalib_clipad.host.evaluator import SevenFigures
+from anomalib_clipad.tools.bench.deployment import deployment
 from anomalib_clipad.tools.demo import demo
-from anomalib_clipad.tools.deployment import deployment
 
 
 def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from anomalib_clipad.scoring import evaluator
-from anomalib_clipad.tools.report import FIGURES, collect_runs, format_settings, format_table, report, tabulate
+from anomalib_clipad.host import evaluator
+from anomalib_clipad.tools.report import (
+    FIGURES,
+    collect_runs,
+    format_settings,
+    format_table,
+    report,
+    tabulate,
+)
 
 
 def write(path: Path, model: str, categories: list[str], base: float = 0.5, **settings: object) -> Path:

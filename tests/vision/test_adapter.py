@@ -14,9 +14,9 @@ from torch.nn.functional import interpolate, normalize
 from anomalib_clipad import ClipAD, ClipADModel, load_backbone
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
-from anomalib_clipad.vision import adapter_files
+from anomalib_clipad.sdp_plus import files as adapter_files
+from anomalib_clipad.sdp_plus.files import load_adapter, released_adapter, save_adapter
 from anomalib_clipad.vision.adapter import LinearAdapter, upsampling_matrix
-from anomalib_clipad.vision.adapter_files import load_adapter, released_adapter, save_adapter
 
 SETTINGS: dict[str, Any] = {"image_tower": "a" * 40, "tap": "reference", "backbone": "tiny"}
 

@@ -1,0 +1,1 @@
+"""What anomalib and Lightning ask of a model: post-processing, metrics, callbacks, checkpoints."""

@@ -1,0 +1,156 @@
+"""Post-processing: the paper's image score, adaptive thresholds, normalised outputs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from anomalib.data import Batch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from anomalib_clipad.vision.surgery import calibrate_adapted_map, calibrate_map
+
+from .normalization import min_max, normalize_monotone
+
+
+class ImageScores(Metric):
+    """Image probability, map maximum and label of every validation image; gathered over processes."""
+
+    full_state_update = False
+    probability: list[Tensor]
+    peak: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("probability", "peak", "label"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, probability: Tensor, peak: Tensor, label: Tensor) -> None:
+        """Add images: three tensors (B,)."""
+        self.probability.append(probability)
+        self.peak.append(peak)
+        self.label.append(label)
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All images: three tensors (n,)."""
+        return dim_zero_cat(self.probability), dim_zero_cat(self.peak), dim_zero_cat(self.label)
+
+
+class ClipADPostProcessor(PostProcessor):
+    """anomalib's post-processor with CLIP-AD's scores.
+
+    **With validation data** it fits the paper's image score, min-max of the image probability plus min-max of the
+    map's maximum, and anomalib's adaptive F1 thresholds, and normalises strictly monotonically with the threshold
+    at 0.5. Validation = test gives the paper's protocol. Without masks the pixel threshold is the one that tells
+    normal from abnormal images best by their map's maximum.
+
+    **Without** it, outputs are probabilities: the map is the stage-mean two-way CLIP softmax, the score the mean of
+    the image probability and the map's maximum; 0.5 means "as close to damaged as to flawless".
+
+    With ``enable_normalization=False`` scores and maps keep their own scale and labels use the fitted thresholds.
+    Image and pixel thresholds never stand in for each other: they are of different scales.
+
+    Args:
+        adapted: Whether the maps are those of SDP+, whose scale is another.
+        **kwargs: Those of ``anomalib.post_processing.PostProcessor``.
+    """
+
+    probability_min: Tensor
+    probability_max: Tensor
+    peak_min: Tensor
+    peak_max: Tensor
+
+    def __init__(self, adapted: bool = False, **kwargs: Any) -> None:
+        super().__init__(**{"enable_threshold_matching": False, **kwargs})
+        self.calibrate, self.even = (calibrate_adapted_map, 2.0) if adapted else (calibrate_map, 0.0)
+        self._image_scores = ImageScores()
+        for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
+            self.register_buffer(name, torch.tensor(torch.nan))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Batch,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Collect the batch's scores and maps."""
+        del trainer, pl_module, args, kwargs
+        peak = outputs.anomaly_map.amax(dim=(-2, -1))
+        self._image_scores.update(outputs.pred_score, peak, outputs.gt_label)
+        self._pixel_min_max_metric.update(outputs)
+        self._pixel_threshold_metric.update(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit the fusion, then thresholds and ranges of the fused score and of the maps."""
+        del trainer, pl_module
+        if not self._image_scores.update_called:
+            return
+        probability, peak, label = self._image_scores.compute()
+        self._image_scores.reset()
+        _copy_range(probability, self.probability_min, self.probability_max)
+        _copy_range(peak, self.peak_min, self.peak_max)
+        score = self._fuse(probability, peak)
+        _copy_range(score, self.image_min, self.image_max)
+        self._image_threshold_metric.update(SimpleNamespace(pred_score=score, gt_label=label))
+        if not self._pixel_threshold_metric.update_called:  # no masks
+            self._pixel_threshold_metric.update(SimpleNamespace(anomaly_map=peak, gt_mask=label))
+        _copy_range(self._pixel_min_max_metric.compute(), self.pixel_min, self.pixel_max)
+        self._image_threshold.copy_(self._image_threshold_metric.compute())
+        self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
+        for metric in (self._pixel_min_max_metric, self._image_threshold_metric, self._pixel_threshold_metric):
+            metric.reset()
+
+    def post_process_batch(self, batch: Batch) -> None:
+        """Replace the model's raw outputs in a batch by post-processed ones."""
+        processed = self(InferenceBatch(pred_score=batch.pred_score, anomaly_map=batch.anomaly_map))
+        batch.pred_score, batch.anomaly_map = processed.pred_score, processed.anomaly_map
+        if batch.pred_label is None:
+            batch.pred_label = processed.pred_label
+        if batch.pred_mask is None:
+            batch.pred_mask = processed.pred_mask
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Post-process raw outputs of ``ClipADModel``: scores (B,) and maps (B, H, W)."""
+        raw_map = predictions.anomaly_map
+        fitted = ~torch.isnan(self.image_min)
+        probability, peak = predictions.pred_score, raw_map.amax(dim=(-2, -1))
+
+        calibrated_map = self.calibrate(raw_map)
+        calibrated_score = (probability + self.calibrate(peak)) / 2
+        score = torch.where(fitted, self._fuse(probability, peak), calibrated_score)
+        score_threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
+        map_threshold = torch.where(fitted, self.pixel_threshold, torch.full_like(self.pixel_min, self.even))
+        anomaly_map = raw_map
+
+        if self.enable_normalization:
+            fitted_score = normalize_monotone(score, self.image_min, self.image_max, score_threshold)
+            fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, map_threshold)
+            score = torch.where(fitted, fitted_score, calibrated_score)
+            anomaly_map = torch.where(fitted, fitted_map, calibrated_map)
+            score_threshold, map_threshold = self.normalized_image_threshold, self.normalized_pixel_threshold
+
+        return InferenceBatch(
+            pred_score=score,
+            anomaly_map=anomaly_map,
+            pred_label=score > score_threshold if self.enable_thresholding else None,
+            pred_mask=anomaly_map > map_threshold if self.enable_thresholding else None,
+        )
+
+    def _fuse(self, probability: Tensor, peak: Tensor) -> Tensor:
+        """The paper's image score: the sum of two min-maxes (B,)."""
+        return min_max(probability, self.probability_min, self.probability_max) + min_max(
+            peak, self.peak_min, self.peak_max
+        )
+
+
+def _copy_range(values: Tensor, low: Tensor, high: Tensor) -> None:
+    low.copy_(values.min())
+    high.copy_(values.max())

@@ -1,0 +1,78 @@
+"""How good the model is while it trains: the paper's protocol on training categories, in pictures of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torchvision.transforms.functional import InterpolationMode, normalize, resize
+
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.parts.categories import TRAINING_CATEGORIES
+from anomalib_clipad.parts.defects import DEFECTS
+from anomalib_clipad.parts.samples import Sample, named_sample
+from anomalib_clipad.torch_model import ClipADModel
+
+_SEED = 7_000
+
+
+class Figures(NamedTuple):
+    """Areas under the ROC curve: of images by the paper's score, by its two parts, and of pixels."""
+
+    image: float
+    probability: float
+    peak: float
+    pixel: float
+
+
+def validation_set(size: int, good: int = 14, defective: int = 2) -> dict[str, list[Sample]]:
+    """Pictures of every training category: ``good`` flawless, ``defective`` of each kind of defect."""
+    return {
+        name: [named_sample(name, "validation", i, None, _SEED, size) for i in range(good)]
+        + [named_sample(name, "validation", i, kind, _SEED, size) for kind in DEFECTS for i in range(defective)]
+        for name in TRAINING_CATEGORIES
+    }
+
+
+def measure(backbone: Backbone, sets: dict[str, list[Sample]]) -> dict[str, Figures]:
+    """Figures of each category's set."""
+    model = ClipADModel(backbone)
+    figures = {}
+    for name, samples in sets.items():
+        model.setup(name)
+        outputs = [model(images) for images in _batches(samples, backbone)]
+        size = list(samples[0].mask.shape)
+        maps = resize(torch.cat([output.anomaly_map for output in outputs]), size).numpy()
+        probability = torch.cat([output.pred_score for output in outputs]).numpy()
+        figures[name] = _figures(probability, maps, np.stack([sample.mask for sample in samples]))
+    return figures
+
+
+def mean_figures(figures: dict[str, Figures]) -> Figures:
+    """Mean over the categories."""
+    return Figures(*np.mean(list(figures.values()), axis=0).tolist())
+
+
+def _figures(probability: NDArray[np.float32], maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Figures:
+    label, peak = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
+    score = _minmax(probability) + _minmax(peak)
+    pixel = roc_auc_score(masks[:, ::3, ::3].ravel(), maps[:, ::3, ::3].ravel())
+    return Figures(
+        roc_auc_score(label, score), roc_auc_score(label, probability), roc_auc_score(label, peak), float(pixel)
+    )
+
+
+def _minmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+
+
+def _batches(samples: list[Sample], backbone: Backbone, size: int = 16) -> Iterable[Tensor]:
+    for start in range(0, len(samples), size):
+        pixels = torch.from_numpy(np.stack([sample.image for sample in samples[start : start + size]]))
+        pixels = resize(pixels.permute(0, 3, 1, 2) / 255, [backbone.image_size] * 2, InterpolationMode.BICUBIC)
+        yield normalize(pixels, list(backbone.mean), list(backbone.std))

@@ -1,1 +1,0 @@
-"""Scoring: from features to maps and scores."""

@@ -1,0 +1,54 @@
+"""`anomalib-clipad bench`: what CLIP-AD costs on this machine, as ratios to its peers in the same run."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from anomalib_clipad.tools.evaluation import be_quiet
+
+from .growth import growth
+from .measurements import MEASUREMENTS
+
+
+def bench(
+    backbone: str = "ViT-B-16-plus-240",
+    batch_size: int = 8,
+    repeats: int = 7,
+    threads: int | None = None,
+    only: list[str] | None = None,
+    growth_to: Path | None = None,
+) -> None:
+    """Print how long CLIP-AD takes beside its peers. Weights are random: they do not matter for time.
+
+    Args:
+        backbone: open_clip model name.
+        batch_size: Images per batch.
+        repeats: Runs of each side, in turns; medians are printed.
+        threads: Threads torch uses; by default its own choice.
+        only: Which to measure of forward, precision, compiled, winclip, text, memory, training, engine, figures,
+            imports; by default all.
+        growth_to: Measure instead how cost grows with batch size, image size and backbone, and write a table and a
+            plot into this folder.
+    """
+    be_quiet()
+    warnings.filterwarnings("ignore", message=".*RANDOM weights")
+    if threads:
+        torch.set_num_threads(threads)
+    if growth_to:
+        print(growth(growth_to, repeats))
+        return
+    unknown = set(only or []) - set(MEASUREMENTS)
+    if unknown:
+        sys.exit(f"anomalib-clipad bench: Unknown measurements {sorted(unknown)}; expected some of {[*MEASUREMENTS]}.")
+    print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
+    print("| measured | value | peer | its value | ratio |\n| --- | ---: | --- | ---: | ---: |", flush=True)
+    console = Console(stderr=True)
+    for name in only or MEASUREMENTS:
+        with console.status(f"Measuring: {name}"):
+            for what, value, peer, peers_value in MEASUREMENTS[name](backbone, batch_size, repeats):
+                print(f"| {what} | {value:.4g} | {peer} | {peers_value:.4g} | {value / peers_value:.3f} |", flush=True)

@@ -1,0 +1,186 @@
+"""`anomalib-clipad deployment`: what each export format weighs, how fast it is and what it costs in figures."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache, partial
+from io import StringIO
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch
+from anomalib.deploy import CompressionType, ExportType
+from anomalib.engine import Engine
+from numpy.typing import NDArray
+
+from anomalib_clipad import ClipAD
+from anomalib_clipad.data import GeneratedParts
+from anomalib_clipad.host.evaluator import FIGURES, SevenFigures
+from anomalib_clipad.tools.evaluation import Figures, be_quiet
+
+from .timing import interleaved
+
+Predict = Callable[[NDArray[np.float32]], dict[str, Any]]
+
+
+class Format(NamedTuple):
+    """A file format, how it is compressed, and in what OpenVINO computes where it is not in int8."""
+
+    kind: ExportType
+    compression: CompressionType | None = None
+    precision: str = "f32"
+
+
+FORMATS: dict[str, Format | None] = {
+    "torch": None,
+    "ONNX": Format(ExportType.ONNX),
+    "OpenVINO": Format(ExportType.OPENVINO),
+    "OpenVINO run in bfloat16": Format(ExportType.OPENVINO, precision="bf16"),
+    "OpenVINO fp16": Format(ExportType.OPENVINO, CompressionType.FP16),
+    "OpenVINO int8 weights": Format(ExportType.OPENVINO, CompressionType.INT8),
+    "OpenVINO int8 calibrated": Format(ExportType.OPENVINO, CompressionType.INT8_PTQ),
+}
+"""The formats compared; the first is the live model's."""
+
+
+class Deployed(NamedTuple):
+    """One exported model: its size in megabytes and how to run it on images (B, 3, H, W) in [0, 1]."""
+
+    megabytes: float
+    predict: Predict
+
+
+def deployment(
+    backbone: str = "clipad-mini",
+    categories: list[str] | None = None,
+    batch_size: int = 8,
+    repeats: int = 5,
+    threads: int = 2,
+    formats: list[str] | None = None,
+) -> None:
+    """Export to every format, measure size, speed and figures, and print a table.
+
+    Args:
+        backbone: CLIP model. With any but ``clipad-mini`` the weights are random and there are no figures.
+        categories: Generated categories of the figures; by default gear and wood.
+        batch_size: Images per batch.
+        repeats: Runs of each format, in turns; medians are printed.
+        threads: Threads of every runtime.
+        formats: Which of torch, ONNX, OpenVINO, ...; by default all.
+    """
+    unknown = set(formats or []) - set(FORMATS)
+    if unknown:
+        msg = f"Unknown formats {sorted(unknown)}; expected some of {', '.join(FORMATS)}."
+        raise ValueError(msg)
+    warnings.filterwarnings("ignore")
+    be_quiet()
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    torch.set_num_threads(threads)
+    measured = backbone == "clipad-mini"
+    changes: dict[str, list[Figures]] = {name: [] for name in FORMATS}
+    with tempfile.TemporaryDirectory() as folder:
+        for category in categories or ["gear", "wood"][: 2 if measured else 1]:
+            data = GeneratedParts(category=category, train_images=1, eval_batch_size=batch_size)
+            models = _export_all(backbone, data, Path(folder) / category, threads, formats or list(FORMATS))
+            if measured:
+                for name, model in models.items():
+                    changes[name].append(_figures(model.predict, data))
+        images = np.random.default_rng(0).random((batch_size, 3, 240, 240), np.float32)
+        seconds = interleaved({name: partial(model.predict, images) for name, model in models.items()}, repeats)
+        columns = ["format", "MB", "images/s", "of torch's", *(FIGURES if measured else [])]
+        print(f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}")
+        for name, model in models.items():
+            row = [f"{model.megabytes:.1f}", f"{batch_size / seconds[name]:.1f}"]
+            row += [f"{seconds['torch'] / seconds[name]:.2f}", *_changes(changes[name], changes["torch"])]
+            print(f"| {name} | {' | '.join(row)} |")
+
+
+def _export_all(
+    backbone: str, data: GeneratedParts, folder: Path, threads: int, formats: list[str]
+) -> dict[str, Deployed]:
+    options: dict[str, Any] = {} if backbone == "clipad-mini" else {"pretrained": None}
+    model = ClipAD(backbone=backbone, visualizer=False, **options)
+    engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
+    if backbone == "clipad-mini":
+        engine.validate(model, datamodule=data, verbose=False)
+    else:
+        model.model.text_features.normal_()
+        model.model.class_name = data.category
+    tower = sum(value.numel() * 4 for value in model.model.clip.visual.parameters()) / 1e6
+    deployed = {"torch": Deployed(tower, partial(_run_torch, model.deployed()))}
+
+    @cache  # formats that differ in how they are run share a file
+    def export(kind: ExportType, compression: CompressionType | None) -> Path:
+        calibration = data if compression is CompressionType.INT8_PTQ else None
+        root = folder / f"{kind.value}-{compression}"
+        with redirect_stdout(StringIO()):
+            return engine.export(
+                model, kind, root, datamodule=calibration, compression_type=compression, model_file_name="m"
+            )
+
+    for name, wanted in FORMATS.items():
+        if wanted is None or name not in formats:
+            continue
+        kind, compression, precision = wanted
+        path = export(kind, compression)
+        size = sum(part.stat().st_size for part in path.parent.iterdir()) / 1e6
+        run = _onnx(path, threads) if kind is ExportType.ONNX else _openvino(path, threads, precision)
+        deployed[name] = Deployed(size, run)
+    return deployed
+
+
+def _run_torch(graph: torch.nn.Module, images: NDArray[np.float32]) -> dict[str, Any]:
+    with torch.inference_mode():
+        return dict(graph(torch.from_numpy(images))._asdict())
+
+
+def _onnx(path: Path, threads: int) -> Predict:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
+
+
+def _openvino(path: Path, threads: int, precision: str) -> Predict:
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(path, "CPU", options)
+    return lambda images: {output.any_name: value for output, value in compiled({"input": images}).items()}
+
+
+def _figures(predict: Predict, data: GeneratedParts) -> Figures:
+    data.setup()
+    metrics: list[Any] = list(SevenFigures().test_metrics)
+    for batch in data.test_dataloader():
+        output = predict(batch.image.numpy())
+        found = ImageBatch(
+            image=batch.image,
+            gt_label=batch.gt_label,
+            gt_mask=batch.gt_mask,
+            pred_score=torch.as_tensor(output["pred_score"]),
+            anomaly_map=_at_size(torch.as_tensor(output["anomaly_map"]), batch.gt_mask.shape[-2:]),
+        )
+        for metric in metrics:
+            metric.update(found)
+    return {str(metric.name): float(metric.compute()) for metric in metrics}
+
+
+def _at_size(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return torch.nn.functional.interpolate(maps[:, None], size=size, mode="bilinear")[:, 0]
+
+
+def _changes(figures: list[Figures], reference: list[Figures]) -> list[str]:
+    """By how much the mean of each figure over the categories changed."""
+    pairs = list(zip(figures, reference, strict=True))
+    return [f"{mean(row[name] - base[name] for row, base in pairs):+.4f}" for name in FIGURES if pairs]

@@ -1,1 +1,0 @@
-"""Training: what CLIP-AD learns, and how clipad-mini was made."""

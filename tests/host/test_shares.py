@@ -1,0 +1,61 @@
+"""Two processes give what one gives, also where the images cannot be shared evenly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from torch.utils.data import DistributedSampler
+
+from anomalib_clipad.host.shares import _unrepeat
+
+PROGRAM = """
+import json, sys
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from anomalib_clipad import ClipAD
+
+model = ClipAD(**{tiny!r})
+engine = Engine(accelerator="cpu", devices=int(sys.argv[1]), strategy=sys.argv[2], logger=False,
+                default_root_dir="results", enable_progress_bar=False)
+data = MVTecAD({root!r}, "bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
+engine.validate(model, data)
+(figures,) = engine.test(model, data, verbose=False)
+statistics = {{name: float(value) for name, value in model.post_processor.state_dict().items() if value.ndim == 0}}
+if engine.trainer.is_global_zero:
+    with open(sys.argv[3], "w") as file:
+        json.dump({{**figures, **statistics}}, file)
+"""
+
+
+def _run(folder: Path, program: Path, devices: int, strategy: str) -> dict[str, float]:
+    output = folder / f"{devices}.json"
+    command = [sys.executable, str(program), str(devices), strategy, str(output)]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(output.read_text())
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(tiny=TINY, root=str(parts)))
+    one, two = _run(tmp_path, program, 1, "auto"), _run(tmp_path, program, 2, "ddp")
+    assert len(one) > 7 + 4
+    assert two == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (8, 4)])
+def test_every_image_is_in_exactly_one_share(count: int, processes: int) -> None:
+    samplers = [DistributedSampler(range(count), processes, rank, shuffle=False) for rank in range(processes)]
+    for sampler in samplers:
+        _unrepeat(sampler)
+    assert sorted(index for sampler in samplers for index in sampler) == list(range(count))
+
+
+def test_fewer_images_than_processes_are_repeated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = DistributedSampler(range(2), 3, 2, shuffle=False)
+    _unrepeat(sampler)
+    assert len(list(sampler)) == 1
+    assert "2 images are shared by 3 processes" in caplog.text
