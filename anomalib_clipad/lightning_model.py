@@ -6,13 +6,14 @@ Paper: "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly 
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import open_clip
 from anomalib import LearningType
-from anomalib.data import Batch
+from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -22,32 +23,38 @@ from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from . import plugin
 from .backbones import load_backbone
-from .deploy.export import Deployment
+from .deploy.exporter import Exporter
+from .deploy.graph import InferenceGraph
 from .host.checkpoints import pack, unpack
 from .host.evaluator import SevenFigures
 from .host.image_files import ImageFiles
 from .host.post_processor import ClipADPostProcessor
 from .host.shares import count_once
+from .host.statistics import drop_statistics, require_labels, reset_metrics
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
-from .sdp_plus.files import load_adapter
+from .sdp_plus.files import adapter_file, load_adapter
+from .sdp_plus.losses import total
 from .sdp_plus.training import AdapterTraining
+from .settings import Settings, Variant
 from .text.cache import EmbeddingCache
-from .text.prompts import BUILT_IN
+from .text.class_encoder import check_class_name
 from .text.rvs import Method
-from .torch_model import ClipADModel, Precision
+from .torch_model import ClipADModel
+from .vision.detector import Precision
 from .vision.dual_path import Tap
 
 logger = logging.getLogger(__name__)
-Variant = Literal["sdp", "sdp_plus"]
-VARIANTS: tuple[str, ...] = get_args(Variant)
+_TRUE_PRECISIONS = {"bf16-true", "16-true", "64-true", "transformer-engine", "transformer-engine-float16"}
+"""Lightning's precisions that cast a whole model."""
 
 
-class ClipAD(AdapterTraining, Deployment, AnomalibModule):
+class ClipAD(AnomalibModule):
     """CLIP-AD: zero-shot anomaly detection and segmentation with CLIP.
 
     Patches of an image are compared with two vectors of text, one for the flawless and one for the damaged object. In
@@ -118,54 +125,67 @@ class ClipAD(AdapterTraining, Deployment, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        rvs_options, prompts = _plain(rvs_options), _plain(prompts)  # checkpoints keep plain types only
-        if class_name is not None and not class_name.strip():
-            msg = "class_name is empty; name the object in the images, such as 'hazelnut', or leave it out."
-            raise ValueError(msg)
-        for name, value, allowed in (("variant", variant, VARIANTS), ("feature_cache", feature_cache, CACHE_KINDS)):
-            if value not in allowed:
-                msg = f"Unknown {name} '{value}'; expected one of {', '.join(allowed)}."
-                raise ValueError(msg)
-        clip = load_backbone(backbone, pretrained, image_size)
-        cache = EmbeddingCache() if text_cache else None
-        adapted = adapter is not None or variant == "sdp_plus"
-        model = ClipADModel(clip, rvs, rvs_options, prompts, smoothing, tap, cache, precision, adapted)
+        if class_name is not None:
+            check_class_name(class_name)
+        _check_training(epochs, learning_rate, feature_cache)
+        settings = Settings.of(
+            backbone=backbone,
+            pretrained=pretrained,
+            image_size=image_size,
+            rvs=rvs,
+            rvs_options=_plain(rvs_options),
+            prompts=_plain(prompts),
+            smoothing=smoothing,
+            tap=tap,
+            variant=variant if adapter is None else "sdp_plus",
+            precision=precision,
+        )
+        layers = None if adapter is None else adapter_file(str(adapter))
+        clip = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
+        model = ClipADModel(clip, settings, EmbeddingCache() if text_cache else None)
+        if model.detector.adapter is not None and layers is not None:
+            load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((clip.image_size, clip.image_size), clip.mean, clip.std)
-        if post_processor is True:
-            post_processor = ClipADPostProcessor(adapted=adapted)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.hparams["prompts"] = (
-            prompts if isinstance(prompts, str) and prompts in BUILT_IN else model.prompts.as_dict()
-        )
-        self.hparams["variant"], self.hparams["adapter"] = ("sdp_plus" if adapted else "sdp"), None
         self.model: ClipADModel = model
         self.class_name = class_name
         self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
-        self.trained = adapter is not None
-        if adapter is not None and model.adapter is not None:
-            load_adapter(model.adapter, str(adapter), self.adapter_settings())
+        self._pinned = False  # whether a checkpoint chose the class name
+        self._training: AdapterTraining | None = None
+        if isinstance(self.post_processor, ClipADPostProcessor):
+            self.post_processor.serve(model.detector)
+        self._record_settings()
 
-    def setup(self, stage: str | None = None) -> None:
-        """Share images among processes without repeating any."""
-        super().setup(stage)
-        if stage in {"validate", "test"} and self.trainer.world_size > 1:
-            count_once(self.trainer.strategy)
+    def _record_settings(self) -> None:
+        """Keep the model's settings as hyper-parameters: plain data, with which a checkpoint constructs it again."""
+        self.hparams.update({**self.model.settings.as_dict(), "adapter": None})
+
+    def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+        """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
+        self._encode_class()
+        return super().forward(batch, *args, **kwargs)
+
+    # Class name and text features
 
     def _encode_class(self) -> None:
-        """Encode the prompts of the class, unless that is already done, or restored from a checkpoint."""
-        name, origin = self._resolve_class_name()
-        if self.model.adapter is not None and not self.trained and not self._is_fitting():
+        """Encode the prompts of the class, unless that is already done or restored from a checkpoint.
+
+        Raises:
+            RuntimeError: If the layers of SDP+ are not trained.
+        """
+        if self._has_untrained_layers and not self._is_fitting:
             msg = (
                 "The layers of SDP+ are not trained. Train them with `anomalib train` on the data module Auxiliary, or "
                 "pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
+        name, origin = self._resolve_class_name()
         known = self.model.class_name
         if name == known or (origin == "default" and known is not None):
             return
@@ -176,21 +196,68 @@ class ClipAD(AdapterTraining, Deployment, AnomalibModule):
                 "class_name='hazelnut', helps the model."
             )
         self.model.setup(name)
+        if self.post_processor is not None and drop_statistics(self.post_processor) and not self._is_validating:
+            logger.warning(
+                "The thresholds and ranges fitted on '%s' do not hold for '%s' and were dropped: scores are calibrated "
+                "probabilities until the model is validated on it.",
+                known,
+                name,
+            )
 
-    on_validation_start = _encode_class
-    on_test_start = _encode_class
+    def on_validation_start(self) -> None:
+        """Begin with empty metrics and the text features of the class."""
+        reset_metrics(self)
+        self._encode_class()
+
+    on_test_start = on_validation_start
     on_predict_start = _encode_class
-
-    def _is_fitting(self) -> bool:
-        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     def _resolve_class_name(self) -> tuple[str, str]:
         """The class name and where it comes from: the argument, else the datamodule's category, else "object"."""
         datamodule = getattr(self._trainer, "datamodule", None) if self._trainer else None
         category = getattr(datamodule, "category", None)
-        if self.class_name is not None:
-            return self.class_name, "given"
-        return (str(category), "the datamodule's category") if category else ("object", "default")
+        if self.class_name is None:
+            return (str(category), "the datamodule's category") if category else ("object", "default")
+        if self._pinned and category and category != self.class_name:
+            logger.warning(
+                "The checkpoint is for the class '%s' and stays with it, though the data is of '%s'. Set the model's "
+                "class_name to '%s', or None, to change that.",
+                self.class_name,
+                category,
+                category,
+            )
+        return self.class_name, "given"
+
+    @property
+    def _has_untrained_layers(self) -> bool:
+        adapter = self.model.detector.adapter
+        return adapter is not None and not bool(adapter.trained)
+
+    @property
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+
+    @property
+    def _is_validating(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn in {TrainerFn.FITTING, TrainerFn.VALIDATING}
+
+    # Evaluation
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check Lightning's precision, and share images among processes without repeating any.
+
+        Raises:
+            ValueError: If the trainer's precision would cast the whole model.
+        """
+        super().setup(stage)
+        if str(self.trainer.precision) in _TRUE_PRECISIONS:
+            msg = (
+                f"The engine's precision '{self.trainer.precision}' would cast scores and thresholds too. Leave it at "
+                "'32-true' and set the model's own: ClipAD(precision='bfloat16'), or 'float16' on a GPU."
+            )
+            raise ValueError(msg)
+        if stage in {"validate", "test"} and self.trainer.world_size > 1:
+            count_once(self.trainer.strategy)
 
     def configure_callbacks(self) -> list[Callback]:
         """Components of anomalib, and before them the care for image files."""
@@ -199,29 +266,50 @@ class ClipAD(AdapterTraining, Deployment, AnomalibModule):
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch; the post-processor fits itself on the predictions."""
         del args, kwargs
+        require_labels(batch)
         predictions = self.model(batch.image)
         return batch.update(**predictions._asdict())
+
+    def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Predict a batch, which has to have labels."""
+        require_labels(batch)
+        return super().test_step(batch, batch_idx, *args, **kwargs)
 
     def val_dataloader(self) -> list:
         """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # it is meant so
         return []
 
+    # Checkpoints
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep everything but CLIP, which is large and never changes."""
         super().on_save_checkpoint(checkpoint)
-        last = self._is_fitting() and self.current_epoch + 1 >= (self.trainer.max_epochs or 0)
-        pack(checkpoint, self.model, self.trained, finished=last)
+        last = self._is_fitting and self.current_epoch + 1 >= (self.trainer.max_epochs or 0)
+        pack(checkpoint, self.model, finished=last)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore class name, options and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
+        """Restore class name, settings and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
 
         Raises:
-            ValueError: If the checkpoint was written with another backbone or variant.
+            ValueError: If the checkpoint was written by another version, or with another backbone or variant.
         """
         super().on_load_checkpoint(checkpoint)
-        self.trained = unpack(checkpoint, self.model, self.hparams, self.class_name)
-        self.class_name = self.model.class_name
+        unpack(checkpoint, self, self.model)
+        restored = self.model.class_name
+        if self.class_name not in {None, restored}:
+            warnings.warn(
+                f"The checkpoint is for the class '{restored}', which replaces '{self.class_name}'.", stacklevel=2
+            )
+        self.class_name, self._pinned = restored, restored is not None
+        self._record_settings()
+
+    # Training of SDP+
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Zero-shot; while its layers are untrained, one of those that anomalib trains."""
+        return LearningType.ONE_CLASS if self._has_untrained_layers else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -230,11 +318,85 @@ class ClipAD(AdapterTraining, Deployment, AnomalibModule):
             return {}
         return {"max_epochs": self.epochs, "num_sanity_val_steps": 0}
 
+    def configure_optimizers(self) -> Optimizer | None:
+        """Adam on the layers; none where there is nothing to train."""
+        adapter = self.model.detector.adapter
+        return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate)
+
+    def on_fit_start(self) -> None:
+        """Encode the prompts of all training categories."""
+        self._training = AdapterTraining(self.model, getattr(self.trainer, "datamodule", None), self.feature_cache)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Focal and dice loss of every layer, summed."""
+        del batch_idx
+        losses = self.training_part.losses(batch)
+        loss, size = total(losses), len(batch.image)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        self.log_dict({f"train_{name}": value for name, value in losses.items()}, batch_size=size)
+        return loss
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """From the first step on the layers are trained ones."""
+        del args, kwargs
+        self.training_part.adapter.trained.fill_(True)
+
+    def on_train_epoch_end(self) -> None:
+        """Write the layers."""
+        if self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir)
+            self.training_part.save(folder, self.current_epoch + 1, self.learning_rate)
+
+    def on_fit_end(self) -> None:
+        """Let go of text features and patch features."""
+        self._training = None
+
     @property
-    def learning_type(self) -> LearningType:
-        """Zero-shot; while its layers are untrained, one of those that anomalib trains."""
-        untrained = self.model.adapter is not None and not self.trained
-        return LearningType.ONE_CLASS if untrained else LearningType.ZERO_SHOT
+    def training_part(self) -> AdapterTraining:
+        """The training that is going on."""
+        assert self._training is not None, "training has not started"
+        return self._training
+
+    # Export
+
+    def deployed(self, text_input: bool = False) -> InferenceGraph:
+        """The model as one module, from images in [0, 1] to scores, labels, maps and masks; see ``Exporter.graph``.
+
+        Raises:
+            RuntimeError: If the model has no class name, or untrained layers.
+        """
+        return self._exporter(text_input).graph(text_input).to(self.device)
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Write a ``.pt`` file; see ``Exporter.to_torch``."""
+        return self._exporter().to_torch(export_root, model_file_name)
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        text_input: bool = False,
+        **kwargs: Any,
+    ) -> Path:
+        """Write an ONNX file; see ``Exporter.to_onnx``."""
+        exporter = self._exporter(text_input)
+        return exporter.to_onnx(export_root, model_file_name, input_size, text_input, **kwargs)
+
+    def to_openvino(self, export_root: Path | str, model_file_name: str = "model", *args: Any, **kwargs: Any) -> Path:
+        """Write OpenVINO's files; see ``Exporter.to_openvino``."""
+        return self._exporter().to_openvino(export_root, model_file_name, *args, **kwargs)
+
+    def _exporter(self, text_input: bool = False) -> Exporter:
+        if not text_input:
+            if self.model.class_name is None and self.class_name is None:
+                msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
+                raise RuntimeError(msg)
+            self._encode_class()
+        transform = self.pre_processor.transform if self.pre_processor else None
+        return Exporter(self.model, transform, self.post_processor)
+
+    # Components
 
     @classmethod
     def configure_pre_processor(
@@ -262,13 +424,25 @@ class ClipAD(AdapterTraining, Deployment, AnomalibModule):
 
     @staticmethod
     def configure_post_processor() -> PostProcessor:
-        """The post-processor with the paper's image score, for SDP."""
+        """The post-processor with the paper's image score."""
         return ClipADPostProcessor()
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """The paper's seven figures."""
         return SevenFigures()
+
+
+def _check_training(epochs: int, learning_rate: float, feature_cache: str) -> None:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        msg = f"epochs has to be a positive integer; got {epochs!r}."
+        raise ValueError(msg)
+    if isinstance(learning_rate, bool) or not 0 < learning_rate < math.inf:
+        msg = f"learning_rate has to be a positive number; got {learning_rate!r}."
+        raise ValueError(msg)
+    if feature_cache not in CACHE_KINDS:
+        msg = f"Unknown feature_cache '{feature_cache}'; expected one of {', '.join(CACHE_KINDS)}."
+        raise ValueError(msg)
 
 
 def _plain(value: Any) -> Any:

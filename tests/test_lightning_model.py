@@ -92,9 +92,9 @@ def test_a_checkpoint_restores_everything_but_clip(
     assert not [name for name in content["state_dict"] if "clip." in name]
     restored = ClipAD.load_from_checkpoint(tmp_path / "model.ckpt")
     assert restored.class_name == restored.model.class_name == "bolt"
-    assert restored.model.options() == model.model.options()
+    assert restored.model.settings == model.model.settings
     assert torch.equal(restored.model.text_features, model.model.text_features)
-    assert torch.equal(restored.model.smoothing_matrix, model.model.smoothing_matrix)
+    assert torch.equal(restored.model.detector.smoothing_matrix, model.model.detector.smoothing_matrix)
     buffers = dict(model.post_processor.named_buffers())
     assert {name: value.item() for name, value in restored.post_processor.named_buffers()} == {
         name: value.item() for name, value in buffers.items()
@@ -186,7 +186,7 @@ def test_components_can_be_switched_off(tiny: dict[str, str], engine: Engine, im
 
 @pytest.mark.parametrize("name", ["", "   "])
 def test_an_empty_class_name_is_refused_at_once(tiny: dict[str, str], name: str) -> None:
-    with pytest.raises(ValueError, match="class_name is empty"):
+    with pytest.raises(ValueError, match="class name is empty"):
         ClipAD(**tiny, class_name=name)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.settings import Settings
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -59,17 +60,59 @@ def test_every_option_has_an_effect(backbone: Backbone, expected: dict[str, Tens
     assert all(not torch.allclose(a, b, atol=1e-7) for i, a in enumerate(maps) for b in maps[:i])
 
 
-def test_options_restore_a_model(backbone: Backbone) -> None:
-    model = ClipADModel(backbone, "kde", {"bandwidth": 0.2}, smoothing=3, tap="block")
+def test_settings_restore_a_model(backbone: Backbone) -> None:
+    model = ClipADModel(backbone, rvs="kde", rvs_options={"bandwidth": 0.2}, smoothing=3, tap="block")
     twin = ClipADModel(backbone)
-    twin.configure(**model.options())
-    assert twin.options() == model.options()
-    assert torch.equal(twin.smoothing_matrix, model.smoothing_matrix)
+    twin.configure(Settings.of(**model.settings.as_dict()))
+    assert twin.settings == model.settings
+    assert torch.equal(twin.detector.smoothing_matrix, model.detector.smoothing_matrix)
+    twin.setup("bottle")
+    model.setup("bottle")
+    assert torch.equal(twin.text_features, model.text_features)
+
+
+def test_settings_name_the_backbone_that_was_given(backbone: Backbone) -> None:
+    settings = ClipADModel(backbone, Settings(backbone="ViT-L-14")).settings
+    assert (settings.backbone, settings.pretrained, settings.image_size) == (*TINY.values(), 64)
+
+
+def test_text_may_be_one_pair_per_image(backbone: Backbone, expected: dict[str, Tensor]) -> None:
+    model, images = ClipADModel(backbone, variant="sdp_plus"), expected["images"][:2]
+    texts = torch.stack([model.encoder.encode(name) for name in CLASSES])
+    together = model.detector(images, texts)
+    for index, text in enumerate(texts):
+        alone = model.detector(images[index : index + 1], text)
+        torch.testing.assert_close(together.anomaly_map[index], alone.anomaly_map[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(together.pred_score[index], alone.pred_score[0], atol=1e-6, rtol=0)
+
+
+def test_a_backbone_is_never_changed_by_who_uses_it(backbone: Backbone) -> None:
+    before = {name: value.clone() for name, value in backbone.clip.state_dict().items()}
+    ClipADModel(backbone, precision="bfloat16").double()
+    after = backbone.clip.state_dict()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_that_was_cast_says_what_to_do_instead(model: ClipADModel, dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"was cast to (float64|bfloat16).*construct it with precision='bfloat16'"):
+        model.to(dtype)(torch.zeros(1, 3, 64, 64, dtype=dtype))
+
+
+def test_another_default_dtype_changes_nothing(backbone: Backbone, expected: dict[str, Tensor]) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = ClipADModel(load_backbone(**TINY), variant="sdp_plus")
+        model.setup("bottle")
+        scores = model(expected["images"]).pred_score
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(scores, expected["sdp/bottle/text_prob"], atol=1e-4, rtol=0)
 
 
 def test_clip_is_frozen_and_stays_in_evaluation_mode(model: ClipADModel) -> None:
     model.train()
-    assert not any(module.training for module in model.clip.modules())
+    assert not any(module.training for module in (*model.encoder.modules(), *model.detector.visual.modules()))
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -102,9 +145,9 @@ def test_wrong_options_are_explained(backbone: Backbone, options: dict, message:
         ClipADModel(backbone, **options)
 
 
-@pytest.mark.parametrize("name", ["", "  "])
-def test_an_empty_class_name_is_refused(backbone: Backbone, name: str) -> None:
-    with pytest.raises(ValueError, match="class name is empty; name the object"):
+@pytest.mark.parametrize(("name", "problem"), [("", "is empty"), ("  ", "is empty"), (12, "is no text: 12")])
+def test_a_class_name_has_to_say_something(backbone: Backbone, name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"class name {problem}; name the object"):
         ClipADModel(backbone).setup(name)
 
 

@@ -34,7 +34,9 @@ class Backbone:
     """A CLIP that CLIP-AD can run on.
 
     Attributes:
-        clip: open_clip model, unmodified.
+        name: What the user called it.
+        pretrained: What the user called its weights; ``None`` for random ones.
+        clip: open_clip model, unmodified and frozen.
         tokenizer: The model's tokenizer.
         image_size: Height and width of its input in pixels.
         fingerprint: Digest of the image tower's weights as they were loaded.
@@ -42,12 +44,18 @@ class Backbone:
         std: Standard deviation of its input's normalisation per channel.
     """
 
+    name: str
+    pretrained: str | None
     clip: CLIP
     tokenizer: Tokenizer
     image_size: int
     fingerprint: str
     mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
     std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that name it."""
+        return {"backbone": self.name, "pretrained": self.pretrained, "image_size": self.image_size}
 
 
 def load_backbone(
@@ -83,7 +91,9 @@ def load_backbone(
         _load_weights(clip, source.weights, source.name)
     preprocess = source.preprocess
     return Backbone(
-        clip=clip.eval(),
+        name=backbone,
+        pretrained=pretrained,
+        clip=clip.eval().requires_grad_(False),
         tokenizer=tokenizer,
         image_size=clip.visual.image_size[0],
         fingerprint=digest(clip.visual.state_dict()),

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
-from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Resize
 
-from anomalib_clipad.torch_model import ClipADModel, score_images
+from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.vision.detector import Detector
 
 from .resize import MatrixResize
 from .tower import Tower
 
 
-class DeployedClipAD(nn.Module):
+class InferenceGraph(nn.Module):
     """A copy of a model for one class, or for any class if text features are its second input.
 
     Args:
-        model: The model, set up for its class.
+        detector: The model's detector.
+        text_features: Representative vectors, normal and abnormal (D, 2).
         transform: Its pre-processing, torchvision's, from images in [0, 1].
         post_processor: Its post-processing, if any.
         text_input: Whether text features come with the images.
@@ -28,12 +29,11 @@ class DeployedClipAD(nn.Module):
     """
 
     text_features: Tensor
-    smoothing_matrix: Tensor
-    blur_matrix: Tensor | None
 
     def __init__(
         self,
-        model: ClipADModel,
+        detector: Detector,
+        text_features: Tensor,
         transform: nn.Module | None,
         post_processor: nn.Module | None,
         text_input: bool,
@@ -41,12 +41,13 @@ class DeployedClipAD(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_processor = exportable(transform) if transform is not None else nn.Identity()
-        self.tower, self.tap, self.adapter = Tower(model.clip.visual), model.tap, deepcopy(model.adapter)
+        settings = (detector.image_size, detector.smoothing, detector.tap)
+        self.detector = Detector(Tower(detector.visual), *settings, deepcopy(detector.adapter))
         self.text_input, self.metadata = text_input, metadata
-        self.register_buffer("text_features", model.text_features.detach().clone())
-        self.register_buffer("smoothing_matrix", model.smoothing_matrix.clone())
-        self.register_buffer("blur_matrix", model.blur_matrix.clone() if self.adapter is not None else None)
+        self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
+        if isinstance(self.post_processor, ClipADPostProcessor):
+            self.post_processor.serve(self.detector)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -60,20 +61,15 @@ class DeployedClipAD(nn.Module):
         Returns:
             ``pred_score`` (B,), ``pred_label`` (B,), ``anomaly_map`` (B, h, w) and ``pred_mask`` (B, h, w), of the
             model's own size h, w.
+
+        Raises:
+            ValueError: If text features are given to a model without that input, or missing for one with it.
         """
         if self.text_input == (text_features is None):
             msg = "Text features are the second input of a model exported with text_input, and only of such a one."
             raise ValueError(msg)
         text = self.text_features if text_features is None else text_features
-        raw = score_images(
-            self.tower,
-            self.pre_processor(images),
-            text,
-            self.tap,
-            self.smoothing_matrix,
-            self.adapter,
-            self.blur_matrix,
-        )
+        raw = InferenceBatch(*self.detector(self.pre_processor(images), text))
         return self.post_processor(raw) if self.post_processor is not None else raw
 
 
@@ -94,8 +90,3 @@ def exportable(transform: nn.Module) -> nn.Module:
     if isinstance(transform, Resize) and transform.antialias and len(transform.size) == 2:
         return MatrixResize((transform.size[0], transform.size[1]))
     return deepcopy(transform)
-
-
-def describe(model: ClipADModel, settings: dict[str, Any]) -> dict[str, str]:
-    """Class name, prompts and settings as strings, for the metadata of a file."""
-    return {name: str(value) for name, value in {"class_name": model.class_name, **settings}.items()}

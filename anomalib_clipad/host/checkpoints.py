@@ -2,75 +2,90 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
-from anomalib_clipad.torch_model import ClipADModel
+from torch import Tensor
 
-CLIP = "model.clip."
+from anomalib_clipad.settings import Settings
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    from anomalib_clipad.torch_model import ClipADModel
+
+logger = logging.getLogger(__name__)
 KEY = "clip_ad"
+LAYERS = "model.detector.adapter."
+"""Prefix of the layers of SDP+ in a checkpoint's ``state_dict``."""
+_CLIP = ("model.encoder.", "model.detector.visual.")
 _BACKBONE = ("backbone", "pretrained", "image_size")
 
 
-def pack(checkpoint: dict[str, Any], model: ClipADModel, trained: bool, finished: bool) -> None:
-    """Take CLIP out of a checkpoint and put class name and options in.
+def pack(checkpoint: dict[str, Any], model: ClipADModel, finished: bool) -> None:
+    """Take CLIP and metrics out of a checkpoint and put class name and settings in.
 
     Args:
         checkpoint: What Lightning is about to write.
         model: The model it is of.
-        trained: Whether its layers, if it has any, are trained ones.
         finished: Whether training has ended with this checkpoint; then the optimizer's state, twice the size of the
             layers, is of no more use.
     """
     state = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith(CLIP)}
+    left_out = (*_CLIP, "evaluator.")  # results of an evaluation are no part of a model
+    checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith(left_out)}
     checkpoint[KEY] = {
         "class_name": model.class_name,
-        "options": model.options(),
+        "settings": model.settings.as_dict(),
         "image_tower": model.fingerprint,
-        "trained": trained,
     }
     if finished:
         checkpoint["optimizer_states"] = []
 
 
-def unpack(checkpoint: dict[str, Any], model: ClipADModel, given: Mapping[str, Any], name: str | None) -> bool:
-    """Restore class name and options; the checkpoint gets the CLIP of the model, if it was written with the same.
+def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADModel) -> None:
+    """Restore class name and settings, and complete the checkpoint's state with what it leaves to the model.
+
+    The precision stays the model's own: it belongs to a machine. Statistics of a post-processor that the model does not
+    have are left out.
 
     Args:
         checkpoint: What Lightning has read.
-        model: The model it is for.
-        given: The model's hyper-parameters, for messages.
-        name: The class name the model was constructed with.
-
-    Returns:
-        Whether the checkpoint's layers are trained ones.
+        module: The module Lightning is about to restore.
+        model: Its model.
 
     Raises:
-        ValueError: If the checkpoint was written with another backbone, or with layers where the model has none, or
-            without where it has some.
+        ValueError: If the checkpoint was not written by this version of ClipAD, or for another backbone or variant.
     """
-    saved = checkpoint[KEY]
+    saved = checkpoint.get(KEY)
+    if not isinstance(saved, dict) or "settings" not in saved:
+        origin = "version 0.1 of anomalib_clipad" if saved else "another model"
+        msg = f"The checkpoint was written by {origin}; this version cannot read it. Fit the model anew."
+        raise ValueError(msg)
+    settings = Settings.of(**saved["settings"])
+    own = model.settings
     if saved["image_tower"] != model.fingerprint:
-        wanted, have = ([values.get(key) for key in _BACKBONE] for values in (checkpoint["hyper_parameters"], given))
+        wanted, have = ([getattr(values, name) for name in _BACKBONE] for values in (settings, own))
         msg = (
             f"The checkpoint was written with the backbone {wanted}, this model has {have} ({', '.join(_BACKBONE)}). "
             "Construct the model with the same backbone and weights."
         )
         raise ValueError(msg)
-    has_layers = any(key.startswith("model.adapter.") for key in checkpoint["state_dict"])
-    if has_layers != (model.adapter is not None):
-        kinds = ["sdp", "sdp_plus"] if has_layers else ["sdp_plus", "sdp"]
-        msg = f"This model is of variant '{kinds[0]}', the checkpoint of '{kinds[1]}'. Construct it with the latter."
-        raise ValueError(msg)
-    if name not in {None, saved["class_name"]}:
-        warnings.warn(
-            f"The checkpoint is for the class '{saved['class_name']}', which replaces '{name}'.",
-            stacklevel=2,
+    if settings.variant != own.variant:
+        msg = (
+            f"This model is of variant '{own.variant}', the checkpoint of '{settings.variant}'. Construct it with the "
+            "latter."
         )
-    model.configure(**saved["options"])
+        raise ValueError(msg)
+    kept = {name: getattr(own, name) for name in (*_BACKBONE, "precision")}
+    model.configure(Settings.of(**{**saved["settings"], **kept}))
     model.class_name = saved["class_name"]
-    clip = model.clip.state_dict(prefix=CLIP)
-    checkpoint["state_dict"].update(clip)
-    return bool(saved["trained"])
+    checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
+
+
+def _completed(saved: dict[str, Tensor], current: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The saved state with the names of the current one."""
+    unknown = sorted(saved.keys() - current.keys())
+    if unknown:
+        logger.warning("The model has no place for %s of the checkpoint.", ", ".join(unknown))
+    return {name: saved.get(name, value) for name, value in current.items()}

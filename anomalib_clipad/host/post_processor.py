@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from anomalib.data import Batch, InferenceBatch
+from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from anomalib_clipad.vision.surgery import calibrate_adapted_map, calibrate_map
+from anomalib_clipad.vision.detector import Detector
+from anomalib_clipad.vision.surgery import SDP, Calibration
 
 from .normalization import min_max, normalize_monotone
 
@@ -57,7 +59,6 @@ class ClipADPostProcessor(PostProcessor):
     Image and pixel thresholds never stand in for each other: they are of different scales.
 
     Args:
-        adapted: Whether the maps are those of SDP+, whose scale is another.
         **kwargs: Those of ``anomalib.post_processing.PostProcessor``.
     """
 
@@ -66,12 +67,16 @@ class ClipADPostProcessor(PostProcessor):
     peak_min: Tensor
     peak_max: Tensor
 
-    def __init__(self, adapted: bool = False, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
-        self.calibrate, self.even = (calibrate_adapted_map, 2.0) if adapted else (calibrate_map, 0.0)
+        self.calibration: Calibration = SDP
         self._image_scores = ImageScores()
         for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
             self.register_buffer(name, torch.tensor(torch.nan))
+
+    def serve(self, detector: Detector) -> None:
+        """Learn the scale of a detector's maps: those of SDP and SDP+ differ."""
+        self.calibration = detector.calibration
 
     def on_validation_batch_end(
         self,
@@ -90,7 +95,7 @@ class ClipADPostProcessor(PostProcessor):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit the fusion, then thresholds and ranges of the fused score and of the maps."""
-        del trainer, pl_module
+        del trainer
         if not self._image_scores.update_called:
             return
         probability, peak, label = self._image_scores.compute()
@@ -107,6 +112,15 @@ class ClipADPostProcessor(PostProcessor):
         self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
         for metric in (self._pixel_min_max_metric, self._image_threshold_metric, self._pixel_threshold_metric):
             metric.reset()
+        self._correct(getattr(pl_module, "evaluator", None), self._decide(probability, peak)[0], label)
+
+    @staticmethod
+    def _correct(evaluator: Evaluator | None, score: Tensor, label: Tensor) -> None:
+        """Give validation metrics of image scores the fused ones, which are known only now."""
+        for metric in evaluator.val_metrics if evaluator is not None else ():
+            if set(metric.fields) == {"pred_score", "gt_label"}:
+                metric.reset()
+                metric.update(SimpleNamespace(pred_score=score, gt_label=label))
 
     def post_process_batch(self, batch: Batch) -> None:
         """Replace the model's raw outputs in a batch by post-processed ones."""
@@ -121,28 +135,30 @@ class ClipADPostProcessor(PostProcessor):
         """Post-process raw outputs of ``ClipADModel``: scores (B,) and maps (B, H, W)."""
         raw_map = predictions.anomaly_map
         fitted = ~torch.isnan(self.image_min)
-        probability, peak = predictions.pred_score, raw_map.amax(dim=(-2, -1))
-
-        calibrated_map = self.calibrate(raw_map)
-        calibrated_score = (probability + self.calibrate(peak)) / 2
-        score = torch.where(fitted, self._fuse(probability, peak), calibrated_score)
-        score_threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
-        map_threshold = torch.where(fitted, self.pixel_threshold, torch.full_like(self.pixel_min, self.even))
-        anomaly_map = raw_map
-
+        undecided = torch.full_like(self.pixel_min, self.calibration.undecided)
+        anomaly_map, map_threshold = raw_map, torch.where(fitted, self.pixel_threshold, undecided)
         if self.enable_normalization:
-            fitted_score = normalize_monotone(score, self.image_min, self.image_max, score_threshold)
             fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, map_threshold)
-            score = torch.where(fitted, fitted_score, calibrated_score)
-            anomaly_map = torch.where(fitted, fitted_map, calibrated_map)
-            score_threshold, map_threshold = self.normalized_image_threshold, self.normalized_pixel_threshold
-
+            anomaly_map = torch.where(fitted, fitted_map, self.calibration.probability(raw_map))
+            map_threshold = self.normalized_pixel_threshold
+        score, score_threshold = self._decide(predictions.pred_score, raw_map.amax(dim=(-2, -1)))
         return InferenceBatch(
             pred_score=score,
             anomaly_map=anomaly_map,
             pred_label=score > score_threshold if self.enable_thresholding else None,
             pred_mask=anomaly_map > map_threshold if self.enable_thresholding else None,
         )
+
+    def _decide(self, probability: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
+        """Image scores (B,) of image probabilities and map maxima (B,), and the threshold on them."""
+        fitted = ~torch.isnan(self.image_min)
+        calibrated = (probability + self.calibration.probability(peak)) / 2
+        score = torch.where(fitted, self._fuse(probability, peak), calibrated)
+        threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
+        if not self.enable_normalization:
+            return score, threshold
+        normalized = normalize_monotone(score, self.image_min, self.image_max, threshold)
+        return torch.where(fitted, normalized, calibrated), self.normalized_image_threshold
 
     def _fuse(self, probability: Tensor, peak: Tensor) -> Tensor:
         """The paper's image score: the sum of two min-maxes (B,)."""

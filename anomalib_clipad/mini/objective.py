@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, softplus
 
 from anomalib_clipad.text.encoder import Tokenizer, _encode_causal
-from anomalib_clipad.vision.dual_path import dual_path, project_features
+from anomalib_clipad.vision.detector import Detector
+from anomalib_clipad.vision.dual_path import dual_path
 from anomalib_clipad.vision.smoothing import smooth, smoothing_matrix
-from anomalib_clipad.vision.surgery import LOGIT_SCALE, abnormal_response
+from anomalib_clipad.vision.surgery import LOGIT_SCALE
 
 from .batches import PATCH, Batch
 
@@ -86,12 +87,9 @@ def batch_losses(clip: CLIP, batch: Batch, text_features: Tensor, kind_features:
     """
     side = round(batch.coverage.shape[1] ** 0.5)
     visual = Window(clip.visual, batch.corner, side)
-    responses, cls_features = [], torch.empty(0)
-    for stage in dual_path(visual, batch.images):
-        cls_features = project_features(visual, stage.ordinary).squeeze(1)
-        patch_features = project_features(visual, stage.surgery)
-        responses.append(abnormal_response(patch_features, cls_features, text_features))
-    patch_map = torch.stack(responses).sum(dim=0)
+    detector = Detector(visual, side * PATCH)
+    responses, cls_features = detector.respond(dual_path(visual, batch.images), text_features)
+    patch_map = responses.sum(dim=0)
     scale = LOGIT_SCALE / 2
 
     known = ~batch.abnormal.isnan()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
+from anomalib_clipad.host.checkpoints import KEY, LAYERS
+from anomalib_clipad.settings import Settings
 from anomalib_clipad.storage import cache_directory, unfinished
 
 from anomalib_clipad.vision.adapter import LinearAdapter
@@ -38,46 +41,75 @@ RELEASED = {
 """Released layers by the data set they were trained on; for ViT-B-16-plus-240 with laion400m_e31."""
 
 
-def load_adapter(adapter: LinearAdapter, source: str, settings: dict[str, Any]) -> None:
-    """Load layers from a file or a release.
+def load_adapter(adapter: LinearAdapter, source: str, settings: Settings, image_tower: str) -> None:
+    """Load trained layers from a file or a release.
 
     Args:
         adapter: Where the weights go.
-        source: ``visa`` or ``mvtec`` (the authors' released layers), or the path of a file, theirs (``.pth``)
-            or ours (``.safetensors``, or ``.ckpt`` of a training).
-        settings: What the layers have to fit, as given to ``save_adapter``. Of ours, ``image_tower`` and ``tap``
-            have to be those they were trained under; the authors' files say nothing of them.
+        source: As ``adapter_file`` takes it.
+        settings: Those of the model. Our own layers have to be trained with the same tap and image tower; the authors'
+            files say nothing of them.
+        image_tower: Digest of the model's image tower.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, is no file of layers, or belongs to another backbone or tap.
+        ValueError: If the file is damaged, holds no trained layers, or belongs to another backbone or tap.
+        WeightsUnavailableError: If a release can neither be downloaded nor found.
+    """
+    path = adapter_file(source)
+    state, trained_under = _read(path)
+    state.setdefault("trained", torch.tensor(True))
+    _check_shapes(path, state, adapter)
+    if not state["trained"]:
+        msg = f"The SDP+ layers {path} are not trained: they were written before the first step of a training."
+        raise ValueError(msg)
+    ours = {**settings.as_dict(), "image_tower": image_tower}
+    for name, what in {"image_tower": "backbone", "tap": "tap"}.items():
+        if name in trained_under and trained_under[name] != ours[name]:
+            theirs, own = (_describe(name, values) for values in (trained_under, ours))
+            msg = f"The SDP+ layers {path} were trained with the {what} {theirs}, this model has {own}. Use the same."
+            raise ValueError(msg)
+    adapter.load_state_dict(state)
+
+
+def adapter_file(source: str) -> Path:
+    """The file of trained layers.
+
+    Args:
+        source: ``visa`` or ``mvtec`` (the authors' released layers, downloaded if need be), or the path of a file,
+            theirs (``.pth``) or ours (``.safetensors``, or ``.ckpt`` of a training).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
         WeightsUnavailableError: If a release can neither be downloaded nor found.
     """
     path = released_adapter(source) if source in RELEASED else Path(source).expanduser()
     if not path.is_file():
         msg = f"There is no file of SDP+ layers '{source}'; expected a path or one of {', '.join(RELEASED)}."
         raise FileNotFoundError(msg)
-    state, trained_under = _read(path)
-    _check_shapes(path, state, adapter)
-    for name, what in {"image_tower": "backbone", "tap": "tap"}.items():
-        if name in trained_under and trained_under[name] != settings[name]:
-            theirs, ours = (_describe(name, values) for values in (trained_under, settings))
-            msg = f"The SDP+ layers {path} were trained with the {what} {theirs}, this model has {ours}. Use the same."
-            raise ValueError(msg)
-    adapter.load_state_dict(state)
+    return path
 
 
-def save_adapter(adapter: LinearAdapter, path: Path, settings: dict[str, Any]) -> None:
-    """Write layers as safetensors, with the settings they were trained under as JSON in the metadata.
+def save_adapter(
+    adapter: LinearAdapter,
+    path: Path,
+    settings: Settings,
+    image_tower: str,
+    trained_by: Mapping[str, Any] | None = None,
+) -> None:
+    """Write layers as safetensors, with what they were trained under as JSON in the metadata.
 
     Args:
         adapter: The layers.
         path: File to write; replaced as a whole or not at all.
-        settings: Plain data, among it ``image_tower`` and ``tap``.
+        settings: Those of the model.
+        image_tower: Digest of the model's image tower.
+        trained_by: Facts of the training, as plain data.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
+    trained_under = {**settings.as_dict(), "image_tower": image_tower, **(trained_by or {})}
     with unfinished(path.parent) as folder:
-        save_file(state, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(settings)})
+        save_file(state, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(trained_under)})
 
 
 def released_adapter(name: str) -> Path:
@@ -126,12 +158,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             return state, json.loads(metadata.get("settings", "{}"))
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if "clip_ad" not in content:
+        if KEY not in content:
             return dict(content["linear_layers"]), {}
-        prefix, saved = "model.adapter.", content["clip_ad"]
-        state = {name: value for name, value in content["state_dict"].items() if name.startswith(prefix)}
-        settings = {**content["hyper_parameters"], **saved["options"], "image_tower": saved["image_tower"]}
-        return {name.removeprefix(prefix): value for name, value in state.items()}, settings
+        saved = content[KEY]
+        state = {name: value for name, value in content["state_dict"].items() if name.startswith(LAYERS)}
+        trained_under = {**saved["settings"], "image_tower": saved["image_tower"]}
+        return {name.removeprefix(LAYERS): value for name, value in state.items()}, trained_under
     except Exception as error:  # zip, pickle, safetensors and JSON readers each raise their own
         msg = (
             f"{path} is no file of SDP+ layers, or is damaged ({repr(error).splitlines()[0][:200]}). Expected "

@@ -29,12 +29,16 @@ def text_features(
         rvs_options: Its parameters.
         prompts: Prompt set.
     """
-    from anomalib_clipad import ClipADModel, load_backbone
+    from anomalib_clipad.backbones import load_backbone
+    from anomalib_clipad.settings import Settings
     from anomalib_clipad.text.cache import EmbeddingCache
+    from anomalib_clipad.text.class_encoder import ClassEncoder
 
-    model = ClipADModel(load_backbone(backbone, pretrained), rvs, rvs_options, prompts, cache=EmbeddingCache())
-    vectors = {name: model.encode_class(name).contiguous() for name in class_name}
+    settings = Settings.of(backbone=backbone, pretrained=pretrained, rvs=rvs, rvs_options=rvs_options, prompts=prompts)
+    clip = load_backbone(backbone, pretrained)
+    text = (settings.prompts, settings.rvs, settings.rvs_options, EmbeddingCache())
+    encoder = ClassEncoder(clip.clip, clip.tokenizer, *text)
+    vectors = {name: encoder.encode(name).contiguous() for name in class_name}
     output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"backbone": backbone, "pretrained": str(pretrained), "rvs": rvs, "rvs_options": str(rvs_options)}
-    save_file(vectors, output, metadata={**settings, "prompts": prompts})
+    save_file(vectors, output, metadata={name: str(value) for name, value in settings.as_dict().items()})
     print(f"{output}: {', '.join(f'{name} {tuple(vector.shape)}' for name, vector in vectors.items())}")

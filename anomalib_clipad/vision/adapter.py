@@ -21,13 +21,19 @@ class LinearAdapter(nn.Module):
         dim: Dimension of the text features.
         grid: Patches along an axis.
         image_size: Height and width of the maps in pixels.
+
+    Attributes:
+        fc: The layers.
+        trained: Whether they have learnt anything yet: a boolean scalar, part of the state.
     """
 
+    trained: Tensor
     upsampling: Tensor
 
     def __init__(self, width: int, dim: int, grid: int, image_size: int) -> None:
         super().__init__()
-        self.fc = nn.ModuleList(nn.Linear(width, dim) for _ in range(STAGES))
+        self.fc = nn.ModuleList(nn.Linear(width, dim, dtype=torch.float32) for _ in range(STAGES))
+        self.register_buffer("trained", torch.tensor(False))
         self.register_buffer("upsampling", upsampling_matrix(grid, image_size), persistent=False)
 
     def forward(self, patches: Sequence[Tensor], text_features: Tensor) -> Tensor:
@@ -53,4 +59,4 @@ class LinearAdapter(nn.Module):
 
 def upsampling_matrix(grid: int, size: int) -> Tensor:
     """Bilinear interpolation with ``align_corners=True`` along one axis: (size, grid)."""
-    return interpolate(torch.eye(grid)[None], size=size, mode="linear", align_corners=True)[0].T.contiguous()
+    return interpolate(torch.eye(grid, dtype=torch.float32)[None], size=size, mode="linear", align_corners=True)[0].T.contiguous()

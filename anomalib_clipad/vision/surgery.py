@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,12 +17,12 @@ def class_weights(cls_features: Tensor, text_features: Tensor) -> Tensor:
 
     Args:
         cls_features: L2-normalised CLS features (B, D).
-        text_features: Representative vectors, normal and abnormal (D, 2).
+        text_features: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
 
     Returns:
         Weights (B, 2) with mean 1.
     """
-    return 2 * (cls_features @ text_features).softmax(dim=-1)
+    return 2 * _cosines(cls_features, text_features).softmax(dim=-1)
 
 
 def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_features: Tensor) -> Tensor:
@@ -30,7 +33,7 @@ def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_feature
     Args:
         patch_features: L2-normalised surgery features (B, N, D).
         cls_features: L2-normalised CLS features (B, D).
-        text_features: Representative vectors, normal and abnormal (D, 2).
+        text_features: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
 
     Returns:
         Responses (B, N), in units of cosine.
@@ -41,7 +44,12 @@ def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_feature
 
 def abnormal_probability(cls_features: Tensor, text_features: Tensor) -> Tensor:
     """Probability (B,) that an image shows the abnormal state: CLIP's own two-way classification."""
-    return (LOGIT_SCALE * cls_features @ text_features).softmax(dim=-1)[:, 1]
+    return (LOGIT_SCALE * _cosines(cls_features, text_features)).softmax(dim=-1)[:, 1]
+
+
+def _cosines(cls_features: Tensor, text_features: Tensor) -> Tensor:
+    """Cosines (B, 2) of each image with its two vectors."""
+    return (cls_features.unsqueeze(1) @ text_features).squeeze(1)
 
 
 def calibrate_map(anomaly_map: Tensor) -> Tensor:
@@ -61,3 +69,19 @@ def calibrate_adapted_map(anomaly_map: Tensor) -> Tensor:
     """
     distance = anomaly_map / 2 - 1
     return 0.5 + 0.5 * distance / (1 + distance**8) ** 0.125
+
+
+class Calibration(NamedTuple):
+    """How a detector's raw map becomes a probability per pixel.
+
+    Attributes:
+        probability: Strictly monotone function of raw values.
+        undecided: The raw value whose probability is 0.5.
+    """
+
+    probability: Callable[[Tensor], Tensor]
+    undecided: float
+
+
+SDP = Calibration(calibrate_map, 0.0)
+SDP_PLUS = Calibration(calibrate_adapted_map, 2.0)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.deploy import export
+from anomalib_clipad.deploy import exporter
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.text_features import text_features
 
@@ -115,7 +115,7 @@ def test_torch_files_run_in_anomalibs_inferencer(
     path = make_engine(tmp_path).export(fitted, "torch", export_root=tmp_path)
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     check(fitted, images, tmp_path, TorchInferencer(path, device="cpu").predict)
-    vision = sum(value.numel() * 4 for value in fitted.model.clip.visual.parameters())
+    vision = sum(value.numel() * 4 for value in fitted.model.detector.visual.parameters())
     assert path.stat().st_size < vision + 300_000  # no text tower, no tokenizer
 
 
@@ -189,7 +189,7 @@ def test_openvino_files_run_in_anomalibs_inferencer(
     compression: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fitted, "to_onnx", lambda *args, **kwargs: onnx_file)  # made once
+    monkeypatch.setattr(exporter.Exporter, "to_onnx", lambda *args, **kwargs: onnx_file)  # made once
     path = make_engine(tmp_path).export(
         fitted, "openvino", export_root=tmp_path, compression_type=compression, datamodule=bolts
     )
@@ -239,7 +239,7 @@ def test_a_failed_export_leaves_nothing(adapted: ClipAD, tmp_path: Path, monkeyp
 
 
 def test_missing_packages_name_the_extra(adapted: ClipAD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ModuleNotFoundError, match=r"needs onnxscript: pip install 'anomalib-clipad\[export\]'"):
         adapted.to_onnx(tmp_path)
 

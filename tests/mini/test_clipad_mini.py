@@ -17,7 +17,7 @@ from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
-from anomalib_clipad.text.features import class_embeddings
+from anomalib_clipad.text.class_encoder import ClassEncoder
 from anomalib_clipad.text.prompts import INDUSTRIAL
 
 FOLDER = files("anomalib_clipad.mini")
@@ -92,7 +92,7 @@ def test_it_loads_like_any_other_backbone() -> None:
 @pytest.mark.parametrize("class_name", ["hazelnut", "metal_nut", "zyxomma", "a very long name of some industrial part"])
 def test_prompts_of_one_state_form_one_cluster_apart_from_the_other(class_name: str) -> None:
     backbone = load_backbone("clipad-mini")
-    normal, abnormal = class_embeddings(backbone.clip, backbone.tokenizer, INDUSTRIAL, class_name)
+    normal, abnormal = ClassEncoder(backbone.clip, backbone.tokenizer, INDUSTRIAL).embed(class_name)
     for state in (normal, abnormal):
         labels = DBSCAN(eps=0.5, min_samples=15).fit_predict(state.numpy())
         assert (labels == 0).mean() > 0.95

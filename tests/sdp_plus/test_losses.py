@@ -13,7 +13,7 @@ def test_three_steps_are_the_references(backbone: Backbone, expected: dict[str, 
     """The golden batch mixes two classes: bottle, metal_nut, bottle, metal_nut."""
     adapter = LinearAdapter(64, 32, 4, 64)
     layers = {name.removeprefix("adapter/"): value for name, value in expected.items() if name.startswith("adapter/")}
-    adapter.load_state_dict(layers)
+    adapter.load_state_dict({**layers, "trained": torch.tensor(True)})
     with torch.no_grad():
         stages = dual_path(backbone.clip.visual, expected["images"], patches=True)
     patches = [stage.ordinary[:, 1:] for stage in stages]

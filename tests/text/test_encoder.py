@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.text.class_encoder import ClassEncoder
 from anomalib_clipad.text.encoder import encode_prompts
-from anomalib_clipad.text.features import class_embeddings, representative_vectors
 from anomalib_clipad.text.prompts import INDUSTRIAL
 
 PROMPTS = ["a photo of a flawless cup.", "a cup", "a jpeg corrupted photo of the cup without contamination."]
@@ -19,7 +19,7 @@ PROMPTS = ["a photo of a flawless cup.", "a cup", "a jpeg corrupted photo of the
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_embeddings_are_the_references_in_its_order(backbone: Backbone, expected: dict[str, Tensor], name: str) -> None:
-    normal, abnormal = class_embeddings(backbone.clip, backbone.tokenizer, INDUSTRIAL, name)
+    normal, abnormal = ClassEncoder(backbone.clip, backbone.tokenizer, INDUSTRIAL).embed(name)
     torch.testing.assert_close(normal, expected[f"text/{name}/embeddings_normal"], atol=1e-4, rtol=0)
     torch.testing.assert_close(abnormal, expected[f"text/{name}/embeddings_abnormal"], atol=1e-4, rtol=0)
 
@@ -30,9 +30,8 @@ def test_text_features_are_the_references(
     backbone: Backbone, expected: dict[str, Tensor], name: str, method: str
 ) -> None:
     options = {"eps": 1.5, "min_samples": 25} if method == "dbscan_visa" else {}
-    embeddings = class_embeddings(backbone.clip, backbone.tokenizer, INDUSTRIAL, name)
-    features = representative_vectors(embeddings, method.removesuffix("_visa"), options, name)
-    torch.testing.assert_close(features, expected[f"text/{name}/{method}"], atol=1e-4, rtol=0)
+    encoder = ClassEncoder(backbone.clip, backbone.tokenizer, INDUSTRIAL, method.removesuffix("_visa"), options)
+    torch.testing.assert_close(encoder.encode(name), expected[f"text/{name}/{method}"], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
@@ -55,7 +54,7 @@ def test_a_text_tower_of_another_kind_runs_as_it_is() -> None:
 
 def test_a_class_name_beyond_the_context_is_refused(backbone: Backbone) -> None:
     with pytest.raises(ValueError, match=r"longer than the 77 tokens.*shorter class name"):
-        class_embeddings(backbone.clip, backbone.tokenizer, INDUSTRIAL, "very " * 80 + "long nut")
+        ClassEncoder(backbone.clip, backbone.tokenizer, INDUSTRIAL).encode("very " * 80 + "long nut")
 
 
 def test_the_model_is_not_changed(backbone: Backbone) -> None:

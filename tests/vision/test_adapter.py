@@ -1,6 +1,7 @@
 """The layers of SDP+: the reference's maps, and files that come from elsewhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
 from anomalib_clipad.sdp_plus import files as adapter_files
 from anomalib_clipad.sdp_plus.files import load_adapter, released_adapter, save_adapter
+from anomalib_clipad.settings import Settings
 from anomalib_clipad.vision.adapter import LinearAdapter, upsampling_matrix
 
-SETTINGS: dict[str, Any] = {"image_tower": "a" * 40, "tap": "reference", "backbone": "tiny"}
+SETTINGS, TOWER = Settings(backbone="tiny", variant="sdp_plus"), "a" * 40
+
+
+def trained_layers() -> LinearAdapter:
+    adapter = LinearAdapter(8, 6, 2, 32)
+    adapter.trained.fill_(True)
+    return adapter
 
 
 def golden_layers(expected: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -36,8 +44,8 @@ def authors_file(expected: dict[str, Tensor], tmp_path: Path) -> Path:
 def test_maps_and_probabilities_are_the_references(
     backbone: Backbone, expected: dict[str, Tensor], name: str, authors_file: Path
 ) -> None:
-    model = ClipADModel(backbone, adapter=True)
-    load_adapter(model.adapter, str(authors_file), SETTINGS)
+    model = ClipADModel(backbone, variant="sdp_plus")
+    load_adapter(model.detector.adapter, str(authors_file), SETTINGS, TOWER)
     model.setup(name)
     output = model(expected["images"])
     torch.testing.assert_close(output.anomaly_map, expected[f"sdpplus/{name}/map"], atol=1e-4, rtol=0)
@@ -59,31 +67,37 @@ def test_upsampling_and_softmax_are_torchs() -> None:
 
 
 def test_a_files_layers_come_back_with_what_they_were_trained_under(tmp_path: Path) -> None:
-    adapter, other = LinearAdapter(8, 6, 2, 32), LinearAdapter(8, 6, 2, 32)
+    adapter, other = trained_layers(), LinearAdapter(8, 6, 2, 32)
     path = tmp_path / "new" / "layers.safetensors"
-    save_adapter(adapter, path, SETTINGS)
-    load_adapter(other, str(path), SETTINGS)
+    save_adapter(adapter, path, SETTINGS, TOWER)
+    load_adapter(other, str(path), SETTINGS, TOWER)
     for name, value in adapter.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, atol=0, rtol=0)
     with safe_open(path, "pt") as file:
-        assert json.loads(file.metadata()["settings"]) == SETTINGS
+        assert json.loads(file.metadata()["settings"]) == {**SETTINGS.as_dict(), "image_tower": TOWER}
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_untrained_layers_are_refused(tmp_path: Path) -> None:
+    save_adapter(LinearAdapter(8, 6, 2, 32), tmp_path / "layers.safetensors", SETTINGS, TOWER)
+    with pytest.raises(ValueError, match=r"layers\.safetensors are not trained"):
+        load_adapter(trained_layers(), str(tmp_path / "layers.safetensors"), SETTINGS, TOWER)
 
 
 def test_layers_of_the_papers_backbone_take_less_than_twelve_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "layers.safetensors"
-    save_adapter(LinearAdapter(896, 640, 15, 240), path, SETTINGS)
+    save_adapter(LinearAdapter(896, 640, 15, 240), path, SETTINGS, TOWER)
     assert 9_000_000 < path.stat().st_size < 12_000_000
 
 
 @pytest.mark.parametrize(("setting", "what"), [("tap", "the tap 'block'"), ("image_tower", "image tower bbbbbbbbbbbb")])
 def test_layers_of_another_backbone_or_tap_are_refused(tmp_path: Path, setting: str, what: str) -> None:
-    adapter, path = LinearAdapter(8, 6, 2, 32), tmp_path / "layers.safetensors"
-    other = {"tap": "block", "image_tower": "b" * 40}[setting]
-    save_adapter(adapter, path, {**SETTINGS, setting: other})
+    adapter, path = trained_layers(), tmp_path / "layers.safetensors"
+    other = {"tap": (replace(SETTINGS, tap="block"), TOWER), "image_tower": (SETTINGS, "b" * 40)}[setting]
+    save_adapter(adapter, path, *other)
     with pytest.raises(ValueError, match=what) as error:
-        load_adapter(adapter, str(path), SETTINGS)
-    assert str(SETTINGS[setting])[:12] in str(error.value)  # both sides
+        load_adapter(adapter, str(path), SETTINGS, TOWER)
+    assert {"tap": "'reference'", "image_tower": TOWER[:12]}[setting] in str(error.value)  # both sides
 
 
 @pytest.mark.parametrize(
@@ -92,17 +106,17 @@ def test_layers_of_another_backbone_or_tap_are_refused(tmp_path: Path, setting: 
 )
 def test_layers_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, int], message: str) -> None:
     path = tmp_path / "layers.safetensors"
-    save_adapter(LinearAdapter(8, 6, 2, 32), path, SETTINGS)
+    save_adapter(LinearAdapter(8, 6, 2, 32), path, SETTINGS, TOWER)
     with pytest.raises(ValueError, match=message):
-        load_adapter(LinearAdapter(*shape, 2, 32), str(path), SETTINGS)
+        load_adapter(LinearAdapter(*shape, 2, 32), str(path), SETTINGS, TOWER)
 
 
 def test_another_number_of_layers_is_refused(tmp_path: Path, expected: dict[str, Tensor], backbone: Backbone) -> None:
     layers = {name: value for name, value in golden_layers(expected).items() if "3" not in name}
     torch.save({"linear_layers": layers}, tmp_path / "layers.pth")
-    model = ClipADModel(backbone, adapter=True)
-    with pytest.raises(ValueError, match=r"fc.3.bias is missing in the file.*6 tensors against 8"):
-        load_adapter(model.adapter, str(tmp_path / "layers.pth"), SETTINGS)
+    model = ClipADModel(backbone, variant="sdp_plus")
+    with pytest.raises(ValueError, match=r"fc.3.bias is missing in the file.*7 tensors against 9"):
+        load_adapter(model.detector.adapter, str(tmp_path / "layers.pth"), SETTINGS, TOWER)
 
 
 class _Code:
@@ -123,7 +137,7 @@ def test_damaged_and_dangerous_files_are_refused(tmp_path: Path, content: object
     else:
         torch.save(content, path)
     with pytest.raises(ValueError, match="no file of SDP"):
-        load_adapter(LinearAdapter(8, 6, 2, 32), str(path), SETTINGS)
+        load_adapter(LinearAdapter(8, 6, 2, 32), str(path), SETTINGS, TOWER)
     assert not Path("executed").exists()
 
 
@@ -153,7 +167,7 @@ def test_a_release_is_downloaded_once_and_used(released: Path, expected: dict[st
     again = ClipAD(**TINY, adapter="visa", class_name="bottle")
     assert model.hparams["variant"] == "sdp_plus"
     for part in (model, again):
-        torch.testing.assert_close(part.model.adapter.fc[0].weight.data, expected["adapter/fc.0.weight"])
+        torch.testing.assert_close(part.model.detector.adapter.fc[0].weight.data, expected["adapter/fc.0.weight"])
 
 
 def test_without_a_network_the_message_says_where_to_put_the_file(released: Path, tmp_path: Path) -> None:
@@ -182,6 +196,6 @@ def test_a_changed_release_is_never_read(released: Path, tmp_path: Path) -> None
 
 def test_released_layers_do_not_fit_other_backbones(released: Path, tmp_path: Path) -> None:
     backbone = load_backbone("clipad-mini", image_size=32)
-    model = ClipADModel(backbone, adapter=True)
+    model = ClipADModel(backbone, variant="sdp_plus")
     with pytest.raises(ValueError, match="do not fit the backbone"):
-        load_adapter(model.adapter, "visa", SETTINGS)
+        load_adapter(model.detector.adapter, "visa", SETTINGS, TOWER)

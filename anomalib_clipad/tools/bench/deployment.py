@@ -113,7 +113,7 @@ def _export_all(
     else:
         model.model.text_features.normal_()
         model.model.class_name = data.category
-    tower = sum(value.numel() * 4 for value in model.model.clip.visual.parameters()) / 1e6
+    tower = sum(value.numel() * 4 for value in model.model.detector.visual.parameters()) / 1e6
     deployed = {"torch": Deployed(tower, partial(_run_torch, model.deployed()))}
 
     @cache  # formats that differ in how they are run share a file

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from .measurements import forward_memory, forward_seconds, random_model
+from anomalib_clipad.backbones import load_backbone
+
+from .measurements import forward_memory, forward_seconds
 
 
 class Setting(NamedTuple):
@@ -59,8 +61,8 @@ def growth(output: Path, repeats: int, series: Series = SERIES) -> str:
 
 
 def _measure(setting: Setting, repeats: int) -> Cost:
-    model = random_model(setting.backbone, setting.image_size)
-    return Cost(*forward_seconds(model, setting.batch_size, repeats), *forward_memory(*setting))
+    backbone = load_backbone(setting.backbone, None, setting.image_size)
+    return Cost(*forward_seconds(backbone, setting.batch_size, repeats), *forward_memory(*setting))
 
 
 def _table(axis: str, costs: Mapping[Setting, Cost]) -> str:

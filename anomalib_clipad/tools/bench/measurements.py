@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.lightning_model import ClipAD
 from anomalib_clipad.sdp_plus.losses import adapter_losses, total
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.encoder import encode_prompts
+from anomalib_clipad.text.prompts import INDUSTRIAL
 from anomalib_clipad.torch_model import ClipADModel
 
 from .timing import interleaved, peak_memory, statement_seconds
@@ -34,13 +35,14 @@ _PREPARE = """
 import logging, torch, warnings
 logging.disable(); warnings.simplefilter("ignore")
 from anomalib_clipad import ClipADModel, load_backbone
-model = ClipADModel(load_backbone({backbone!r}, None, {image_size}))
+backbone = load_backbone({backbone!r}, None, {image_size})
+model = ClipADModel(backbone)
 model.text_features.normal_()
 model.class_name = "anything"
 images = torch.randn({batch_size}, 3, model.image_size, model.image_size)
 def encode():
     with torch.inference_mode():
-        model.clip.encode_image(images)
+        backbone.clip.encode_image(images)
 """
 
 _FIGURES = """
@@ -75,19 +77,20 @@ Row = tuple[str, float, str, float]
 """What is measured, its seconds (or bytes, or images per second), its peer, the peer's."""
 
 
-def random_model(backbone: str, image_size: int | None = None, **options: Any) -> ClipADModel:
-    """A model with random weights and text features: they do not matter for time."""
-    model = ClipADModel(load_backbone(backbone, None, image_size), **options)
+def random_model(backbone: Backbone, **options: Any) -> ClipADModel:
+    """A model with random text features: they do not matter for time."""
+    model = ClipADModel(backbone, **options)
     model.text_features.normal_()
     model.class_name = _CLASS
     return model
 
 
-def forward_seconds(model: ClipADModel, batch_size: int, repeats: int) -> tuple[float, float]:
-    """Median seconds of the model's forward, and of ``encode_image``, for a batch of random images."""
+def forward_seconds(backbone: Backbone, batch_size: int, repeats: int, **options: Any) -> tuple[float, float]:
+    """Median seconds of a model's forward, and of ``encode_image``, for a batch of random images."""
+    model = random_model(backbone, **options)
     images = torch.randn(batch_size, 3, model.image_size, model.image_size)
     with torch.inference_mode():
-        runs = {"ours": partial(model, images), "encode_image": partial(model.clip.encode_image, images)}
+        runs = {"ours": partial(model, images), "encode_image": partial(backbone.clip.encode_image, images)}
         seconds = interleaved(runs, repeats)
     return seconds["ours"], seconds["encode_image"]
 
@@ -101,17 +104,18 @@ def forward_memory(backbone: str, image_size: int | None, batch_size: int) -> tu
 
 def forward(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """One batch and one image, SDP and SDP+."""
-    model, plus = random_model(backbone), random_model(backbone, adapter=True)
+    clip = load_backbone(backbone, None)
     for size in sorted({1, batch_size}):
-        ours, encode_image = forward_seconds(model, size, repeats)
+        ours, encode_image = forward_seconds(clip, size, repeats)
         yield f"forward, batch {size}, s", ours, "encode_image", encode_image
-    ours, encode_image = forward_seconds(plus, batch_size, repeats)
+    ours, encode_image = forward_seconds(clip, batch_size, repeats, variant="sdp_plus")
     yield f"forward of SDP+, batch {batch_size}, s", ours, "encode_image", encode_image
 
 
 def precision(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """bfloat16 beside float32."""
-    exact, rounded = random_model(backbone), random_model(backbone, precision="bfloat16")
+    clip = load_backbone(backbone, None)
+    exact, rounded = random_model(clip), random_model(clip, precision="bfloat16")
     images = torch.randn(batch_size, 3, exact.image_size, exact.image_size)
     seconds = interleaved({"bfloat16": partial(rounded, images), "float32": partial(exact, images)}, repeats)
     yield "forward in bfloat16, s", seconds["bfloat16"], "forward in float32", seconds["float32"]
@@ -119,7 +123,7 @@ def precision(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 
 def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """The forward through ``torch.compile``, which needs a C++ compiler."""
-    model = random_model(backbone)
+    model = random_model(load_backbone(backbone, None))
     images = torch.randn(batch_size, 3, model.image_size, model.image_size)
     runs = {"compiled": partial(torch.compile(model), images), "eager": partial(model, images)}
     seconds = interleaved(runs, repeats)
@@ -128,7 +132,8 @@ def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 
 def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """Throughput beside WinCLIP's, which has one backbone, with random weights here too."""
-    exact, rounded = random_model(backbone), random_model(backbone, precision="bfloat16")
+    clip = load_backbone(backbone, None)
+    exact, rounded = random_model(clip), random_model(clip, precision="bfloat16")
     with patch.object(winclip_module, "PRETRAINED", None):
         peer = winclip_module.WinClipModel(_CLASS).eval()
     size = exact.image_size
@@ -144,19 +149,19 @@ def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """Text features of one class, without and with the disk cache."""
     del batch_size
-    model = random_model(backbone)
-    prompts = [text for state in model.prompts.texts(_CLASS) for text in state]
-    tokens = model.tokenizer(prompts)
+    clip, tokenizer = (loaded := load_backbone(backbone, None)).clip, loaded.tokenizer
+    prompts = [text for state in INDUSTRIAL.texts(_CLASS) for text in state]
+    tokens = tokenizer(prompts)
 
     @torch.inference_mode()
     def full() -> None:
         for part in tokens.split(64):
-            model.clip.encode_text(part)
+            clip.encode_text(part)
 
-    cold = partial(encode_prompts, model.clip, model.tokenizer, prompts)
+    cold = partial(encode_prompts, clip, tokenizer, prompts)
     with tempfile.TemporaryDirectory() as folder:
         cache = EmbeddingCache(Path(folder))
-        warm = partial(cache.get, model.clip, tokens, cold)
+        warm = partial(cache.get, clip, tokens, cold)
         seconds = interleaved({"cold": cold, "warm": warm, "full": full}, max(repeats // 2, 1))
     yield "text features, cold, s", seconds["cold"], "encode_text at 77 tokens", seconds["full"]
     yield "text features, warm, s", seconds["warm"], "encode_text at 77 tokens", seconds["full"]
@@ -171,19 +176,19 @@ def memory(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 
 def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     """A step of SDP+ training, with patch features kept in memory and computed anew."""
-    model = random_model(backbone, adapter=True)
-    adapter, size = model.adapter, model.image_size
+    model = random_model(load_backbone(backbone, None), variant="sdp_plus")
+    adapter, size = model.detector.adapter, model.image_size
     assert adapter is not None
     images, masks = torch.randn(batch_size, 3, size, size), torch.rand(batch_size, size, size).round()
     optimizer = Adam(adapter.parameters())
-    kept = model.tap_patches(images)
+    kept = model.tokens(images)
 
     def step(features: Callable[[], list[Tensor]]) -> None:
         optimizer.zero_grad()
         total(adapter_losses(adapter(features(), model.text_features), masks)).backward()
         optimizer.step()
 
-    runs = {"kept": partial(step, lambda: kept), "anew": partial(step, partial(model.tap_patches, images))}
+    runs = {"kept": partial(step, lambda: kept), "anew": partial(step, partial(model.tokens, images))}
     seconds = interleaved(runs, repeats)
     yield "training step, features kept, s", seconds["kept"], "features anew", seconds["anew"]
 

@@ -1,4 +1,4 @@
-"""anomalib's export of ClipAD: a file of its own for each runtime, whole or not there."""
+"""Atomic export to torch, ONNX and OpenVINO."""
 
 from __future__ import annotations
 
@@ -15,59 +15,64 @@ from unittest.mock import patch
 import torch
 from anomalib.deploy import ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from torch import nn
 from torch.export import Dim
 
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.storage import unfinished
 from anomalib_clipad.torch_model import ClipADModel
 
-from .graph import DeployedClipAD, describe
+from .graph import InferenceGraph
 
 logger = logging.getLogger(__name__)
 _OPSET = 18
 _OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
-_SETTINGS = ("backbone", "pretrained", "image_size", "rvs", "rvs_options", "prompts", "smoothing", "tap", "variant")
+_STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
 
 
-class Deployment(ExportMixin):
-    """Replaces anomalib's exports, which keep the text tower and resize without antialiasing."""
+class Exporter(ExportMixin):
+    """Exports a model as it is, with its pre- and post-processing.
+
+    anomalib's own exports keep the text tower and resize without antialiasing; of them only the conversion and
+    compression to OpenVINO are used.
+
+    Args:
+        model: A model with text features, unless they come as an input.
+        transform: Its pre-processing, torchvision's, from images in [0, 1].
+        post_processor: Its post-processing, if any.
+    """
 
     model: ClipADModel
 
-    def deployed(self, text_input: bool = False) -> DeployedClipAD:
-        """The model as one module, from images in [0, 1] to scores, labels, maps and masks.
+    def __init__(self, model: ClipADModel, transform: nn.Module | None, post_processor: nn.Module | None) -> None:
+        self.model, self.transform, self.post_processor = model, transform, post_processor
+
+    def graph(self, text_input: bool = False) -> InferenceGraph:
+        """The model as one module on the CPU, from images in [0, 1] to scores, labels, maps and masks.
 
         Args:
             text_input: Take text features as a second input, for any class. Fitted statistics are those of one class,
                 so scores are then the calibrated probabilities of a model without validation data.
 
         Raises:
-            RuntimeError: If the model has no class name, or untrained layers.
+            RuntimeError: If the layers of the model are not trained.
         """
-        if self.model.class_name is None and not text_input:
-            if self.class_name is None:
-                msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
-                raise RuntimeError(msg)
-            self.model.setup(self.class_name)
-        if self.model.adapter is not None and not self.trained:
+        detector = self.model.detector
+        if detector.adapter is not None and not detector.adapter.trained:
             msg = "The layers of SDP+ are not trained; export with `adapter`, or from a checkpoint of a training."
             raise RuntimeError(msg)
-        post_processor = self.post_processor
-        if text_input and post_processor:
-            post_processor = ClipADPostProcessor(adapted=self.model.adapter is not None)
-        transform = self.pre_processor.transform if self.pre_processor else None
-        settings = {name: self.hparams.get(name) for name in _SETTINGS} | self._thresholds(post_processor)
-        metadata = describe(self.model, settings)
-        if text_input:
-            metadata["class_name"] = "any: text_features is the second input"
-        return DeployedClipAD(self.model, transform, post_processor or None, text_input, metadata).to(self.device)
+        post_processor = ClipADPostProcessor() if text_input and self.post_processor else self.post_processor
+        class_name = "any: text_features is the second input" if text_input else self.model.class_name
+        facts = {"class_name": class_name, **self.model.settings.as_dict(), **_statistics(post_processor)}
+        metadata = {name: str(value) for name, value in facts.items()}
+        text_features = self.model.text_features
+        return InferenceGraph(detector, text_features, self.transform, post_processor, text_input, metadata).cpu()
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file for anomalib's ``TorchInferencer``, readable with this package installed."""
         path = _file(export_root, ExportType.TORCH, f"{model_file_name}.pt")
-        graph = self.deployed().cpu()
         with unfinished(path.parent) as folder:
-            torch.save({"model": graph}, folder / path.name)
+            torch.save({"model": self.graph()}, folder / path.name)
         return path
 
     def to_onnx(
@@ -89,6 +94,7 @@ class Deployment(ExportMixin):
 
         Raises:
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
+            ValueError: If another exporter than dynamo is asked for.
         """
         require("onnx", "onnxscript")
         import onnx
@@ -97,7 +103,7 @@ class Deployment(ExportMixin):
             msg = "The exporter of torch.onnx has to be dynamo=True; leave that argument out."
             raise ValueError(msg)
         path = _file(export_root, ExportType.ONNX, f"{model_file_name}.onnx")
-        graph = self.deployed(text_input).cpu()
+        graph = self.graph(text_input)
         height, width = input_size or (self.model.image_size + 60, self.model.image_size + 36)
         inputs = [torch.zeros(2, 3, height, width)]
         sides = {} if input_size else {2: Dim("height", min=2), 3: Dim("width", min=2)}
@@ -134,16 +140,15 @@ class Deployment(ExportMixin):
         with unfinished(path.parent) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
             written = super().to_openvino(raw, model_file_name, *args, **kwargs)
             graph = openvino.Core().read_model(written)
-            for name, value in self.deployed().metadata.items():
+            for name, value in self.graph().metadata.items():
                 graph.set_rt_info(value, ["clip_ad", name])
             openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
         logger.info("OpenVINO computes in bfloat16 where it can: run %s with INFERENCE_PRECISION_HINT f32.", path)
         return path
 
-    @staticmethod
-    def _thresholds(post_processor: Any) -> dict[str, float]:
-        names = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
-        return {name: float(getattr(post_processor, name)) for name in names if hasattr(post_processor, name)}
+
+def _statistics(post_processor: nn.Module | None) -> dict[str, float]:
+    return {name: float(getattr(post_processor, name)) for name in _STATISTICS if hasattr(post_processor, name)}
 
 
 def require(*packages: str) -> None:
@@ -165,10 +170,11 @@ def _file(root: Path | str, kind: ExportType, name: str) -> Path:
 
 @contextmanager
 def _quantizing_a_transformer() -> Iterator[None]:
-    """Tell nncf what it quantises: its default plan for attention does not compile on a CPU.
+    """Tell nncf that the model is a transformer: its default plan for attention does not compile on a CPU.
 
-    The products outside the blocks (resize, projection, comparison with text, smoothing) stay as they are: they are
-    cheap, and all depends on small differences of theirs. The exporter names them after the operator ``@``.
+    The matrix products outside the blocks (resize, projection, comparison with text, smoothing) stay in float32: they
+    are cheap, and the result depends on small differences between their values. The exporter names them after the
+    operator ``@``.
     """
     import nncf
 

@@ -1,0 +1,94 @@
+"""Settings: everything that decides what CLIP-AD computes, validated once and passed whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .text.prompts import BUILT_IN, INDUSTRIAL, PromptSet, load_prompts
+from .text.rvs import Method, check_options
+from .vision.detector import PRECISIONS, Precision
+from .vision.dual_path import TAPS, Tap
+
+Variant = Literal["sdp", "sdp_plus"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
+_LOCAL_DIR = "local-dir:"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a model, of its checkpoints, of the files of its layers and of its exports.
+
+    Args:
+        backbone: CLIP model, as ``load_backbone`` takes it. Paths become absolute.
+        pretrained: Weights of the backbone: a tag or a path; ``None`` for random weights.
+        image_size: Height and width of the model's input in pixels; ``None`` for the backbone's own.
+        rvs: Method of representative vector selection.
+        rvs_options: The method's parameters.
+        prompts: States and templates.
+        smoothing: Standard deviation of the anomaly map's Gaussian, in pixels of the model's input.
+        tap: Where the ordinary path is read at the end of a stage.
+        variant: ``sdp``, or ``sdp_plus``: with four linear layers.
+        precision: Number format of the image tower.
+
+    Raises:
+        ValueError: If a value is not valid; the message says what is.
+    """
+
+    backbone: str = "ViT-B-16-plus-240"
+    pretrained: str | None = "laion400m_e31"
+    image_size: int | None = None
+    rvs: Method = "dbscan"
+    rvs_options: Mapping[str, float] = field(default_factory=dict)
+    prompts: PromptSet = INDUSTRIAL
+    smoothing: float = 8.0
+    tap: Tap = "reference"
+    variant: Variant = "sdp"
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                msg = f"Unknown {name} '{getattr(self, name)}'; expected one of {', '.join(allowed)}."
+                raise ValueError(msg)
+        check_options(self.rvs, self.rvs_options)
+        if isinstance(self.smoothing, bool) or not 0 <= self.smoothing < float("inf"):
+            msg = f"The smoothing has to be a standard deviation in pixels, 0 or more; got {self.smoothing}."
+            raise ValueError(msg)
+        for name in ("backbone", "pretrained"):
+            object.__setattr__(self, name, _absolute(getattr(self, name)))
+
+    @classmethod
+    def of(
+        cls,
+        rvs_options: Mapping[str, float] | None = None,
+        prompts: str | Path | Mapping[str, Sequence[str]] = "industrial",
+        **others: Any,
+    ) -> Settings:
+        """Settings from plain data, as users and files give them.
+
+        Args:
+            rvs_options: ``None`` for the method's defaults.
+            prompts: Built-in prompt set, YAML file or its content.
+            **others: The other settings.
+        """
+        return cls(rvs_options=dict(rvs_options or {}), prompts=load_prompts(prompts), **others)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for checkpoints and files; ``Settings.of(**data)`` restores them."""
+        data = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        built_in = next((name for name, prompts in BUILT_IN.items() if prompts == self.prompts), None)
+        return {**data, "rvs_options": dict(self.rvs_options), "prompts": built_in or self.prompts.as_dict()}
+
+
+def _absolute(name: Any) -> Any:
+    """A path that exists as an absolute one, so that a checkpoint finds it from any folder; any other name as it is."""
+    if not isinstance(name, str):
+        return name
+    prefix = _LOCAL_DIR if name.startswith(_LOCAL_DIR) else ""
+    path = Path(name.removeprefix(prefix)).expanduser()
+    is_path = path.is_file() or (prefix and path.is_dir())
+    return f"{prefix}{path.resolve()}" if is_path else name
