@@ -13,7 +13,7 @@ _A = -0.5
 class MatrixResize(nn.Module):
     """Resize images of any size, as torchvision's ``Resize(BICUBIC, antialias=True)`` does, to one size.
 
-    anomalib's own exports turn antialiasing off, and the model then sees other images (design, section 4).
+    anomalib's own exports turn antialiasing off, and the model then sees other images (docs/algorithm.md, Resize).
 
     Args:
         size: Height and width in pixels.

@@ -56,7 +56,7 @@ def calibrate_map(anomaly_map: Tensor) -> Tensor:
     """Turn the sum of four stages' responses into a two-way CLIP probability per pixel.
 
     The mean stage's cosines s_a and s_n differ by 2 * map / 4, so softmax(100 * (s_n, s_a))[a] is sigmoid(50 * map):
-    0.5 where a pixel is as close to damaged as to flawless (design, section 4).
+    0.5 where a pixel is as close to damaged as to flawless (docs/algorithm.md, Scores without validation data).
     """
     return torch.sigmoid(LOGIT_SCALE / 2 * anomaly_map)
 

@@ -38,7 +38,7 @@ def attention(block: nn.Module, left: Tensor, right: Tensor, value: Tensor) -> T
 
 
 def formulas(visual: nn.Module, images: Tensor, quirk: bool) -> list[tuple[Tensor, Tensor]]:
-    """(s, tapped h) of the four stages, all tokens, as the design writes them."""
+    """(s, tapped h) of the four stages, all tokens, by the formulas of (docs/algorithm.md, Dual path)."""
     h = visual.conv1(images).flatten(2).transpose(1, 2)
     h = torch.cat([visual.class_embedding.expand(len(h), 1, -1), h], dim=1) + visual.positional_embedding
     h = visual.ln_pre(h)
