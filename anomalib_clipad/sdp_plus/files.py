@@ -18,7 +18,6 @@ from anomalib_clipad.backbones.sources import WeightsUnavailableError
 from anomalib_clipad.host.checkpoints import KEY, LAYERS
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.storage import cache_directory, unfinished
-
 from anomalib_clipad.vision.adapter import LinearAdapter
 
 _COMMIT = "f004973a41344d8c0966934af0c01781989b80e3"

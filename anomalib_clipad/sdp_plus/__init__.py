@@ -1,0 +1,1 @@
+"""SDP+: losses, training and files of the linear layers."""
