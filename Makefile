@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo report sdp-plus test test-oldest lint types clean
+.PHONY: help demo report sdp-plus test test-oldest test-lowest lint types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,14 +40,21 @@ test: $(INSTALLED)  ## Run the test suite
 
 test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_clip
 	$(BIN)/pip install --quiet --no-deps --target .venv/oldest open_clip_torch==2.24.0
-	PYTHONPATH=.venv/oldest $(BIN)/python -m pytest tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
+	PYTHONPATH=.venv/oldest $(BIN)/python -m pytest $(CORE)
 
-lint: $(INSTALLED)  ## Check style
+test-lowest: $(INSTALLED)  ## Test the core against the lowest versions in pyproject.toml (a second environment, GBs)
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
+	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable . 'pytest>=8'
+	.venv-lowest/bin/python -m pytest $(CORE)
+
+lint: $(INSTALLED)  ## Check style, declared dependencies and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
+	$(BIN)/lint-imports
 
 types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and everything written
-	rm -rf .venv demo report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest demo report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
