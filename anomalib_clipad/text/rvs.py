@@ -20,7 +20,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 
 
 class NoClusterError(ValueError):
-    """A clustering method found only noise, so there is no largest cluster."""
+    """A clustering method found only noise, so there is no largest cluster; the message says what to change."""
 
 
 def mean(embeddings: Tensor) -> Tensor:
@@ -57,8 +57,15 @@ def dbscan(embeddings: Tensor, eps: float = 0.5, min_samples: int = 15) -> Tenso
     """Mean of DBSCAN's largest cluster; the paper uses ``eps=1.5, min_samples=25`` on VisA.
 
     Raises:
-        NoClusterError: If every embedding is noise.
+        NoClusterError: If there are fewer embeddings than ``min_samples``, or every embedding is noise.
     """
+    count = len(embeddings)
+    if count < min_samples:
+        msg = (
+            f"{count} prompts are fewer than min_samples={min_samples}, so that no cluster is possible. To choose "
+            f"without this warning, set rvs to 'mean', or min_samples in rvs_options to {count} or less."
+        )
+        raise NoClusterError(msg)
     return _largest_cluster_mean(embeddings, DBSCAN(eps=eps, min_samples=min_samples))
 
 
@@ -70,7 +77,10 @@ def mean_shift(embeddings: Tensor, bandwidth: float = 2.0) -> Tensor:
 def _largest_cluster_mean(embeddings: Tensor, clustering: DBSCAN | MeanShift) -> Tensor:
     labels = torch.as_tensor(clustering.fit_predict(embeddings.cpu().numpy()))
     if (labels < 0).all():
-        msg = f"{clustering!r} found only noise among {len(embeddings)} embeddings."
+        msg = (
+            f"{clustering!r} found only noise among {len(embeddings)} embeddings. A larger eps or a smaller "
+            "min_samples in rvs_options makes clusters more likely."
+        )
         raise NoClusterError(msg)
     largest = labels[labels >= 0].bincount().argmax()
     return mean(embeddings[(labels == largest).to(embeddings.device)])
@@ -130,5 +140,5 @@ def representative_vector(
     try:
         return _FUNCTIONS[method](embeddings, **options)
     except NoClusterError as error:
-        warnings.warn(f"RVS of {of}: {error} Using the mean of all embeddings; larger eps helps.", stacklevel=2)
+        warnings.warn(f"RVS of {of} takes the mean of all embeddings: {error}", stacklevel=2)
         return mean(embeddings)

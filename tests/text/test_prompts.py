@@ -1,10 +1,14 @@
 """Prompts: the paper's sets, and files of one's own."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from anomalib_clipad.text.prompts import INDUSTRIAL, PromptSet, load_prompts
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.text.features import class_embeddings, representative_vectors
+from anomalib_clipad.text.prompts import INDUSTRIAL, MEDICAL, PromptSet, load_prompts
 
 OWN = "normal: ['good {}']\nabnormal: ['bad {}', '{} with dents']\ntemplates: ['a photo of a {}.', 'one {}.']\n"
 
@@ -14,6 +18,32 @@ def test_the_papers_prompts_are_198_normal_and_220_abnormal() -> None:
     assert (len(set(normal)), len(set(abnormal))) == (198, 220)
     assert "a jpeg corrupted photo of the metal_nut without contamination." in normal
     assert "a photo of a broken metal_nut for anomaly detection." in abnormal
+
+
+def test_the_medical_prompts_say_healthy_and_diseased() -> None:
+    normal, abnormal = load_prompts("medical").texts("skin")
+    assert (len(set(normal)), len(set(abnormal))) == (9 * 13, 9 * 13)
+    assert not set(normal) & set(abnormal)
+    assert "a medical image of a healthy skin." in normal
+    assert "a photo of the skin without lesion." in normal
+    assert "a medical image of a diseased skin." in abnormal
+    assert "an image of the skin with polyp for screening." in abnormal
+
+
+def test_the_built_in_sets_are_found_by_name() -> None:
+    assert load_prompts("industrial") is INDUSTRIAL
+    assert load_prompts("medical") is MEDICAL
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_readmes_example_draws_no_warning(backbone: Backbone) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```yaml\n(# prompts\.yaml.*?)```", readme, re.DOTALL)
+    options = dict(re.findall(r"--model\.(\w+) (\S+)", example))
+    assert options.pop("prompts") == "prompts.yaml"
+    prompts = load_prompts(yaml.safe_load(example))
+    embeddings = class_embeddings(backbone.clip, backbone.tokenizer, prompts, "cup")
+    assert representative_vectors(embeddings, options.get("rvs", "dbscan"), None, "cup").isfinite().all()
 
 
 def test_a_file_gives_states_in_order_each_with_all_templates(tmp_path: Path) -> None:
