@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table and a picture to demo/
 	$(BIN)/anomalib-clipad demo --output demo
 
-report: $(INSTALLED)  ## Benchmark the generated parts and report the figures in report/
+report: $(INSTALLED)  ## Benchmark the generated parts and report the metrics in report/
 	rm -rf report && mkdir report
 	cd report && ../$(BIN)/anomalib benchmark --config ../configs/benchmark/generated_parts.yaml
 	$(BIN)/anomalib-clipad report report/runs/benchmark/*/results.csv --output report

@@ -32,7 +32,7 @@ from .backbones import load_backbone
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
 from .host.checkpoints import pack, unpack
-from .host.evaluator import SevenFigures
+from .host.evaluator import SevenMetrics
 from .host.image_files import ImageFiles
 from .host.post_processor import ClipADPostProcessor
 from .host.shares import count_once
@@ -430,7 +430,7 @@ class ClipAD(AnomalibModule):
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """The paper's seven figures."""
-        return SevenFigures()
+        return SevenMetrics()
 
 
 def _check_training(epochs: int, learning_rate: float, feature_cache: str) -> None:

@@ -29,12 +29,12 @@ def folder(parts: Path) -> list[str]:
     return ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
 
 
-def test_test_prints_the_seven_figures_and_writes_heat_maps(
+def test_test_prints_the_seven_metrics_and_writes_heat_maps(
     run_anomalib: Run, model: list[str], folder: list[str], tmp_path: Path
 ) -> None:
     result = run_anomalib("test", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
-    for figure in ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO"):
-        assert figure in result.stdout
+    for metric in ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO"):
+        assert metric in result.stdout
     assert "Class name: 'bolt' (given)." in result.stdout + result.stderr
     assert len(list(tmp_path.rglob("images/test/scratch/*.png"))) == 6
 

@@ -34,7 +34,7 @@ class Auxiliary(AnomalibDataModule):
         num_workers: Number of processes that read training pictures.
         shuffle: Whether the order changes from epoch to epoch; the paper keeps it.
         seed: Seed of the order.
-        allow_overlap: Train even on pictures that are also in the target, which makes its figures meaningless.
+        allow_overlap: Train even on pictures that are also in the target, which makes its metrics meaningless.
         train_augmentations: Augmentations of training pictures and masks.
 
     Raises:
@@ -168,7 +168,7 @@ class Auxiliary(AnomalibDataModule):
         if shared:
             msg = (
                 f"{len(shared)} training pictures are also in the target {self.target.name} '{self.category}', such as "
-                f"{shared[0]}: figures on it would mean nothing. Train on other data, or set allow_overlap."
+                f"{shared[0]}: metrics on it would mean nothing. Train on other data, or set allow_overlap."
             )
             raise ValueError(msg)
 

@@ -1,7 +1,7 @@
 """The medical data sets of CLIP-AD's evaluation, read from the layouts of their public releases.
 
 They have no training images and their whole content is the test set. Head CT and brain MRI have image labels only;
-in ISIC 2016 and CVC-ClinicDB every image is abnormal, so that only pixel figures mean anything.
+in ISIC 2016 and CVC-ClinicDB every image is abnormal, so that only pixel metrics mean anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Peers, measured by the same figures."""
+"""Peers, measured by the same metrics."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from anomalib.metrics import Evaluator
 from anomalib.models import WinClip
 from anomalib.post_processing import PostProcessor
 
-from .evaluator import SevenFigures
+from .evaluator import SevenMetrics
 
 
 class WinClipBaseline(WinClip):
-    """anomalib's zero-shot WinClip, reported in the paper's seven figures.
+    """anomalib's zero-shot WinClip, reported in the paper's seven metrics.
 
-    Its scores are left as they are: anomalib's normalisation clamps them, which would tie some and lessen its figures.
+    Its scores are left as they are: anomalib's normalisation clamps them, which would tie some and lessen its metrics.
     """
 
     def val_dataloader(self) -> list:
@@ -26,5 +26,5 @@ class WinClipBaseline(WinClip):
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """The paper's seven figures."""
-        return SevenFigures()
+        """The paper's seven metrics."""
+        return SevenMetrics()

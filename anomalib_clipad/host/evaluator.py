@@ -1,4 +1,4 @@
-"""The paper's seven figures as an anomalib evaluator."""
+"""The paper's seven metrics as an anomalib evaluator."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from torchmetrics.utilities import dim_zero_cat
 
 logger = logging.getLogger(__name__)
-FIGURES = ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO")
 _IMAGE = ("pred_score", "gt_label")
 _PIXEL = ("anomaly_map", "gt_mask")
 
 
 class _TwoSided(Metric):
-    """A figure that tells normal from abnormal: NaN where everything is one of them."""
+    """A metric that tells normal from abnormal: NaN where everything is one of them."""
 
     name: str
     target: list[Tensor]
@@ -34,7 +33,7 @@ class _TwoSided(Metric):
         return super().compute()  # type: ignore[safe-super]  # of the metric it is mixed into
 
     def _explain(self, abnormal: bool) -> None:
-        """AUROC, the first figure of images and of pixels, warns for all of them."""
+        """AUROC, the first metric of images and of pixels, warns for all of them."""
 
 
 class _Curve(Metric):
@@ -75,7 +74,7 @@ class AUROC(_TwoSided, metrics.AUROC):
     def _explain(self, abnormal: bool) -> None:
         unit = self.name.partition("_")[0]
         logger.warning(
-            "Every %s of the test set is %s: its %s figures are undefined (NaN).",
+            "Every %s of the test set is %s: its %s metrics are undefined (NaN).",
             unit,
             "abnormal" if abnormal else "normal",
             unit,
@@ -94,21 +93,23 @@ class PRO(_TwoSided, metrics.AUPRO):
     """Area under the per-region overlap up to a false-positive rate of 0.3, normalised to 1."""
 
 
-class SevenFigures(Evaluator):
-    """AUROC, F1-max and AP of images and pixels, and PRO; pixel figures only where there are masks."""
+class SevenMetrics(Evaluator):
+    """AUROC, F1-max and AP of images and pixels, and PRO; pixel metrics only where there are masks."""
 
     test_metrics: nn.ModuleList
 
     def __init__(self) -> None:
-        figures: list[AnomalibMetric] = [metric(fields=_IMAGE, prefix="image_") for metric in (AUROC, F1Max, AP)]
-        figures += [metric(fields=_PIXEL, prefix="pixel_", strict=False) for metric in (AUROC, F1Max, AP, PRO)]
-        super().__init__(test_metrics=figures)
+        images: list[AnomalibMetric] = [metric(fields=_IMAGE, prefix="image_") for metric in (AUROC, F1Max, AP)]
+        pixels: list[AnomalibMetric] = [
+            metric(fields=_PIXEL, prefix="pixel_", strict=False) for metric in (AUROC, F1Max, AP, PRO)
+        ]
+        super().__init__(test_metrics=[*images, *pixels])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the figures there is data for."""
-        figures = self.test_metrics
-        self.test_metrics = nn.ModuleList(m for m in figures if m.update_called or trainer.world_size > 1)
+        """Log the metrics there is data for."""
+        all_seven = self.test_metrics
+        self.test_metrics = nn.ModuleList(m for m in all_seven if m.update_called or trainer.world_size > 1)
         try:
             super().on_test_epoch_end(trainer, pl_module)
         finally:
-            self.test_metrics = figures
+            self.test_metrics = all_seven

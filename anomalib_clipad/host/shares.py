@@ -1,7 +1,7 @@
 """Evaluation in several processes: every image counts once.
 
 Lightning's sampler gives each process the same number of images and repeats some where the division leaves a rest,
-which moves every figure. Evaluation synchronises only at its end, so shares of different lengths do no harm.
+which moves every metric. Evaluation synchronises only at its end, so shares of different lengths do no harm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m anomalib_clipad.mini.card`: every figure of clipad-mini's model card."""
+"""`python -m anomalib_clipad.mini.card`: every metric of clipad-mini's model card."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
+from anomalib_clipad.metrics import Metrics
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.text.prompts import INDUSTRIAL
-from anomalib_clipad.tools.evaluation import Figures, evaluate, format_table, with_mean
+from anomalib_clipad.tools.evaluation import evaluate, format_table, with_mean
 
 _TEMPLATES = list(INDUSTRIAL.templates)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -34,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def card(real: list[Path] | None = None, data: Path | None = None, threads: int = 2) -> None:
-    """Print the figures of the held-out categories, of all variants, and of real images.
+    """Print the metrics of the held-out categories, of all variants, and of real images.
 
     Args:
         real: Folders of real categories in MVTec AD's layout; their names are the class names.
@@ -42,7 +43,7 @@ def card(real: list[Path] | None = None, data: Path | None = None, threads: int 
         threads: Number of CPU threads.
     """
     torch.set_num_threads(threads)
-    means: dict[str, Figures] = {}
+    means: dict[str, Metrics] = {}
     for variant, options in VARIANTS.items():
         table = {}
         for name in tqdm(HELD_OUT_CATEGORIES, desc=variant, leave=False):

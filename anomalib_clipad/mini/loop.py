@@ -25,7 +25,7 @@ from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
 from .objective import WEIGHTS, batch_losses, embed_captions, representatives, text_loss
 from .pool import KINDS, RENDERED, Shard, render_shard
 from .recipe import Recipe
-from .validation import mean_figures, measure, validation_set
+from .validation import mean_metrics, measure, validation_set
 from .weights import export, reset
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class Trainer:
                 totals.clear()
                 self._save()
             if self.step % recipe.validate_every == 0 or self.step == self.round.steps:
-                figures = mean_figures(measure(self._result(), validation))
-                self._log({f"val_{name}": round(value, 4) for name, value in figures._asdict().items()})
+                metrics = mean_metrics(measure(self._result(), validation))
+                self._log({f"val_{name}": round(value, 4) for name, value in metrics._asdict().items()})
                 self._save()
         export(self.average, self.folder / f"round-{self.number}.safetensors")
 

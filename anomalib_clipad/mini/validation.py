@@ -21,7 +21,7 @@ from anomalib_clipad.torch_model import ClipADModel
 _SEED = 7_000
 
 
-class Figures(NamedTuple):
+class Metrics(NamedTuple):
     """Areas under the ROC curve: of images by the paper's score, by its two parts, and of pixels."""
 
     image: float
@@ -39,30 +39,30 @@ def validation_set(size: int, good: int = 14, defective: int = 2) -> dict[str, l
     }
 
 
-def measure(backbone: Backbone, sets: dict[str, list[Sample]]) -> dict[str, Figures]:
-    """Figures of each category's set."""
+def measure(backbone: Backbone, sets: dict[str, list[Sample]]) -> dict[str, Metrics]:
+    """Metrics of each category's set."""
     model = ClipADModel(backbone)
-    figures = {}
+    metrics = {}
     for name, samples in sets.items():
         model.setup(name)
         outputs = [model(images) for images in _batches(samples, backbone)]
         size = list(samples[0].mask.shape)
         maps = resize(torch.cat([output.anomaly_map for output in outputs]), size).numpy()
         probability = torch.cat([output.pred_score for output in outputs]).numpy()
-        figures[name] = _figures(probability, maps, np.stack([sample.mask for sample in samples]))
-    return figures
+        metrics[name] = _metrics(probability, maps, np.stack([sample.mask for sample in samples]))
+    return metrics
 
 
-def mean_figures(figures: dict[str, Figures]) -> Figures:
+def mean_metrics(metrics: dict[str, Metrics]) -> Metrics:
     """Mean over the categories."""
-    return Figures(*np.mean(list(figures.values()), axis=0).tolist())
+    return Metrics(*np.mean(list(metrics.values()), axis=0).tolist())
 
 
-def _figures(probability: NDArray[np.float32], maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Figures:
+def _metrics(probability: NDArray[np.float32], maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Metrics:
     label, peak = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
     score = _minmax(probability) + _minmax(peak)
     pixel = roc_auc_score(masks[:, ::3, ::3].ravel(), maps[:, ::3, ::3].ravel())
-    return Figures(
+    return Metrics(
         roc_auc_score(label, score), roc_auc_score(label, probability), roc_auc_score(label, peak), float(pixel)
     )
 

@@ -14,7 +14,7 @@ _COMMANDS = {
     "demo": ("demo", "find defects in generated parts, offline"),
     "bench": ("bench.bench", "measure speed and memory against peers"),
     "report": ("report", "turn benchmark results into one table and picture"),
-    "deployment": ("bench.deployment", "compare export formats: size, speed, figures"),
+    "deployment": ("bench.deployment", "compare export formats: size, speed, metrics"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
 }
 """Module in this package and purpose of each command."""

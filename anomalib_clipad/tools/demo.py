@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
+from anomalib_clipad.metrics import Metrics
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 
-from .evaluation import Figures, evaluate, format_table, with_mean, write_table
-from .sheet import Row, write_sheet
+from .evaluation import evaluate, format_table, with_mean, write_table
+from .sheet import Tile, write_sheet
 
 if TYPE_CHECKING:
     from anomalib_clipad import ClipAD
@@ -59,8 +60,8 @@ def demo(
         for name in names
     ]
     output.mkdir(parents=True, exist_ok=True)
-    table: dict[str, Figures] = {}
-    rows: list[Row] = []
+    table: dict[str, Metrics] = {}
+    rows: list[Tile] = []
     progress = tqdm(modules, unit="category")
     for datamodule in progress:
         progress.set_description(datamodule.category)
@@ -75,7 +76,7 @@ def demo(
 
 
 @torch.inference_mode()
-def examples(model: ClipAD, datamodule: GeneratedParts, count: int) -> list[Row]:
+def examples(model: ClipAD, datamodule: GeneratedParts, count: int) -> list[Tile]:
     """Defective test pictures, of kinds that differ from category to category, with what the model finds."""
     data = datamodule.test_data
     defective = [i for i, label in enumerate(data.samples.label_index) if label == 1]
@@ -85,7 +86,7 @@ def examples(model: ClipAD, datamodule: GeneratedParts, count: int) -> list[Row]
         item = data[defective[(first + number * len(defective) // count) % len(defective)]]
         prediction = model(item.image.unsqueeze(0))
         rows.append(
-            Row(
+            Tile(
                 f"{datamodule.category}: {Path(item.image_path).parent.name}",
                 item.image.permute(1, 2, 0).numpy(),
                 item.gt_mask.squeeze().numpy().astype(bool),

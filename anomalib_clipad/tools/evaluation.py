@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .tables import markdown_table
+
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
 
     from anomalib_clipad import ClipAD
-
-Figures = dict[str, float]
-"""Name of a figure to its value."""
+    from anomalib_clipad.metrics import Metrics
 
 
-def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
-    """The seven figures of a model on one category.
+def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Metrics:
+    """The seven metrics of a model on one category.
 
     The validation set decides the protocol: if it is the test set, as by default, the paper's.
     """
@@ -29,18 +29,18 @@ def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Figures:
     be_quiet()
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
-        (figures,) = engine.test(model=model, datamodule=datamodule, verbose=False)
-    return {name: float(value) for name, value in figures.items()}
+        (metrics,) = engine.test(model=model, datamodule=datamodule, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}
 
 
-def with_mean(table: Mapping[str, Figures]) -> dict[str, Figures]:
+def with_mean(table: Mapping[str, Metrics]) -> dict[str, Metrics]:
     """The same table with a last row, the mean over the categories."""
     names = next(iter(table.values()))
     return {**table, "mean": {name: sum(row[name] for row in table.values()) / len(table) for name in names}}
 
 
-def write_table(path: Path, table: Mapping[str, Figures]) -> None:
-    """Write figures (category to figure to value) as CSV."""
+def write_table(path: Path, table: Mapping[str, Metrics]) -> None:
+    """Write metrics (category to metric to value) as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["category", *next(iter(table.values()))])
@@ -48,15 +48,11 @@ def write_table(path: Path, table: Mapping[str, Figures]) -> None:
             writer.writerow([name, *(f"{value:.4f}" for value in row.values())])
 
 
-def format_table(table: Mapping[str, Figures], title: str = "category") -> str:
-    """The figures as a Markdown table."""
+def format_table(table: Mapping[str, Metrics], title: str = "category") -> str:
+    """The metrics as a Markdown table."""
     names = list(next(iter(table.values())))
-    width = max(map(len, [title, *table]))
-    rules = " | ".join("-" * len(name) for name in names)
-    lines = [f"| {title:<{width}} | {' | '.join(names)} |", f"| {'-' * width} | {rules} |"]
-    for category, row in table.items():
-        lines.append(f"| {category:<{width}} |{''.join(f' {row[n]:>{len(n)}.3f} |' for n in names)}")
-    return "\n".join(lines)
+    columns = [(title, ""), *((name, ".3f") for name in names)]
+    return markdown_table(columns, ([category, *(row[name] for name in names)] for category, row in table.items()))
 
 
 def be_quiet() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-FIGURES = ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO")
+from anomalib_clipad.metrics import METRICS
+
+from .tables import Row, markdown_table
+
 PAPER = {
     "SDP": {"pixel_F1Max": 0.359, "pixel_PRO": 0.753},
     "SDP+": {"pixel_F1Max": 0.400, "pixel_PRO": 0.851},
 }
-"""The paper's figures on the 15 categories of MVTec AD, as far as they are known to this project."""
+"""The paper's metrics on the 15 categories of MVTec AD, as far as they are known to this project."""
 _MVTEC_CATEGORIES = 15
 _IGNORED = ("job_duration", "fit_duration", "test_duration")
 _ADAPTER = "model.init_args.adapter"
@@ -27,12 +31,12 @@ class Run(NamedTuple):
     Attributes:
         name: What tells it from the other runs.
         settings: Value of every setting that all its rows share.
-        figures: A row per category, a column per figure.
+        metrics: A row per category, a column per metric.
     """
 
     name: str
     settings: dict[str, str]
-    figures: pd.DataFrame
+    metrics: pd.DataFrame
 
 
 def report(results: Sequence[Path], output: Path = Path("report")) -> None:
@@ -57,22 +61,22 @@ def report(results: Sequence[Path], output: Path = Path("report")) -> None:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """The rows of a benchmark's CSV, figures as numbers.
+    """The rows of a benchmark's CSV, metrics as numbers.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is empty, holds no figures, or something that is no number where a figure belongs.
+        ValueError: If it is empty, holds no metrics, or something that is no number where a metric belongs.
     """
     try:
         rows = pd.read_csv(path)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         msg = f"{path} is no CSV table ({error}); expected results.csv of `anomalib benchmark`."
         raise ValueError(msg) from error
-    known = [name for name in FIGURES if name in rows]
+    known = [name for name in METRICS if name in rows]
     if not known or not any(name in rows for name in _CATEGORY):
         msg = (
             f"{path} is not the result of a benchmark: its columns are {', '.join(rows.columns[:8])} ...; expected "
-            f"{_CATEGORY[0]} (or name, or class_path) and some of {', '.join(FIGURES)}."
+            f"{_CATEGORY[0]} (or name, or class_path) and some of {', '.join(METRICS)}."
         )
         raise ValueError(msg)
     if rows.empty:
@@ -105,43 +109,44 @@ def collect_runs(paths: Iterable[Path]) -> list[Run]:
     runs = []
     for name, settings, (path, part) in zip(_names(shared, parts), shared, parts, strict=True):
         column = next(column for column in _CATEGORY if column in part and part[column].notna().all())
-        figures = part.set_index(part[column].astype(str))[[name for name in FIGURES if name in part]]
-        if figures.index.has_duplicates:
-            twice = figures.index[figures.index.duplicated()][0]
+        metrics = part.set_index(part[column].astype(str))[[name for name in METRICS if name in part]]
+        if metrics.index.has_duplicates:
+            twice = metrics.index[metrics.index.duplicated()][0]
             msg = f"{path} holds several rows for '{twice}' with the same settings; give each run a file of its own."
             raise ValueError(msg)
-        runs.append(Run(name, {"file": str(path), **settings}, figures.rename_axis("category")))
+        runs.append(Run(name, {"file": str(path), **settings}, metrics.rename_axis("category")))
     return runs
 
 
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
-    """All figures: rows (category, run) with the runs of a category side by side, then means and the paper's."""
-    blocks = {run.name: run.figures for run in runs}
-    categories = list(dict.fromkeys(category for run in runs for category in run.figures.index))
+    """All metrics: rows (category, run) with the runs of a category side by side, then means and the paper's."""
+    blocks = {run.name: run.metrics for run in runs}
+    categories = list(dict.fromkeys(category for run in runs for category in run.metrics.index))
     rows = {
-        (category, name): figures.loc[category]
+        (category, name): metrics.loc[category]
         for category in categories
-        for name, figures in blocks.items()
-        if category in figures.index
+        for name, metrics in blocks.items()
+        if category in metrics.index
     }
-    rows |= {("mean", name): figures.mean() for name, figures in blocks.items()}
+    rows |= {("mean", name): metrics.mean() for name, metrics in blocks.items()}
     for run in runs:
         target = _paper(run)
         if target is not None:
             rows["paper", run.name] = target
-            rows["difference", run.name] = (run.figures.mean() - target).dropna()
-    table = pd.DataFrame(rows).T.reindex(columns=[name for name in FIGURES if any(name in b for b in blocks.values())])
+            rows["difference", run.name] = (run.metrics.mean() - target).dropna()
+    table = pd.DataFrame(rows).T.reindex(columns=[name for name in METRICS if any(name in b for b in blocks.values())])
     return table.rename_axis(["category", "run"])
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """Figures as a Markdown table; what is undefined is a dash."""
-    lines = [f"| category | run | {' | '.join(table)} |", f"| --- | --- |{' ---: |' * len(table.columns)}"]
-    for (category, run), figures in table.iterrows():
-        sign = "+" if category == "difference" else ""
-        cells = ["-" if pd.isna(value) else f"{value:{sign}.3f}" for value in figures]
-        lines.append(f"| {category} | {run} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Metrics as a Markdown table; what is undefined is a dash."""
+    columns = [("category", ""), ("run", ""), *((name, ".3f") for name in table)]
+    rows: list[Row] = []
+    for (category, run), metrics in table.iterrows():
+        signed = category == "difference"
+        values = [f"{value:+.3f}" if signed and not isnan(value) else value for value in metrics]
+        rows.append([category, run, *values])
+    return markdown_table(columns, rows)
 
 
 def format_settings(runs: Sequence[Run]) -> str:
@@ -168,7 +173,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 def _shared(rows: pd.DataFrame) -> dict[str, str]:
     """Settings that are the same in all rows."""
-    settings = rows.drop(columns=[name for name in rows if name in {*FIGURES, *_IGNORED}])
+    settings = rows.drop(columns=[name for name in rows if name in {*METRICS, *_IGNORED}])
     return {str(name): str(settings[name].iloc[0]) for name in settings if settings[name].nunique(dropna=False) == 1}
 
 
@@ -198,9 +203,9 @@ def _variant(adapter: str) -> str:
 
 
 def _paper(run: Run) -> pd.Series | None:
-    """The paper's figures for this run, if it is CLIP-AD on all of MVTec AD."""
+    """The paper's metrics for this run, if it is CLIP-AD on all of MVTec AD."""
     kind = run.settings.get("model.class_path", "").rpartition(".")[2], run.settings.get("data.class_path", "")
-    if kind != ("ClipAD", "MVTecAD") or len(run.figures) != _MVTEC_CATEGORIES:
+    if kind != ("ClipAD", "MVTecAD") or len(run.metrics) != _MVTEC_CATEGORIES:
         return None
     variant, *_ = _variant(run.settings.get(_ADAPTER, "nan")).split()
     return pd.Series(PAPER[variant])

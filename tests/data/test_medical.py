@@ -96,10 +96,10 @@ def test_there_is_nothing_to_train_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("module", "write"), [entry[:2] for entry in SETS])
-def test_a_zero_shot_test_reports_the_figures_that_exist(
+def test_a_zero_shot_test_reports_the_metrics_that_exist(
     tmp_path: Path, tiny: dict[str, str], module: type[MedicalDataModule], write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / "data")
     engine = Engine(default_root_dir=tmp_path / "results", logger=False, accelerator="cpu", devices=1)
-    (figures,) = engine.test(model=ClipAD(**tiny), datamodule=module(tmp_path / "data", num_workers=0))
-    assert any(name.startswith("image_" if module.task_type == "classification" else "pixel_") for name in figures)
+    (metrics,) = engine.test(model=ClipAD(**tiny), datamodule=module(tmp_path / "data", num_workers=0))
+    assert any(name.startswith("image_" if module.task_type == "classification" else "pixel_") for name in metrics)

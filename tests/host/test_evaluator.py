@@ -1,19 +1,20 @@
-"""The seven figures against scikit-learn and an independent per-region overlap."""
+"""The seven metrics against scikit-learn and an independent per-region overlap."""
 
 import math
 
 import pytest
 import torch
 from anomalib.data import ImageBatch
-from test_post_processor import figures, images
+from test_post_processor import images, reference_metrics
 
-from anomalib_clipad.host.evaluator import FIGURES, SevenFigures
+from anomalib_clipad.host.evaluator import SevenMetrics
+from anomalib_clipad.metrics import METRICS
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
 
 
 def evaluate(*batches: ImageBatch) -> dict[str, float]:
-    metrics = SevenFigures().test_metrics
+    metrics = SevenMetrics().test_metrics
     for batch in batches:
         for metric in metrics:
             metric.update(batch)
@@ -21,17 +22,17 @@ def evaluate(*batches: ImageBatch) -> dict[str, float]:
 
 
 def reference(*batches: ImageBatch) -> list[float]:
-    """The figures of scikit-learn and the independent PRO, in the evaluator's order."""
+    """The metrics of scikit-learn and the independent PRO, in the evaluator's order."""
     labels, scores, masks, maps = (
         torch.cat([getattr(batch, field) for batch in batches])
         for field in ("gt_label", "pred_score", "gt_mask", "anomaly_map")
     )
-    auroc, precision, f1, pixel_auroc, pixel_precision, pixel_f1, pro = figures(labels, scores, masks, maps)
+    auroc, precision, f1, pixel_auroc, pixel_precision, pixel_f1, pro = reference_metrics(labels, scores, masks, maps)
     return [auroc, f1, precision, pixel_auroc, pixel_f1, pixel_precision, pro]
 
 
 def test_they_have_plain_names() -> None:
-    assert tuple(evaluate(images(6, 0))) == FIGURES
+    assert tuple(evaluate(images(6, 0))) == METRICS
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -47,7 +48,7 @@ def test_they_are_the_same_references_on_generated_parts() -> None:
     generator = torch.Generator().manual_seed(0)
     masks = torch.stack(
         [
-            torch.from_numpy(named_sample("gear", "figures", number, kind, 0, 64).mask)
+            torch.from_numpy(named_sample("gear", "metrics", number, kind, 0, 64).mask)
             for kind in (None, *DEFECTS)
             for number in range(2)
         ]
@@ -65,20 +66,20 @@ def test_average_precision_is_no_trapezoid() -> None:
     assert evaluate(batch)["image_AP"] == pytest.approx(0.5 * 0.5 + 0.5 * 0.5)
 
 
-def test_without_masks_there_are_only_image_figures() -> None:
-    assert tuple(evaluate(images(6, 0, masks=False))) == FIGURES[:3]
+def test_without_masks_there_are_only_image_metrics() -> None:
+    assert tuple(evaluate(images(6, 0, masks=False))) == METRICS[:3]
 
 
 @pytest.mark.parametrize("abnormal", [False, True])
-def test_figures_of_one_sided_sets_are_nan_with_one_warning(abnormal: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_of_one_sided_sets_are_nan_with_one_warning(abnormal: bool, caplog: pytest.LogCaptureFixture) -> None:
     batch = images(6, 0)
     batch.gt_label[:] = abnormal
     batch.gt_mask[:] = False
     values = evaluate(batch)
-    assert tuple(values) == FIGURES
+    assert tuple(values) == METRICS
     assert all(math.isnan(value) for value in values.values())
     state = "abnormal" if abnormal else "normal"
     assert [record.getMessage() for record in caplog.records] == [
-        f"Every image of the test set is {state}: its image figures are undefined (NaN).",
-        "Every pixel of the test set is normal: its pixel figures are undefined (NaN).",
+        f"Every image of the test set is {state}: its image metrics are undefined (NaN).",
+        "Every pixel of the test set is normal: its pixel metrics are undefined (NaN).",
     ]

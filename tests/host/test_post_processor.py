@@ -1,4 +1,4 @@
-"""ClipADPostProcessor: figures of its outputs are those of the raw ones, and it has an answer for every data set."""
+"""ClipADPostProcessor: metrics of its outputs are those of the raw ones, and it has an answer for every data set."""
 
 import warnings
 
@@ -61,7 +61,7 @@ def pro(masks: np.ndarray, maps: np.ndarray, limit: float = 0.3) -> float:
     return float(np.trapezoid(np.interp(grid, rates, overlaps), grid) / limit)
 
 
-def figures(labels: Tensor, scores: Tensor, masks: Tensor, maps: Tensor) -> list[float]:
+def reference_metrics(labels: Tensor, scores: Tensor, masks: Tensor, maps: Tensor) -> list[float]:
     flat_masks, flat_maps = masks.numpy().ravel(), maps.numpy().ravel()
     return [
         *(f(labels.numpy(), scores.numpy()) for f in (roc_auc_score, average_precision_score, f1_max)),
@@ -84,11 +84,11 @@ def paper_score(batch: ImageBatch, fitted_on: ImageBatch) -> Tensor:
 @pytest.mark.parametrize(
     "test", [images(40, 1), images(30, 2, spread=4.0)], ids=["validation", "wider than validation"]
 )
-def test_figures_of_the_outputs_are_those_of_the_raw_values(test: ImageBatch) -> None:
+def test_metrics_of_the_outputs_are_those_of_the_raw_values(test: ImageBatch) -> None:
     validation = images(40, 1)
     output = process(fit(ClipADPostProcessor(), validation), test)
-    raw = figures(test.gt_label, paper_score(test, validation), test.gt_mask, test.anomaly_map)
-    ours = figures(test.gt_label, output.pred_score, test.gt_mask, output.anomaly_map)
+    raw = reference_metrics(test.gt_label, paper_score(test, validation), test.gt_mask, test.anomaly_map)
+    ours = reference_metrics(test.gt_label, output.pred_score, test.gt_mask, output.anomaly_map)
     assert ours == pytest.approx(raw, abs=1e-4)
     assert output.anomaly_map.min() >= 0
     assert output.anomaly_map.max() <= 1

@@ -22,11 +22,11 @@ engine = Engine(accelerator="cpu", devices=int(sys.argv[1]), strategy=sys.argv[2
                 default_root_dir="results", enable_progress_bar=False)
 data = MVTecAD({root!r}, "bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
 engine.validate(model, data)
-(figures,) = engine.test(model, data, verbose=False)
+(metrics,) = engine.test(model, data, verbose=False)
 statistics = {{name: float(value) for name, value in model.post_processor.state_dict().items() if value.ndim == 0}}
 if engine.trainer.is_global_zero:
     with open(sys.argv[3], "w") as file:
-        json.dump({{**figures, **statistics}}, file)
+        json.dump({{**metrics, **statistics}}, file)
 """
 
 

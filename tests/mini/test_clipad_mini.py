@@ -48,7 +48,7 @@ def _measure(prompts: str = "industrial") -> dict[str, float]:
     chosen = {"industrial": "industrial", "swapped": SWAPPED, "stateless": STATELESS}[prompts]
     model = ClipADModel(backbone, prompts=chosen)
     images, masks = _regression_set()
-    image_figures, pixel_figures = [], []
+    image_metrics, pixel_metrics = [], []
     for name, part in zip(("weave", "wood"), range(2), strict=True):
         half = slice(part * 24, (part + 1) * 24)
         model.setup(name)
@@ -57,9 +57,9 @@ def _measure(prompts: str = "industrial") -> dict[str, float]:
         anomaly_map = resize(output.anomaly_map, list(masks.shape[1:])).numpy()
         peak, probability = anomaly_map.max(axis=(1, 2)), output.pred_score.numpy()
         score = _min_max(probability) + _min_max(peak)
-        image_figures.append(roc_auc_score(masks[half].any(axis=(1, 2)), score))
-        pixel_figures.append(roc_auc_score(masks[half].ravel(), anomaly_map.ravel()))
-    return {"image": float(np.mean(image_figures)), "pixel": float(np.mean(pixel_figures))}
+        image_metrics.append(roc_auc_score(masks[half].any(axis=(1, 2)), score))
+        pixel_metrics.append(roc_auc_score(masks[half].ravel(), anomaly_map.ravel()))
+    return {"image": float(np.mean(image_metrics)), "pixel": float(np.mean(pixel_metrics))}
 
 
 def _min_max(values: np.ndarray) -> np.ndarray:
@@ -101,9 +101,9 @@ def test_prompts_of_one_state_form_one_cluster_apart_from_the_other(class_name: 
     assert (normal @ towards).median() < (abnormal @ towards).quantile(0.05)
 
 
-@pytest.mark.parametrize("figure", ["image", "pixel"])
-def test_figures_stay_as_recorded(figure: str) -> None:
-    assert _measure()[figure] == pytest.approx(RECORDED[figure], abs=0.01)
+@pytest.mark.parametrize("metric", ["image", "pixel"])
+def test_metrics_stay_as_recorded(metric: str) -> None:
+    assert _measure()[metric] == pytest.approx(RECORDED[metric], abs=0.01)
 
 
 def test_swapped_prompts_invert_the_result() -> None:

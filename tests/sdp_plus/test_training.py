@@ -77,10 +77,10 @@ def test_training_changes_the_layers_and_nothing_of_clip(data: Auxiliary, tmp_pa
     clip, before = copy.deepcopy(model.model.detector.visual.state_dict()), layers(model)
     assert model.learning_type is LearningType.ONE_CLASS
     engine = make_engine(tmp_path, watch)
-    (figures,) = engine.train(model, datamodule=data)
+    (metrics,) = engine.train(model, datamodule=data)
     assert model.model.detector.adapter.trained
     assert model.learning_type is LearningType.ZERO_SHOT
-    assert len(figures) == 7
+    assert len(metrics) == 7
     assert len(watch.losses) == 3 * 4
     assert sum(watch.losses[-4:]) < sum(watch.losses[:4])
     assert same(clip, model.model.detector.visual.state_dict())

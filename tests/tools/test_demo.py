@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from anomalib_clipad.host.evaluator import SevenFigures
+from anomalib_clipad.host.evaluator import SevenMetrics
 from anomalib_clipad.tools.bench.deployment import deployment
 from anomalib_clipad.tools.demo import demo
 
@@ -19,7 +19,7 @@ def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.Capt
             row.pop("category"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
         }
     assert list(rows) == ["gear", "wood", "mean"]
-    assert set(rows["mean"]) == {metric.name for metric in SevenFigures().test_metrics}
+    assert set(rows["mean"]) == {metric.name for metric in SevenMetrics().test_metrics}
     for name, value in rows["mean"].items():
         assert value == pytest.approx((rows["gear"][name] + rows["wood"][name]) / 2, abs=1e-3)
     assert "pixel_PRO" in capsys.readouterr().out

@@ -10,9 +10,12 @@ import torch
 from rich.console import Console
 
 from anomalib_clipad.tools.evaluation import be_quiet
+from anomalib_clipad.tools.tables import markdown_table
 
 from .growth import growth
-from .measurements import MEASUREMENTS
+from .measurements import MEASUREMENTS, Comparison
+
+_COLUMNS = (("measured", ""), ("value", ".4g"), ("peer", ""), ("its value", ".4g"), ("ratio", ".3f"))
 
 
 def bench(
@@ -30,7 +33,7 @@ def bench(
         batch_size: Images per batch.
         repeats: Runs of each side, in turns; medians are printed.
         threads: Threads torch uses; by default its own choice.
-        only: Which to measure of forward, precision, compiled, winclip, text, memory, training, engine, figures,
+        only: Which to measure of forward, precision, compiled, winclip, text, memory, training, engine, metrics,
             imports; by default all.
         growth_to: Measure instead how cost grows with batch size, image size and backbone, and write a table and a
             plot into this folder.
@@ -46,9 +49,11 @@ def bench(
     if unknown:
         sys.exit(f"anomalib-clipad bench: Unknown measurements {sorted(unknown)}; expected some of {[*MEASUREMENTS]}.")
     print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
-    print("| measured | value | peer | its value | ratio |\n| --- | ---: | --- | ---: | ---: |", flush=True)
     console = Console(stderr=True)
-    for name in only or MEASUREMENTS:
-        with console.status(f"Measuring: {name}"):
-            for what, value, peer, peers_value in MEASUREMENTS[name](backbone, batch_size, repeats):
-                print(f"| {what} | {value:.4g} | {peer} | {peers_value:.4g} | {value / peers_value:.3f} |", flush=True)
+    measured: list[Comparison] = []
+    try:
+        for name in only or MEASUREMENTS:
+            with console.status(f"Measuring: {name}"):
+                measured += MEASUREMENTS[name](backbone, batch_size, repeats)
+    finally:  # also where a later measurement fails
+        print(markdown_table(_COLUMNS, [(*comparison, comparison.ratio) for comparison in measured]))

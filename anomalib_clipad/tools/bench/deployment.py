@@ -1,4 +1,4 @@
-"""`anomalib-clipad deployment`: what each export format weighs, how fast it is and what it costs in figures."""
+"""`anomalib-clipad deployment`: what each export format weighs, how fast it is and what it costs in metrics."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
-from anomalib_clipad.host.evaluator import FIGURES, SevenFigures
-from anomalib_clipad.tools.evaluation import Figures, be_quiet
+from anomalib_clipad.host.evaluator import SevenMetrics
+from anomalib_clipad.metrics import METRICS, Metrics
+from anomalib_clipad.tools.evaluation import be_quiet
+from anomalib_clipad.tools.tables import Row, markdown_table
 
 from .timing import interleaved
 
@@ -65,11 +67,11 @@ def deployment(
     threads: int = 2,
     formats: list[str] | None = None,
 ) -> None:
-    """Export to every format, measure size, speed and figures, and print a table.
+    """Export to every format, measure size, speed and metrics, and print a table.
 
     Args:
-        backbone: CLIP model. With any but ``clipad-mini`` the weights are random and there are no figures.
-        categories: Generated categories of the figures; by default gear and wood.
+        backbone: CLIP model. With any but ``clipad-mini`` the weights are random and there are no metrics.
+        categories: Generated categories of the metrics; by default gear and wood.
         batch_size: Images per batch.
         repeats: Runs of each format, in turns; medians are printed.
         threads: Threads of every runtime.
@@ -84,22 +86,29 @@ def deployment(
     logging.getLogger("nncf").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     measured = backbone == "clipad-mini"
-    changes: dict[str, list[Figures]] = {name: [] for name in FORMATS}
+    metrics: dict[str, list[Metrics]] = {name: [] for name in FORMATS}
     with tempfile.TemporaryDirectory() as folder:
         for category in categories or ["gear", "wood"][: 2 if measured else 1]:
             data = GeneratedParts(category=category, train_images=1, eval_batch_size=batch_size)
             models = _export_all(backbone, data, Path(folder) / category, threads, formats or list(FORMATS))
             if measured:
                 for name, model in models.items():
-                    changes[name].append(_figures(model.predict, data))
+                    metrics[name].append(_metrics(model.predict, data))
         images = np.random.default_rng(0).random((batch_size, 3, 240, 240), np.float32)
         seconds = interleaved({name: partial(model.predict, images) for name, model in models.items()}, repeats)
-        columns = ["format", "MB", "images/s", "of torch's", *(FIGURES if measured else [])]
-        print(f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}")
-        for name, model in models.items():
-            row = [f"{model.megabytes:.1f}", f"{batch_size / seconds[name]:.1f}"]
-            row += [f"{seconds['torch'] / seconds[name]:.2f}", *_changes(changes[name], changes["torch"])]
-            print(f"| {name} | {' | '.join(row)} |")
+        columns = [("format", ""), ("MB", ".1f"), ("images/s", ".1f"), ("of torch's", ".2f")]
+        columns += [(metric, "+.4f") for metric in METRICS if measured]
+        rows: list[Row] = [
+            [
+                name,
+                model.megabytes,
+                batch_size / seconds[name],
+                seconds["torch"] / seconds[name],
+                *_changes(metrics[name], metrics["torch"]),
+            ]
+            for name, model in models.items()
+        ]
+        print(markdown_table(columns, rows))
 
 
 def _export_all(
@@ -159,9 +168,9 @@ def _openvino(path: Path, threads: int, precision: str) -> Predict:
     return lambda images: {output.any_name: value for output, value in compiled({"input": images}).items()}
 
 
-def _figures(predict: Predict, data: GeneratedParts) -> Figures:
+def _metrics(predict: Predict, data: GeneratedParts) -> Metrics:
     data.setup()
-    metrics: list[Any] = list(SevenFigures().test_metrics)
+    metrics: list[Any] = list(SevenMetrics().test_metrics)
     for batch in data.test_dataloader():
         output = predict(batch.image.numpy())
         found = ImageBatch(
@@ -180,7 +189,7 @@ def _at_size(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return torch.nn.functional.interpolate(maps[:, None], size=size, mode="bilinear")[:, 0]
 
 
-def _changes(figures: list[Figures], reference: list[Figures]) -> list[str]:
-    """By how much the mean of each figure over the categories changed."""
-    pairs = list(zip(figures, reference, strict=True))
-    return [f"{mean(row[name] - base[name] for row, base in pairs):+.4f}" for name in FIGURES if pairs]
+def _changes(metrics: list[Metrics], reference: list[Metrics]) -> list[float]:
+    """By how much the mean of each metric over the categories changed."""
+    pairs = list(zip(metrics, reference, strict=True))
+    return [mean(row[name] - base[name] for row, base in pairs) for name in METRICS if pairs]

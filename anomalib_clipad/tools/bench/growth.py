@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.tools.tables import Row, markdown_table
 
 from .measurements import forward_memory, forward_seconds
 
@@ -66,15 +67,17 @@ def _measure(setting: Setting, repeats: int) -> Cost:
 
 
 def _table(axis: str, costs: Mapping[Setting, Cost]) -> str:
-    lines = [
-        f"| {axis.replace('_', ' ')} | s per batch | `encode_image`, s | ratio | MB | `encode_image`, MB | ratio |",
-        "| --- |" + " ---: |" * 6,
+    seconds = [("s per batch", ".2f"), ("`encode_image`, s", ".2f"), ("ratio", ".2f")]
+    memory = [("MB", ".0f"), ("`encode_image`, MB", ".0f"), ("ratio", ".2f")]
+    rows: list[Row] = [
+        [
+            str(getattr(setting, axis)),
+            *(cost.seconds, cost.encode_seconds, cost.seconds / cost.encode_seconds),
+            *(cost.memory, cost.encode_memory, cost.memory / cost.encode_memory),
+        ]
+        for setting, cost in costs.items()
     ]
-    for setting, cost in costs.items():
-        time = f"{cost.seconds:.2f} | {cost.encode_seconds:.2f} | {cost.seconds / cost.encode_seconds:.2f}"
-        memory = f"{cost.memory:.0f} | {cost.encode_memory:.0f} | {cost.memory / cost.encode_memory:.2f}"
-        lines.append(f"| {getattr(setting, axis)} | {time} | {memory} |")
-    return "\n".join(lines)
+    return markdown_table([(axis.replace("_", " "), ""), *seconds, *memory], rows)
 
 
 def _plot(series: Series, costs: Mapping[Setting, Cost]) -> Figure:

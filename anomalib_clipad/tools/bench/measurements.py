@@ -1,4 +1,4 @@
-"""The measurements of `anomalib-clipad bench`: rows of a value beside its peer's, taken in turns."""
+"""The measurements of `anomalib-clipad bench`: values beside their peers', taken in turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -45,12 +45,12 @@ def encode():
         backbone.clip.encode_image(images)
 """
 
-_FIGURES = """
+_METRICS = """
 import logging, torch, warnings
 logging.disable(); warnings.simplefilter("ignore")
 from anomalib.data import ImageBatch
-from anomalib_clipad.host.evaluator import SevenFigures
-figures = SevenFigures().test_metrics
+from anomalib_clipad.host.evaluator import SevenMetrics
+metrics = SevenMetrics().test_metrics
 masks = torch.zeros({count}, 240, 240, dtype=torch.bool)
 masks[::2, 50:90, 70:140] = True
 maps = torch.rand({count}, 240, 240)
@@ -58,9 +58,9 @@ def compute():
     for some, scores in zip(masks.split(32), maps.split(32)):
         batch = ImageBatch(image=scores[:, None].expand(-1, 3, -1, -1), anomaly_map=scores, gt_mask=some,
                            pred_score=scores.amax((1, 2)), gt_label=some.any(2).any(1))
-        for figure in figures:
-            figure.update(batch)
-    return [figure.compute() for figure in figures]
+        for metric in metrics:
+            metric.update(batch)
+    return [metric.compute() for metric in metrics]
 """
 
 _STEPS = {
@@ -73,8 +73,19 @@ _STEPS = {
 }
 """Parts of ``Engine.predict`` by the names Lightning's profiler gives them."""
 
-Row = tuple[str, float, str, float]
-"""What is measured, its seconds (or bytes, or images per second), its peer, the peer's."""
+
+class Comparison(NamedTuple):
+    """Something measured beside its peer; both values in the unit that ``what`` names."""
+
+    what: str
+    value: float
+    peer: str
+    peers_value: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times the peer's value it is."""
+        return self.value / self.peers_value
 
 
 def random_model(backbone: Backbone, **options: Any) -> ClipADModel:
@@ -102,35 +113,35 @@ def forward_memory(backbone: str, image_size: int | None, batch_size: int) -> tu
     return ours, encode_image
 
 
-def forward(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def forward(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """One batch and one image, SDP and SDP+."""
     clip = load_backbone(backbone, None)
     for size in sorted({1, batch_size}):
         ours, encode_image = forward_seconds(clip, size, repeats)
-        yield f"forward, batch {size}, s", ours, "encode_image", encode_image
+        yield Comparison(f"forward, batch {size}, s", ours, "encode_image", encode_image)
     ours, encode_image = forward_seconds(clip, batch_size, repeats, variant="sdp_plus")
-    yield f"forward of SDP+, batch {batch_size}, s", ours, "encode_image", encode_image
+    yield Comparison(f"forward of SDP+, batch {batch_size}, s", ours, "encode_image", encode_image)
 
 
-def precision(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def precision(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """bfloat16 beside float32."""
     clip = load_backbone(backbone, None)
     exact, rounded = random_model(clip), random_model(clip, precision="bfloat16")
     images = torch.randn(batch_size, 3, exact.image_size, exact.image_size)
     seconds = interleaved({"bfloat16": partial(rounded, images), "float32": partial(exact, images)}, repeats)
-    yield "forward in bfloat16, s", seconds["bfloat16"], "forward in float32", seconds["float32"]
+    yield Comparison("forward in bfloat16, s", seconds["bfloat16"], "forward in float32", seconds["float32"])
 
 
-def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """The forward through ``torch.compile``, which needs a C++ compiler."""
     model = random_model(load_backbone(backbone, None))
     images = torch.randn(batch_size, 3, model.image_size, model.image_size)
     runs = {"compiled": partial(torch.compile(model), images), "eager": partial(model, images)}
     seconds = interleaved(runs, repeats)
-    yield "forward, torch.compile, s", seconds["compiled"], "forward", seconds["eager"]
+    yield Comparison("forward, torch.compile, s", seconds["compiled"], "forward", seconds["eager"])
 
 
-def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """Throughput beside WinCLIP's, which has one backbone, with random weights here too."""
     clip = load_backbone(backbone, None)
     exact, rounded = random_model(clip), random_model(clip, precision="bfloat16")
@@ -143,10 +154,10 @@ def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
         seconds = interleaved(runs, min(repeats, 3))
     images_per_second = {name: batch_size / value for name, value in seconds.items()}
     for name in ("float32", "bfloat16"):
-        yield f"{name}, images/s", images_per_second[name], "WinClip", images_per_second["WinClip"]
+        yield Comparison(f"{name}, images/s", images_per_second[name], "WinClip", images_per_second["WinClip"])
 
 
-def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """Text features of one class, without and with the disk cache."""
     del batch_size
     clip, tokenizer = (loaded := load_backbone(backbone, None)).clip, loaded.tokenizer
@@ -163,18 +174,18 @@ def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
         cache = EmbeddingCache(Path(folder))
         warm = partial(cache.get, clip, tokens, cold)
         seconds = interleaved({"cold": cold, "warm": warm, "full": full}, max(repeats // 2, 1))
-    yield "text features, cold, s", seconds["cold"], "encode_text at 77 tokens", seconds["full"]
-    yield "text features, warm, s", seconds["warm"], "encode_text at 77 tokens", seconds["full"]
+    yield Comparison("text features, cold, s", seconds["cold"], "encode_text at 77 tokens", seconds["full"])
+    yield Comparison("text features, warm, s", seconds["warm"], "encode_text at 77 tokens", seconds["full"])
 
 
-def memory(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def memory(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """Peak memory of one batch (Linux)."""
     del repeats
     ours, encode_image = forward_memory(backbone, None, batch_size)
-    yield "peak memory above the model, MB", ours, "encode_image", encode_image
+    yield Comparison("peak memory above the model, MB", ours, "encode_image", encode_image)
 
 
-def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """A step of SDP+ training, with patch features kept in memory and computed anew."""
     model = random_model(load_backbone(backbone, None), variant="sdp_plus")
     adapter, size = model.detector.adapter, model.image_size
@@ -190,10 +201,10 @@ def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
 
     runs = {"kept": partial(step, lambda: kept), "anew": partial(step, partial(model.tokens, images))}
     seconds = interleaved(runs, repeats)
-    yield "training step, features kept, s", seconds["kept"], "features anew", seconds["anew"]
+    yield Comparison("training step, features kept, s", seconds["kept"], "features anew", seconds["anew"])
 
 
-def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """``Engine.predict`` on JPEGs of 900x900 pixels: throughput, and where a single process spends its time."""
     model = ClipAD(class_name=_CLASS, backbone=backbone, pretrained=None)
     size = model.model.image_size
@@ -212,14 +223,16 @@ def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
         visualizer, model.visualizer = model.visualizer, None
         predict = partial(Engine(**options).predict, model=model, dataloaders=loaders[0])
         seconds = interleaved({"engine": predict, "alone": alone}, max(repeats // 3, 1))
-        yield "Engine.predict, images/s", count / seconds["engine"], "the model alone", count / seconds["alone"]
+        yield Comparison(
+            "Engine.predict, images/s", count / seconds["engine"], "the model alone", count / seconds["alone"]
+        )
 
         model.visualizer = visualizer
         profiler = SimpleProfiler()
         Engine(profiler=profiler, **options).predict(model=model, dataloaders=loaders[1])
     spent = {step: sum(profiler.recorded_durations[action]) for step, action in _STEPS.items()}
     for step, value in spent.items():
-        yield f"Engine.predict, {step}, s", value, "all steps", sum(spent.values())
+        yield Comparison(f"Engine.predict, {step}, s", value, "all steps", sum(spent.values()))
 
 
 def _photographs(folder: Path, count: int) -> PredictDataset:
@@ -230,17 +243,17 @@ def _photographs(folder: Path, count: int) -> PredictDataset:
     return PredictDataset(folder)
 
 
-def figures(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
-    """The seven figures of 100 and of 200 images with masks."""
+def metrics(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
+    """The seven metrics of 100 and of 200 images with masks."""
     del backbone, batch_size
-    small, large = _FIGURES.format(count=100), _FIGURES.format(count=200)
+    small, large = _METRICS.format(count=100), _METRICS.format(count=200)
     megabytes = [peak_memory(prepare, "compute()") / 2**20 for prepare in (small, large)]
-    yield "figures of 100 images of 240 pixels, MB", megabytes[0], "of 200 images", megabytes[1]
+    yield Comparison("metrics of 100 images of 240 pixels, MB", megabytes[0], "of 200 images", megabytes[1])
     seconds = [statement_seconds("compute()", min(repeats, 3), prepare) for prepare in (small, large)]
-    yield "figures of 100 images of 240 pixels, s", seconds[0], "of 200 images", seconds[1]
+    yield Comparison("metrics of 100 images of 240 pixels, s", seconds[0], "of 200 images", seconds[1])
 
 
-def imports(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
+def imports(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """What the package adds to the start of every Python that imports torch."""
     del backbone, batch_size
     torch_ms = 1e3 * statement_seconds("import torch", repeats)
@@ -248,12 +261,12 @@ def imports(backbone: str, batch_size: int, repeats: int) -> Iterator[Row]:
     hook = "from anomalib_clipad.plugin import install; install()"
     without_hook = "import os; os.environ['TORCH_DEVICE_BACKEND_AUTOLOAD'] = '0'; import torch"
     hook_ms = 1e3 * statement_seconds(hook, repeats, prepare=without_hook)
-    yield "import anomalib_clipad, ms", ours_ms, "import torch", torch_ms
-    yield "our hook in import torch, ms", hook_ms, "import torch", torch_ms
+    yield Comparison("import anomalib_clipad, ms", ours_ms, "import torch", torch_ms)
+    yield Comparison("our hook in import torch, ms", hook_ms, "import torch", torch_ms)
 
 
-MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Row]]] = {
+MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Comparison]]] = {
     measurement.__name__: measurement
-    for measurement in (forward, precision, compiled, winclip, text, memory, training, engine, figures, imports)
+    for measurement in (forward, precision, compiled, winclip, text, memory, training, engine, metrics, imports)
 }
-"""Measurements by name: backbone, images per batch and runs of each side to rows."""
+"""Measurements by name: backbone, images per batch and runs of each side to comparisons."""
