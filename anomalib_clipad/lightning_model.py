@@ -18,7 +18,7 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -37,6 +37,7 @@ from .host.image_files import ImageFiles
 from .host.post_processor import ClipADPostProcessor
 from .host.shares import count_once
 from .host.statistics import drop_statistics, require_labels, reset_metrics
+from .host.visualizer import ClipADVisualizer
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
 from .sdp_plus.files import adapter_file, load_adapter
 from .sdp_plus.losses import total
@@ -431,6 +432,11 @@ class ClipAD(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """The paper's seven figures."""
         return SevenMetrics()
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """The visualizer that gives every image a picture of its own."""
+        return ClipADVisualizer()
 
 
 def _check_training(epochs: int, learning_rate: float, feature_cache: str) -> None:

@@ -69,7 +69,7 @@ _STEPS = {
     "resize and normalise": "[Callback]PreProcessor.on_predict_batch_start",
     "model": "[Strategy]SingleDeviceStrategy.predict_step",
     "post-process": "[Callback]ClipADPostProcessor.on_predict_batch_end",
-    "visualise": "[Callback]ImageVisualizer.on_predict_batch_end",
+    "visualise": "[Callback]ClipADVisualizer.on_predict_batch_end",
 }
 """Parts of ``Engine.predict`` by the names Lightning's profiler gives them."""
 
