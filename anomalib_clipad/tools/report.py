@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
@@ -12,14 +11,9 @@ import pandas as pd
 
 from anomalib_clipad.metrics import METRICS
 
+from .paper import published
 from .tables import Row, markdown_table
 
-PAPER = {
-    "SDP": {"pixel_F1Max": 0.359, "pixel_PRO": 0.753},
-    "SDP+": {"pixel_F1Max": 0.400, "pixel_PRO": 0.851},
-}
-"""The paper's metrics on the 15 categories of MVTec AD, as far as they are known to this project."""
-_MVTEC_CATEGORIES = 15
 _IGNORED = ("job_duration", "fit_duration", "test_duration")
 _ADAPTER = "model.init_args.adapter"
 _CATEGORY = ("data.init_args.category", "data.init_args.name", "data.class_path")
@@ -32,11 +26,13 @@ class Run(NamedTuple):
         name: What tells it from the other runs.
         settings: Value of every setting that all its rows share.
         metrics: A row per category, a column per metric.
+        paper: The paper's means, where the run has the paper's settings.
     """
 
     name: str
     settings: dict[str, str]
     metrics: pd.DataFrame
+    paper: dict[str, float]
 
 
 def report(results: Sequence[Path], output: Path = Path("report")) -> None:
@@ -45,11 +41,12 @@ def report(results: Sequence[Path], output: Path = Path("report")) -> None:
     Args:
         results: CSV files that ``anomalib benchmark`` has written.
         output: Folder of ``report.md``, ``report.csv`` and ``report.png``.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not the result of a benchmark.
     """
-    try:
-        runs = collect_runs(results)
-    except (OSError, ValueError) as error:
-        sys.exit(f"anomalib-clipad report: {error}")
+    runs = collect_runs(results)
     table = tabulate(runs)
     text = f"{format_table(table)}\n\n{format_settings(runs)}\n"
     output.mkdir(parents=True, exist_ok=True)
@@ -114,7 +111,7 @@ def collect_runs(paths: Iterable[Path]) -> list[Run]:
             twice = metrics.index[metrics.index.duplicated()][0]
             msg = f"{path} holds several rows for '{twice}' with the same settings; give each run a file of its own."
             raise ValueError(msg)
-        runs.append(Run(name, {"file": str(path), **settings}, metrics.rename_axis("category")))
+        runs.append(Run(name, {"file": str(path), **settings}, metrics.rename_axis("category"), published(part)))
     return runs
 
 
@@ -130,8 +127,8 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
     }
     rows |= {("mean", name): metrics.mean() for name, metrics in blocks.items()}
     for run in runs:
-        target = _paper(run)
-        if target is not None:
+        if run.paper:
+            target = pd.Series(run.paper)
             rows["paper", run.name] = target
             rows["difference", run.name] = (run.metrics.mean() - target).dropna()
     table = pd.DataFrame(rows).T.reindex(columns=[name for name in METRICS if any(name in b for b in blocks.values())])
@@ -200,12 +197,3 @@ def _variant(adapter: str) -> str:
     if adapter in {"nan", "None"}:
         return "SDP"
     return "SDP+" if Path(adapter).suffix else f"SDP+ {adapter}"
-
-
-def _paper(run: Run) -> pd.Series | None:
-    """The paper's metrics for this run, if it is CLIP-AD on all of MVTec AD."""
-    kind = run.settings.get("model.class_path", "").rpartition(".")[2], run.settings.get("data.class_path", "")
-    if kind != ("ClipAD", "MVTecAD") or len(run.metrics) != _MVTEC_CATEGORIES:
-        return None
-    variant, *_ = _variant(run.settings.get(_ADAPTER, "nan")).split()
-    return pd.Series(PAPER[variant])
