@@ -9,11 +9,11 @@ import logging
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 from anomalib import LearningType
-from anomalib.data import Batch, InferenceBatch
+from anomalib.data import Batch, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -244,7 +244,7 @@ class ClipAD(AnomalibModule):
 
     # Evaluation
 
-    def setup(self, stage: str | None = None) -> None:
+    def setup(self, stage: str) -> None:
         """Check Lightning's precision, and share images among processes without repeating any.
 
         Raises:
@@ -262,7 +262,7 @@ class ClipAD(AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Components of anomalib, and before them the care for image files."""
-        return [ImageFiles(), *super().configure_callbacks()]
+        return [ImageFiles(), *cast("list[Callback]", super().configure_callbacks())]
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch; the post-processor fits itself on the predictions."""
@@ -328,11 +328,11 @@ class ClipAD(AnomalibModule):
         """Encode the prompts of all training categories."""
         self._training = AdapterTraining(self.model, getattr(self.trainer, "datamodule", None), self.feature_cache)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Focal and dice loss of every layer, summed."""
         del batch_idx
         losses = self.training_part.losses(batch)
-        loss, size = total(losses), len(batch.image)
+        loss, size = total(losses), batch.batch_size
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
         self.log_dict({f"train_{name}": value for name, value in losses.items()}, batch_size=size)
         return loss
@@ -372,7 +372,7 @@ class ClipAD(AnomalibModule):
         """Write a ``.pt`` file; see ``Exporter.to_torch``."""
         return self._exporter().to_torch(export_root, model_file_name)
 
-    def to_onnx(
+    def to_onnx(  # type: ignore[override]  # anomalib's export replaces Lightning's
         self,
         export_root: Path | str,
         model_file_name: str = "model",
@@ -394,7 +394,7 @@ class ClipAD(AnomalibModule):
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
                 raise RuntimeError(msg)
             self._encode_class()
-        transform = self.pre_processor.transform if self.pre_processor else None
+        transform = cast("nn.Module | None", self.pre_processor.transform if self.pre_processor else None)
         return Exporter(self.model, transform, self.post_processor)
 
     # Components

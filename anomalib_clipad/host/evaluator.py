@@ -68,7 +68,7 @@ class _AveragePrecision(_Curve):
         return -(recall.diff() * precision[:-1]).sum()
 
 
-class AUROC(_TwoSided, metrics.AUROC):
+class AUROC(_TwoSided, metrics.AUROC):  # type: ignore[misc]  # anomalib mixes `update` in, too
     """Area under the ROC curve."""
 
     def _explain(self, abnormal: bool) -> None:
@@ -81,15 +81,15 @@ class AUROC(_TwoSided, metrics.AUROC):
         )
 
 
-class F1Max(_TwoSided, AnomalibMetric, _F1Max):
+class F1Max(_TwoSided, AnomalibMetric, _F1Max):  # type: ignore[misc]
     """Largest F1 score over all thresholds."""
 
 
-class AP(_TwoSided, AnomalibMetric, _AveragePrecision):
+class AP(_TwoSided, AnomalibMetric, _AveragePrecision):  # type: ignore[misc]
     """Average precision: the step-wise sum of precision over the gains in recall, not a trapezoid."""
 
 
-class PRO(_TwoSided, metrics.AUPRO):
+class PRO(_TwoSided, metrics.AUPRO):  # type: ignore[misc]
     """Area under the per-region overlap up to a false-positive rate of 0.3, normalised to 1."""
 
 

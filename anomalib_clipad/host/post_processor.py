@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import Batch, InferenceBatch
-from anomalib.metrics import Evaluator
+from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -18,6 +18,7 @@ from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
 from .normalization import min_max, normalize_monotone
+from .statistics import required
 
 
 class ImageScores(Metric):
@@ -82,7 +83,7 @@ class ClipADPostProcessor(PostProcessor):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Batch,
+        outputs: Any,
         *args: Any,
         **kwargs: Any,
     ) -> None:
@@ -104,9 +105,9 @@ class ClipADPostProcessor(PostProcessor):
         _copy_range(peak, self.peak_min, self.peak_max)
         score = self._fuse(probability, peak)
         _copy_range(score, self.image_min, self.image_max)
-        self._image_threshold_metric.update(SimpleNamespace(pred_score=score, gt_label=label))
+        self._image_threshold_metric.update(_scored(score, label))
         if not self._pixel_threshold_metric.update_called:  # no masks
-            self._pixel_threshold_metric.update(SimpleNamespace(anomaly_map=peak, gt_mask=label))
+            self._pixel_threshold_metric.update(cast("Batch", SimpleNamespace(anomaly_map=peak, gt_mask=label)))
         _copy_range(self._pixel_min_max_metric.compute(), self.pixel_min, self.pixel_max)
         self._image_threshold.copy_(self._image_threshold_metric.compute())
         self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
@@ -117,10 +118,11 @@ class ClipADPostProcessor(PostProcessor):
     @staticmethod
     def _correct(evaluator: Evaluator | None, score: Tensor, label: Tensor) -> None:
         """Give validation metrics of image scores the fused ones, which are known only now."""
-        for metric in evaluator.val_metrics if evaluator is not None else ():
-            if set(metric.fields) == {"pred_score", "gt_label"}:
+        metrics: list[Any] = list(evaluator.val_metrics) if evaluator is not None else []
+        for metric in metrics:
+            if isinstance(metric, AnomalibMetric) and set(metric.fields) == {"pred_score", "gt_label"}:
                 metric.reset()
-                metric.update(SimpleNamespace(pred_score=score, gt_label=label))
+                metric.update(_scored(score, label))
 
     def post_process_batch(self, batch: Batch) -> None:
         """Replace the model's raw outputs in a batch by post-processed ones."""
@@ -133,7 +135,7 @@ class ClipADPostProcessor(PostProcessor):
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Post-process raw outputs of ``ClipADModel``: scores (B,) and maps (B, H, W)."""
-        raw_map = predictions.anomaly_map
+        probability, raw_map = required(predictions.pred_score, "pred_score"), required(predictions.anomaly_map, "map")
         fitted = ~torch.isnan(self.image_min)
         undecided = torch.full_like(self.pixel_min, self.calibration.undecided)
         anomaly_map, map_threshold = raw_map, torch.where(fitted, self.pixel_threshold, undecided)
@@ -141,7 +143,7 @@ class ClipADPostProcessor(PostProcessor):
             fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, map_threshold)
             anomaly_map = torch.where(fitted, fitted_map, self.calibration.probability(raw_map))
             map_threshold = self.normalized_pixel_threshold
-        score, score_threshold = self._decide(predictions.pred_score, raw_map.amax(dim=(-2, -1)))
+        score, score_threshold = self._decide(probability, raw_map.amax(dim=(-2, -1)))
         return InferenceBatch(
             pred_score=score,
             anomaly_map=anomaly_map,
@@ -165,6 +167,11 @@ class ClipADPostProcessor(PostProcessor):
         return min_max(probability, self.probability_min, self.probability_max) + min_max(
             peak, self.peak_min, self.peak_max
         )
+
+
+def _scored(score: Tensor, label: Tensor) -> Batch:
+    """What a metric of image scores reads of a batch."""
+    return cast("Batch", SimpleNamespace(pred_score=score, gt_label=label))
 
 
 def _copy_range(values: Tensor, low: Tensor, high: Tensor) -> None:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from anomalib.data import Batch
 from torch import nan, nn
 from torchmetrics import Metric
+
+T = TypeVar("T")
+
+
+def required(value: T | None, name: str) -> T:
+    """A field of a batch that has to be there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value is None:
+        msg = f"The batch has no {name}."
+        raise ValueError(msg)
+    return value
 
 
 def drop_statistics(post_processor: nn.Module) -> bool:

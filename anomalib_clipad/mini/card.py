@@ -55,8 +55,8 @@ def card(real: list[Path] | None = None, data: Path | None = None, threads: int 
             print(f"{format_table(table)}\n")
     print(f"{format_table(means, 'mean of held-out categories')}\n")
     for folder in real or []:
-        datamodule = real_category(folder)
-        rows = {name: evaluate(_model(options, folder.name), datamodule) for name, options in VARIANTS.items()}
+        photographs = real_category(folder)
+        rows = {name: evaluate(_model(options, folder.name), photographs) for name, options in VARIANTS.items()}
         print(f"{format_table(rows, f'real: {folder.name}')}\n")
 
 

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 import torch
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from torch import Tensor
 
 from anomalib_clipad.data.auxiliary import Auxiliary
+from anomalib_clipad.host.statistics import required
 from anomalib_clipad.torch_model import ClipADModel
 
 from .feature_cache import CacheKind, FeatureCache
@@ -53,17 +54,18 @@ class AdapterTraining:
         self._texts = {name: model.encoder.encode(name) for name in names}
         self._features = FeatureCache(feature_cache)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         """Focal and dice loss of every layer by name; each picture is compared with its own category's text.
 
         Raises:
             ValueError: If their sum is not finite; the message names the pictures.
         """
-        paths = [str(path) for path in batch.image_path]
-        patches = self._features.get(paths, lambda: self.model.tokens(batch.image))
-        text = torch.stack([self._texts[self.data.class_names[path]] for path in paths]).to(batch.image.device)
+        images, masks = required(batch.image, "image"), required(batch.gt_mask, "gt_mask")
+        paths = [str(path) for path in required(batch.image_path, "image_path")]
+        patches = self._features.get(paths, lambda: self.model.tokens(images))
+        text = torch.stack([self._texts[self.data.class_names[path]] for path in paths]).to(images.device)
         probabilities = self.adapter([tokens.to(text.device) for tokens in patches], text)
-        losses = adapter_losses(probabilities, batch.gt_mask.float())
+        losses = adapter_losses(probabilities, masks.float())
         loss = total(losses)
         if not torch.isfinite(loss):
             msg = (

@@ -59,4 +59,5 @@ class LinearAdapter(nn.Module):
 
 def upsampling_matrix(grid: int, size: int) -> Tensor:
     """Bilinear interpolation with ``align_corners=True`` along one axis: (size, grid)."""
-    return interpolate(torch.eye(grid, dtype=torch.float32)[None], size=size, mode="linear", align_corners=True)[0].T.contiguous()
+    identity = torch.eye(grid, dtype=torch.float32)[None]
+    return interpolate(identity, size=size, mode="linear", align_corners=True)[0].T.contiguous()

@@ -84,7 +84,9 @@ def test_training_changes_the_layers_and_nothing_of_clip(data: Auxiliary, tmp_pa
     assert len(watch.losses) == 3 * 4
     assert sum(watch.losses[-4:]) < sum(watch.losses[:4])
     assert same(clip, model.model.detector.visual.state_dict())
-    assert watch.with_gradient == {f"model.detector.adapter.fc.{k}.{part}" for k in range(4) for part in ("weight", "bias")}
+    assert watch.with_gradient == {
+        f"model.detector.adapter.fc.{k}.{part}" for k in range(4) for part in ("weight", "bias")
+    }
     assert not same(before, layers(model))
     assert {f"train_{term}_{layer}" for term in ("focal", "dice") for layer in range(1, 5)} <= watch.logged
 
@@ -164,7 +166,10 @@ def test_checkpoints_hold_the_layers_and_move(data: Auxiliary, tmp_path: Path) -
     (before,) = engine.train(model, datamodule=data)
     (checkpoint,) = tmp_path.rglob("v0/**/model.ckpt")
     content = torch.load(checkpoint, weights_only=True)
-    assert all(name.startswith(("model.detector.adapter.", "model.text_features", "post_processor.")) for name in content["state_dict"])
+    assert all(
+        name.startswith(("model.detector.adapter.", "model.text_features", "post_processor."))
+        for name in content["state_dict"]
+    )
     assert content["optimizer_states"] == []  # training is over
     restored = ClipAD.load_from_checkpoint(checkpoint, **TINY)
     assert restored.model.detector.adapter.trained

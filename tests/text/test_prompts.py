@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from anomalib_clipad.backbones import Backbone
-from anomalib_clipad.text.features import class_embeddings, representative_vectors
+from anomalib_clipad.text.class_encoder import ClassEncoder
 from anomalib_clipad.text.prompts import INDUSTRIAL, MEDICAL, PromptSet, load_prompts
 
 OWN = "normal: ['good {}']\nabnormal: ['bad {}', '{} with dents']\ntemplates: ['a photo of a {}.', 'one {}.']\n"
@@ -42,8 +42,8 @@ def test_the_readmes_example_draws_no_warning(backbone: Backbone) -> None:
     options = dict(re.findall(r"--model\.(\w+) (\S+)", example))
     assert options.pop("prompts") == "prompts.yaml"
     prompts = load_prompts(yaml.safe_load(example))
-    embeddings = class_embeddings(backbone.clip, backbone.tokenizer, prompts, "cup")
-    assert representative_vectors(embeddings, options.get("rvs", "dbscan"), None, "cup").isfinite().all()
+    encoder = ClassEncoder(backbone.clip, backbone.tokenizer, prompts, options.get("rvs", "dbscan"))
+    assert encoder.encode("cup").isfinite().all()
 
 
 def test_a_file_gives_states_in_order_each_with_all_templates(tmp_path: Path) -> None:

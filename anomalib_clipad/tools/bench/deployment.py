@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.host.evaluator import SevenMetrics
+from anomalib_clipad.host.statistics import required
 from anomalib_clipad.metrics import METRICS, Metrics
 from anomalib_clipad.tools.evaluation import be_quiet
 from anomalib_clipad.tools.tables import Row, markdown_table
@@ -130,9 +131,10 @@ def _export_all(
         calibration = data if compression is CompressionType.INT8_PTQ else None
         root = folder / f"{kind.value}-{compression}"
         with redirect_stdout(StringIO()):
-            return engine.export(
+            path = engine.export(
                 model, kind, root, datamodule=calibration, compression_type=compression, model_file_name="m"
             )
+        return required(path, "path")
 
     for name, wanted in FORMATS.items():
         if wanted is None or name not in formats:
