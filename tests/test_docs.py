@@ -40,3 +40,10 @@ def test_docstrings_name_sections_that_exist() -> None:
     for file, page, section in pointers:
         names = [re.sub(r"^[\d.]+ ", "", heading) for heading in headings(ROOT / page)]
         assert section in names, f"{file.name}: {page} has no section '{section}'"
+
+
+def test_every_room_is_on_the_plan() -> None:
+    plan = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = [path for path in (ROOT / "anomalib_clipad").iterdir() if not path.name.startswith(("_", "."))]
+    rooms = [f"{path.name}/" if path.is_dir() else path.name for path in package if path.suffix != ".typed"]
+    assert [room for room in sorted(rooms) if f"`{room}`" not in plan] == []
