@@ -20,7 +20,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -197,7 +197,8 @@ class ClipAD(AnomalibModule):
                 "class_name='hazelnut', helps the model."
             )
         self.model.setup(name)
-        if self.post_processor is not None and drop_statistics(self.post_processor) and not self._is_validating:
+        validating = self._is_running(TrainerFn.FITTING, TrainerFn.VALIDATING)
+        if self.post_processor is not None and drop_statistics(self.post_processor) and not validating:
             logger.warning(
                 "The thresholds and ranges fitted on '%s' do not hold for '%s' and were dropped: scores are calibrated "
                 "probabilities until the model is validated on it.",
@@ -236,11 +237,13 @@ class ClipAD(AnomalibModule):
 
     @property
     def _is_fitting(self) -> bool:
-        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        return self._is_running(TrainerFn.FITTING)
 
-    @property
-    def _is_validating(self) -> bool:
-        return self._trainer is not None and self.trainer.state.fn in {TrainerFn.FITTING, TrainerFn.VALIDATING}
+    def _is_running(self, *functions: TrainerFn) -> bool:
+        """Whether the engine is at one of these functions right now."""
+        if self._trainer is None:
+            return False
+        return self.trainer.state.status == TrainerStatus.RUNNING and self.trainer.state.fn in functions
 
     # Evaluation
 
@@ -286,8 +289,8 @@ class ClipAD(AnomalibModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep everything but CLIP, which is large and never changes."""
         super().on_save_checkpoint(checkpoint)
-        last = self._is_fitting and self.current_epoch + 1 >= (self.trainer.max_epochs or 0)
-        pack(checkpoint, self.model, finished=last)
+        fitted = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        pack(checkpoint, self.model, finished=fitted and self._is_last_epoch)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore class name, settings and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
@@ -332,6 +335,8 @@ class ClipAD(AnomalibModule):
         """Focal and dice loss of every layer, summed."""
         del batch_idx
         losses = self.training_part.losses(batch)
+        if self._is_last_epoch:
+            self.training_part.sample(batch)
         loss, size = total(losses), batch.batch_size
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
         self.log_dict({f"train_{name}": value for name, value in losses.items()}, batch_size=size)
@@ -343,14 +348,29 @@ class ClipAD(AnomalibModule):
         self.training_part.adapter.trained.fill_(True)
 
     def on_train_epoch_end(self) -> None:
-        """Write the layers."""
-        if self.trainer.is_global_zero:
-            folder = Path(self.trainer.default_root_dir)
-            self.training_part.save(folder, self.current_epoch + 1, self.learning_rate)
+        """Write the layers, and at the end say whether they are better than none."""
+        if not self.trainer.is_global_zero:
+            return
+        folder = Path(self.trainer.default_root_dir)
+        self.training_part.save(folder, self.current_epoch + 1, self.learning_rate)
+        if self._is_last_epoch:
+            sdp, plus = self.training_part.compare()
+            logger.info("Pixel AUROC on training pictures: SDP %.3f, SDP+ %.3f.", sdp, plus)
+            if plus < sdp:
+                warnings.warn(
+                    f"SDP+ is worse than SDP on its own training pictures: pixel AUROC {plus:.3f} against {sdp:.3f} "
+                    f"after {self.global_step} steps. Train for more steps (epochs={5 * self.epochs}, more pictures), "
+                    "or stay with SDP.",
+                    stacklevel=2,
+                )
 
     def on_fit_end(self) -> None:
         """Let go of text features and patch features."""
         self._training = None
+
+    @property
+    def _is_last_epoch(self) -> bool:
+        return self.current_epoch + 1 >= (self.trainer.max_epochs or 0)
 
     @property
     def training_part(self) -> AdapterTraining:

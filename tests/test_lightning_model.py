@@ -78,53 +78,6 @@ def test_the_whole_cycle_from_fit_to_predict(
     assert other.model.class_name == "bolt"
 
 
-def test_a_checkpoint_restores_everything_but_clip(
-    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
-) -> None:
-    prompts = tmp_path / "own.yaml"
-    prompts.write_text("normal: ['good {}']\nabnormal: ['bad {}']\ntemplates: ['a {}.', 'the {}.']\n")
-    model = ClipAD(**tiny, **OPTIONS, prompts=str(prompts))
-    engine.validate(model, datamodule=datamodule)
-    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
-    prompts.unlink()  # the checkpoint stands alone
-
-    content = torch.load(tmp_path / "model.ckpt", weights_only=True)
-    assert not [name for name in content["state_dict"] if "clip." in name]
-    restored = ClipAD.load_from_checkpoint(tmp_path / "model.ckpt")
-    assert restored.class_name == restored.model.class_name == "bolt"
-    assert restored.model.settings == model.model.settings
-    assert torch.equal(restored.model.text_features, model.model.text_features)
-    assert torch.equal(restored.model.detector.smoothing_matrix, model.model.detector.smoothing_matrix)
-    buffers = dict(model.post_processor.named_buffers())
-    assert {name: value.item() for name, value in restored.post_processor.named_buffers()} == {
-        name: value.item() for name, value in buffers.items()
-    }
-    assert not any(value.isnan() for value in buffers.values())
-
-
-def test_a_checkpoint_of_another_backbone_is_refused(
-    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
-) -> None:
-    model = ClipAD(**tiny)
-    engine.validate(model, datamodule=datamodule)
-    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
-    with pytest.warns(UserWarning, match="RANDOM"):
-        other = ClipAD(tiny["backbone"], backbone=tiny["backbone"], pretrained=None)
-    with pytest.raises(ValueError, match=r"written with the backbone .*tiny12\.safetensors.*same backbone and weights"):
-        engine.test(other, datamodule=datamodule, ckpt_path=tmp_path / "model.ckpt")
-
-
-def test_a_checkpoints_class_replaces_the_arguments_with_a_warning(
-    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, image: Path, tmp_path: Path
-) -> None:
-    engine.validate(ClipAD(**tiny, class_name="bolt"), datamodule=datamodule)
-    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
-    other = ClipAD(**tiny, class_name="nut")
-    with pytest.warns(UserWarning, match="for the class 'bolt', which replaces 'nut'"):
-        engine.predict(model=other, data_path=image, ckpt_path=tmp_path / "model.ckpt")
-    assert other.model.class_name == "bolt"
-
-
 @pytest.mark.parametrize(
     ("given", "from_path", "name", "origin"),
     [

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from anomalib.data import Batch, InferenceBatch
-from anomalib.metrics import AnomalibMetric, Evaluator
+from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -120,7 +120,7 @@ class ClipADPostProcessor(PostProcessor):
         """Give validation metrics of image scores the fused ones, which are known only now."""
         metrics: list[Any] = list(evaluator.val_metrics) if evaluator is not None else []
         for metric in metrics:
-            if isinstance(metric, AnomalibMetric) and set(metric.fields) == {"pred_score", "gt_label"}:
+            if set(getattr(metric, "fields", ())) == {"pred_score", "gt_label"}:
                 metric.reset()
                 metric.update(_scored(score, label))
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from anomalib.data import ImageBatch
 from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.vision.detector import Detector
 
 from .feature_cache import CacheKind, FeatureCache
 from .files import save_adapter
@@ -20,6 +22,7 @@ from .losses import adapter_losses, total
 logger = logging.getLogger(__name__)
 ADAPTER_FILE = Path("weights/adapter.safetensors")
 """Where the layers are written after every epoch, in the folder of the run."""
+_COMPARED = 32
 
 
 class AdapterTraining:
@@ -53,6 +56,9 @@ class AdapterTraining:
         self.model, self.adapter, self.data = model, model.detector.adapter, data
         self._texts = {name: model.encoder.encode(name) for name in names}
         self._features = FeatureCache(feature_cache)
+        self._sample: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)
+        self._defective = 0
 
     def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         """Focal and dice loss of every layer by name; each picture is compared with its own category's text.
@@ -74,6 +80,28 @@ class AdapterTraining:
             )
             raise ValueError(msg)
         return losses
+
+    def sample(self, batch: ImageBatch) -> None:
+        """Keep some defective pictures of a batch, evenly spread over an epoch, for ``compare``."""
+        images, masks = required(batch.image, "image"), required(batch.gt_mask, "gt_mask")
+        for image, mask, path in zip(images, masks, required(batch.image_path, "image_path"), strict=True):
+            if mask.any():
+                if self._defective % self._pitch == 0:
+                    self._sample.append((image, mask, self._texts[self.data.class_names[str(path)]]))
+                self._defective += 1
+
+    @torch.no_grad()
+    def compare(self) -> tuple[float, float]:
+        """Pixel AUROC of SDP and of SDP+ on the sampled training pictures, with the layers as they are now."""
+        detector, maps, truth = self.model.detector, [], []
+        plain = Detector(detector.visual, detector.image_size, detector.smoothing, detector.tap)
+        for image, mask, text in self._sample:
+            both = [part.to(image.device)(image[None], text.to(image.device)) for part in (plain, detector)]
+            maps.append(torch.stack([required(found.anomaly_map, "anomaly_map").flatten() for found in both]).cpu())
+            truth.append((mask.flatten() > 0.5).cpu())
+        targets = torch.cat(truth).int()
+        sdp, plus = (float(binary_auroc(values, targets)) for values in torch.cat(maps, dim=1))
+        return sdp, plus
 
     def save(self, folder: Path, epochs: int, learning_rate: float) -> None:
         """Write the layers, so that those of the last finished epoch are there whatever happens next.

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from anomalib.engine import Engine
 from conftest import TINY
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors import safe_open
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
@@ -210,6 +212,41 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
         make_engine(tmp_path).fit(make_model(), datamodule=data)
     (written,) = tmp_path.rglob("v0/weights/adapter.safetensors")
     assert all(torch.isfinite(value).all() for value in layers(ClipAD(**TINY, adapter=str(written))).values())
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_layers_that_are_worse_than_none_are_said_so(
+    data: Auxiliary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: bool
+) -> None:
+    model = make_model(epochs=1)
+    numbers = (0.9, 0.5) if worse else (0.5, 0.9)
+    monkeypatch.setattr(sdp_plus.AdapterTraining, "compare", lambda self: numbers)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_engine(tmp_path).fit(model, datamodule=data)
+    said = [str(warning.message) for warning in caught if "worse than SDP" in str(warning.message)]
+    assert len(said) == worse
+    if worse:
+        assert "pixel AUROC 0.500 against 0.900 after 4 steps. Train for more steps (epochs=5" in said[0]
+
+
+def test_both_variants_are_compared_on_defective_training_pictures(data: Auxiliary, tmp_path: Path) -> None:
+    model, seen = make_model(epochs=2), []
+    compare = sdp_plus.AdapterTraining.compare
+
+    def look(training: sdp_plus.AdapterTraining) -> tuple[float, float]:
+        seen.append((compare(training), training._sample, model.model.detector))
+        return seen[-1][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sdp_plus.AdapterTraining, "compare", look)
+        make_engine(tmp_path).fit(model, datamodule=data)
+    (((sdp, plus), sample, detector),) = seen
+    assert len(sample) == 14  # all defective pictures, once
+    truth = torch.cat([mask.flatten() > 0.5 for _, mask, _ in sample])
+    maps = torch.cat([detector(image[None], text).anomaly_map.flatten() for image, _, text in sample])
+    assert plus == pytest.approx(roc_auc_score(truth, maps.detach()), abs=1e-4)
+    assert sdp != plus
 
 
 def test_augmented_pictures_are_not_cached(generated: Path, tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""Checkpoints: what they hold, what they restore, what they refuse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from anomalib.post_processing import PostProcessor
+from conftest import GOLDEN, TINY, save
+
+from anomalib_clipad import ClipAD
+from anomalib_clipad.host.evaluator import SevenMetrics
+
+OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
+
+
+@pytest.fixture
+def datamodule(parts: Path) -> MVTecAD:
+    return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return save(tmp_path / "images/one.png", np.random.default_rng(1).integers(0, 255, (90, 70, 3), np.uint8))
+
+
+def checkpoint_of(model: ClipAD, engine: Engine, datamodule: MVTecAD, path: Path) -> Path:
+    engine.validate(model, datamodule=datamodule, verbose=False)
+    engine.trainer.save_checkpoint(path)
+    return path
+
+
+def test_a_checkpoint_restores_everything_but_clip(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "own.yaml"
+    prompts.write_text("normal: ['good {}']\nabnormal: ['bad {}']\ntemplates: ['a {}.', 'the {}.']\n")
+    model = ClipAD(**tiny, **OPTIONS, prompts=str(prompts))
+    engine.validate(model, datamodule=datamodule)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    prompts.unlink()  # the checkpoint stands alone
+
+    content = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    assert not [name for name in content["state_dict"] if "clip." in name]
+    restored = ClipAD.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert restored.class_name == restored.model.class_name == "bolt"
+    assert restored.model.settings == model.model.settings
+    assert torch.equal(restored.model.text_features, model.model.text_features)
+    assert torch.equal(restored.model.detector.smoothing_matrix, model.model.detector.smoothing_matrix)
+    buffers = dict(model.post_processor.named_buffers())
+    assert {name: value.item() for name, value in restored.post_processor.named_buffers()} == {
+        name: value.item() for name, value in buffers.items()
+    }
+    assert not any(value.isnan() for value in buffers.values())
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
+) -> None:
+    model = ClipAD(**tiny)
+    engine.validate(model, datamodule=datamodule)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    with pytest.warns(UserWarning, match="RANDOM"):
+        other = ClipAD(tiny["backbone"], backbone=tiny["backbone"], pretrained=None)
+    with pytest.raises(ValueError, match=r"written with the backbone .*tiny12\.safetensors.*same backbone and weights"):
+        engine.test(other, datamodule=datamodule, ckpt_path=tmp_path / "model.ckpt")
+
+
+def test_a_checkpoints_class_replaces_the_arguments_with_a_warning(
+    tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, image: Path, tmp_path: Path
+) -> None:
+    engine.validate(ClipAD(**tiny, class_name="bolt"), datamodule=datamodule)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    other = ClipAD(**tiny, class_name="nut")
+    with pytest.warns(UserWarning, match="for the class 'bolt', which replaces 'nut'"):
+        engine.predict(model=other, data_path=image, ckpt_path=tmp_path / "model.ckpt")
+    assert other.model.class_name == "bolt"
+
+
+def test_a_pinned_class_is_said_where_the_data_is_of_another(
+    engine: Engine, datamodule: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = checkpoint_of(ClipAD(**TINY, class_name="wood", visualizer=False), engine, datamodule, tmp_path / "m.ckpt")
+    other = ClipAD(**TINY, visualizer=False)
+    engine.test(other, datamodule=datamodule, ckpt_path=path, verbose=False)
+    assert other.model.class_name == "wood"
+    assert "The checkpoint is for the class 'wood' and stays with it, though the data is of 'bolt'" in caplog.text
+
+
+def test_components_of_the_model_are_its_own(engine: Engine, datamodule: MVTecAD, tmp_path: Path) -> None:
+    """Neither the metrics nor the post-processor have to be those the checkpoint was written with."""
+    path = checkpoint_of(ClipAD(**TINY, visualizer=False), engine, datamodule, tmp_path / "m.ckpt")
+    assert not [name for name in torch.load(path, weights_only=True)["state_dict"] if name.startswith("evaluator")]
+    for own in ({"evaluator": SevenMetrics()}, {"evaluator": False}, {"post_processor": PostProcessor()}):
+        model = ClipAD.load_from_checkpoint(path, **TINY, **own)
+        assert model.model.class_name == "bolt"
+    fitted = ClipAD.load_from_checkpoint(path, **TINY, post_processor=PostProcessor()).post_processor
+    assert fitted.image_min.isfinite()
+
+
+def test_settings_after_a_checkpoint_are_the_checkpoints(
+    engine: Engine, datamodule: MVTecAD, image: Path, tmp_path: Path
+) -> None:
+    path = checkpoint_of(ClipAD(**TINY, **OPTIONS, visualizer=False), engine, datamodule, tmp_path / "m.ckpt")
+    model = ClipAD(**TINY, visualizer=False, precision="bfloat16")
+    engine.predict(model, data_path=image, ckpt_path=path)
+    assert model.deployed().metadata["rvs"] == "kde"
+    assert model.deployed().metadata["smoothing"] == "4.0"
+    assert (model.hparams["rvs"], model.hparams["tap"]) == ("kde", "block")
+    assert model.model.settings.precision == "bfloat16"  # a matter of the machine
+
+
+def test_a_checkpoint_of_a_relative_backbone_loads_from_another_folder(
+    engine: Engine, datamodule: MVTecAD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(GOLDEN)
+    relative = ClipAD(backbone="tiny12.json", pretrained="tiny12.safetensors", visualizer=False)
+    path = checkpoint_of(relative, engine, datamodule, tmp_path / "m.ckpt")
+    monkeypatch.chdir(tmp_path)
+    assert ClipAD.load_from_checkpoint(path).model.class_name == "bolt"
+
+
+@pytest.mark.parametrize(
+    ("key", "origin"), [({"options": {}, "trained": True}, "version 0.1 of anomalib_clipad"), (None, "another model")]
+)
+def test_foreign_checkpoints_are_refused(
+    engine: Engine, datamodule: MVTecAD, tmp_path: Path, key: dict | None, origin: str
+) -> None:
+    path = checkpoint_of(ClipAD(**TINY, visualizer=False), engine, datamodule, tmp_path / "m.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["clip_ad"] = key
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"written by {origin}; this version cannot read it"):
+        ClipAD.load_from_checkpoint(path)
