@@ -25,7 +25,17 @@ def unfinished(target: Path) -> Iterator[Path]:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
         folder = Path(name)
+        mode = _usual_mode(folder)
         yield folder
         for file in folder.iterdir():
-            file.chmod(0o644)
+            file.chmod(mode)
             file.replace(target / file.name)
+
+
+def _usual_mode(folder: Path) -> int:
+    """Permissions of a file that is simply opened, by the umask, whatever a library that writes files makes of them."""
+    probe = folder / "probe"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    return mode

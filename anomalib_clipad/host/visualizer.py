@@ -56,8 +56,7 @@ class ClipADVisualizer(ImageVisualizer):
     ) -> None:
         """Write a picture of each image; also called by anomalib for batches of ``Engine.predict``."""
         del pl_module, outputs, batch_idx, dataloader_idx
-        if self.output_dir is None:
-            self.output_dir = Path(trainer.default_root_dir) / "images"
+        self.output_dir: Path = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         for item in batch:
             picture = self.visualize(item)
             if picture is None:
@@ -71,7 +70,7 @@ class ClipADVisualizer(ImageVisualizer):
 
     def _target(self, source: Path, datamodule: Any) -> Path:
         """Where the picture of an image belongs."""
-        output = Path(str(self.output_dir))
+        output = self.output_dir
         if self._root is not None and source.is_relative_to(self._root):
             return output / self._root.name / source.relative_to(self._root)
         name, category = (getattr(datamodule, attribute, None) for attribute in ("name", "category"))
@@ -79,7 +78,7 @@ class ClipADVisualizer(ImageVisualizer):
 
     def _free(self, target: Path, source: Path) -> Path:
         """The first name that no picture of this run has: with more of the image's own path, then with a number."""
-        output, folders = Path(str(self.output_dir)), source.parent.relative_to(source.anchor).parts
+        output, folders = self.output_dir, source.parent.relative_to(source.anchor).parts
         names = [target]
         if self._written.get(target, source) != source:
             names += [output.joinpath(*folders[-depth:], source.name) for depth in range(2, len(folders) + 1)]

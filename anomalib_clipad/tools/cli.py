@@ -48,4 +48,18 @@ def main() -> None:
             command.add_function_arguments(function, as_group=False, skip=set(given))
         commands.add_subcommand(name, command, help=purpose)
     chosen = parser.parse_args()
-    function(**chosen[wanted].as_dict())
+    try:
+        function(**chosen[wanted].as_dict())
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        sys.exit(_one_line(wanted, error))
+    except RuntimeError as error:
+        from anomalib_clipad.backbones.sources import WeightsUnavailableError  # takes seconds
+
+        if not isinstance(error, WeightsUnavailableError):
+            raise
+        sys.exit(_one_line(wanted, error))
+
+
+def _one_line(command: str, error: Exception) -> str:
+    """What to print of an error that the user can mend."""
+    return f"anomalib-clipad {command}: {' '.join(str(error).split())}"

@@ -6,14 +6,17 @@ import csv
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .tables import markdown_table
 
 if TYPE_CHECKING:
-    from anomalib.data import AnomalibDataModule
+    from anomalib.data import AnomalibDataModule, ImageBatch
+    from anomalib.engine import Engine
+    from lightning.pytorch import LightningModule, Trainer
 
     from anomalib_clipad import ClipAD
     from anomalib_clipad.metrics import Metrics
@@ -24,13 +27,44 @@ def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Metrics:
 
     The validation set decides the protocol: if it is the test set, as by default, the paper's.
     """
+    with _quiet_engine() as engine:
+        (metrics,) = engine.test(model=model, datamodule=datamodule, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int], Any]) -> list[ImageBatch]:
+    """The validation images with scores and maps, normalised by their own ranges and thresholds, in one pass.
+
+    Args:
+        model: A model for this category alone.
+        datamodule: The category. Where its validation set is the test set, the outcome is that of the paper's protocol.
+        advance: Called with the number of images of each batch that is scored.
+    """
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    batches: list[ImageBatch] = []
+
+    def keep(trainer: Trainer, module: LightningModule, outputs: ImageBatch, *rest: Any) -> None:
+        del trainer, module, rest
+        batches.append(outputs)
+        advance(len(outputs))
+
+    with _quiet_engine(callbacks=[LambdaCallback(on_validation_batch_end=keep)]) as engine:
+        engine.validate(model, datamodule=datamodule, verbose=False)
+    for batch in batches:
+        model.post_processor.post_process_batch(batch)
+    return batches
+
+
+@contextmanager
+def _quiet_engine(**options: Any) -> Iterator[Engine]:
+    """An engine that prints nothing and whose files are gone afterwards."""
     from anomalib.engine import Engine
 
     be_quiet()
+    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1, **options}
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
-        (metrics,) = engine.test(model=model, datamodule=datamodule, verbose=False)
-    return {name: float(value) for name, value in metrics.items()}
+        yield Engine(default_root_dir=folder, **options)
 
 
 def with_mean(table: Mapping[str, Metrics]) -> dict[str, Metrics]:

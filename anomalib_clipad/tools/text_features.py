@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from anomalib_clipad.storage import unfinished
 from anomalib_clipad.text.rvs import Method
 
 
@@ -28,17 +29,26 @@ def text_features(
         rvs: Method of representative vector selection.
         rvs_options: Its parameters.
         prompts: Prompt set.
+
+    Raises:
+        ValueError: If a class name is empty, or the backbone or an option is unknown.
+        WeightsUnavailableError: If the weights cannot be downloaded.
+        OSError: If the file cannot be written; it is then as it was before.
     """
     from anomalib_clipad.backbones import load_backbone
     from anomalib_clipad.settings import Settings
     from anomalib_clipad.text.cache import EmbeddingCache
-    from anomalib_clipad.text.class_encoder import ClassEncoder
+    from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
 
+    for name in class_name:
+        check_class_name(name)
     settings = Settings.of(backbone=backbone, pretrained=pretrained, rvs=rvs, rvs_options=rvs_options, prompts=prompts)
     clip = load_backbone(backbone, pretrained)
     text = (settings.prompts, settings.rvs, settings.rvs_options, EmbeddingCache())
     encoder = ClassEncoder(clip.clip, clip.tokenizer, *text)
     vectors = {name: encoder.encode(name).contiguous() for name in class_name}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(vectors, output, metadata={name: str(value) for name, value in settings.as_dict().items()})
+    with unfinished(output.parent) as folder:
+        save_file(
+            vectors, folder / output.name, metadata={name: str(value) for name, value in settings.as_dict().items()}
+        )
     print(f"{output}: {', '.join(f'{name} {tuple(vector.shape)}' for name, vector in vectors.items())}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from anomalib_clipad.tools.arguments import check_counts
 from anomalib_clipad.tools.evaluation import be_quiet
 from anomalib_clipad.tools.tables import markdown_table
 
@@ -37,7 +37,15 @@ def bench(
             imports; by default all.
         growth_to: Measure instead how cost grows with batch size, image size and backbone, and write a table and a
             plot into this folder.
+
+    Raises:
+        ValueError: If a measurement is unknown, or a number is below one.
     """
+    check_counts(batch_size=batch_size, repeats=repeats, threads=threads)
+    unknown = set(only or []) - set(MEASUREMENTS)
+    if unknown:
+        msg = f"Unknown measurements {sorted(unknown)}; expected some of {', '.join(MEASUREMENTS)}."
+        raise ValueError(msg)
     be_quiet()
     warnings.filterwarnings("ignore", message=".*RANDOM weights")
     if threads:
@@ -45,9 +53,6 @@ def bench(
     if growth_to:
         print(growth(growth_to, repeats))
         return
-    unknown = set(only or []) - set(MEASUREMENTS)
-    if unknown:
-        sys.exit(f"anomalib-clipad bench: Unknown measurements {sorted(unknown)}; expected some of {[*MEASUREMENTS]}.")
     print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
     console = Console(stderr=True)
     measured: list[Comparison] = []

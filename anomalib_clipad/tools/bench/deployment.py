@@ -25,6 +25,7 @@ from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.host.evaluator import SevenMetrics
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.metrics import METRICS, Metrics
+from anomalib_clipad.tools.arguments import check_counts
 from anomalib_clipad.tools.evaluation import be_quiet
 from anomalib_clipad.tools.tables import Row, markdown_table
 
@@ -77,7 +78,11 @@ def deployment(
         repeats: Runs of each format, in turns; medians are printed.
         threads: Threads of every runtime.
         formats: Which of torch, ONNX, OpenVINO, ...; by default all.
+
+    Raises:
+        ValueError: If a format, a category or the backbone is unknown, or a number is below one.
     """
+    check_counts(batch_size=batch_size, repeats=repeats, threads=threads)
     unknown = set(formats or []) - set(FORMATS)
     if unknown:
         msg = f"Unknown formats {sorted(unknown)}; expected some of {', '.join(FORMATS)}."
@@ -87,11 +92,14 @@ def deployment(
     logging.getLogger("nncf").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     measured = backbone == "clipad-mini"
+    modules = [
+        GeneratedParts(category=category, train_images=1, eval_batch_size=batch_size)
+        for category in categories or ["gear", "wood"][: 2 if measured else 1]
+    ]
     metrics: dict[str, list[Metrics]] = {name: [] for name in FORMATS}
     with tempfile.TemporaryDirectory() as folder:
-        for category in categories or ["gear", "wood"][: 2 if measured else 1]:
-            data = GeneratedParts(category=category, train_images=1, eval_batch_size=batch_size)
-            models = _export_all(backbone, data, Path(folder) / category, threads, formats or list(FORMATS))
+        for data in modules:
+            models = _export_all(backbone, data, Path(folder) / data.category, threads, formats or list(FORMATS))
             if measured:
                 for name, model in models.items():
                     metrics[name].append(_metrics(model.predict, data))
