@@ -60,7 +60,7 @@ def test_a_wrong_argument_is_one_line(run: Callable[[str], None], tmp_path: Path
 
 def test_an_empty_class_name_is_refused(run: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *TEXT.split(), "--class-name", "nut", " "])
-    with pytest.raises(SystemExit, match="A class name is empty"):
+    with pytest.raises(SystemExit, match="The class name is empty"):
         cli.main()
 
 

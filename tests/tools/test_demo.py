@@ -1,13 +1,11 @@
-"""`anomalib-clipad demo` and `deployment`: small runs of what the README shows."""
+"""`anomalib-clipad demo`: a small run of what the README shows."""
 
 import csv
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 from PIL import Image
 
-from anomalib_clipad.tools.bench.deployment import deployment
 from anomalib_clipad.tools.demo import demo
 
 
@@ -26,15 +24,3 @@ def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.Capt
     assert "20/20" in printed.err  # the bar counts the images
     with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
         assert sheet.width > sheet.height > 400  # a good part beside a defective one, twice
-
-
-def test_deployment_compares_formats(capsys: pytest.CaptureFixture[str]) -> None:
-    deployment(TINY["backbone"], batch_size=2, repeats=1, formats=["torch", "ONNX"])
-    printed = capsys.readouterr().out
-    assert "images/s" in printed
-    assert all(name in printed for name in ("torch", "ONNX"))
-
-
-def test_an_unknown_format_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"\['TensorRT'\].*torch, ONNX, OpenVINO"):
-        deployment(formats=["TensorRT"])

@@ -53,20 +53,22 @@ def growth(output: Path, repeats: int, series: Series = SERIES) -> str:
         series: What to measure.
     """
     settings = dict.fromkeys(setting for axis in series.values() for setting in axis)
-    costs = {setting: _measure(setting, repeats) for setting in track(settings, "Measuring growth")}
-    table = "\n\n".join(_table(axis, {setting: costs[setting] for setting in series[axis]}) for axis in series)
+    costs = {setting: measure(setting, repeats) for setting in track(settings, "Measuring growth")}
+    table = "\n\n".join(cost_table(axis, {setting: costs[setting] for setting in series[axis]}) for axis in series)
     output.mkdir(parents=True, exist_ok=True)
     (output / "growth.md").write_text(table + "\n", encoding="utf-8")
-    _plot(series, costs).savefig(output / "growth.png", dpi=120)
+    cost_plot(series, costs).savefig(output / "growth.png", dpi=120)
     return table
 
 
-def _measure(setting: Setting, repeats: int) -> Cost:
+def measure(setting: Setting, repeats: int) -> Cost:
+    """Time and memory of one setting."""
     backbone = load_backbone(setting.backbone, None, setting.image_size)
     return Cost(*forward_seconds(backbone, setting.batch_size, repeats), *forward_memory(*setting))
 
 
-def _table(axis: str, costs: Mapping[Setting, Cost]) -> str:
+def cost_table(axis: str, costs: Mapping[Setting, Cost]) -> str:
+    """The settings along one axis, a row each, as a Markdown table."""
     seconds = [("s per batch", ".2f"), ("`encode_image`, s", ".2f"), ("ratio", ".2f")]
     memory = [("MB", ".0f"), ("`encode_image`, MB", ".0f"), ("ratio", ".2f")]
     rows: list[Row] = [
@@ -80,7 +82,8 @@ def _table(axis: str, costs: Mapping[Setting, Cost]) -> str:
     return markdown_table([(axis.replace("_", " "), ""), *seconds, *memory], rows)
 
 
-def _plot(series: Series, costs: Mapping[Setting, Cost]) -> Figure:
+def cost_plot(series: Series, costs: Mapping[Setting, Cost]) -> Figure:
+    """A column of plots per axis: time above, memory below."""
     figure = Figure(figsize=(3.6 * len(series), 5.4), layout="constrained")
     axes = figure.subplots(2, len(series), squeeze=False)
     for column, (name, settings) in enumerate(series.items()):

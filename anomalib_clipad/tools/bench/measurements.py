@@ -31,7 +31,9 @@ from anomalib_clipad.torch_model import ClipADModel
 from .timing import interleaved, peak_memory, statement_seconds
 
 _CLASS = "metal_nut"
-_PREPARE = """
+PHOTOGRAPHS = 128
+"""How many ``Engine.predict`` is measured on."""
+MODEL_PROGRAM = """
 import logging, torch, warnings
 logging.disable(); warnings.simplefilter("ignore")
 from anomalib_clipad import ClipADModel, load_backbone
@@ -45,7 +47,7 @@ def encode():
         backbone.clip.encode_image(images)
 """
 
-_METRICS = """
+METRICS_PROGRAM = """
 import logging, torch, warnings
 logging.disable(); warnings.simplefilter("ignore")
 from anomalib.data import ImageBatch
@@ -63,7 +65,7 @@ def compute():
     return [metric.compute() for metric in metrics]
 """
 
-_STEPS = {
+STEPS = {
     "decode and collate": "[_PredictionLoop].predict_next",
     "copy to the device": "[Strategy]SingleDeviceStrategy.batch_to_device",
     "resize and normalise": "[Callback]PreProcessor.on_predict_batch_start",
@@ -108,7 +110,7 @@ def forward_seconds(backbone: Backbone, batch_size: int, repeats: int, **options
 
 def forward_memory(backbone: str, image_size: int | None, batch_size: int) -> tuple[float, float]:
     """Peak megabytes of the model's forward above the model itself, and of ``encode_image``, in fresh processes."""
-    prepare = _PREPARE.format(backbone=backbone, image_size=image_size, batch_size=batch_size)
+    prepare = MODEL_PROGRAM.format(backbone=backbone, image_size=image_size, batch_size=batch_size)
     ours, encode_image = (peak_memory(prepare, run) / 2**20 for run in ("model(images)", "encode()"))
     return ours, encode_image
 
@@ -209,7 +211,7 @@ def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]
     model = ClipAD(class_name=_CLASS, backbone=backbone, pretrained=None)
     size = model.model.image_size
     with tempfile.TemporaryDirectory() as folder:
-        dataset = _photographs(Path(folder), count := 128)
+        dataset = _photographs(Path(folder), count := PHOTOGRAPHS)
         loaders = [
             DataLoader(dataset, batch_size, collate_fn=dataset.collate_fn, num_workers=workers) for workers in (1, 0)
         ]
@@ -230,7 +232,7 @@ def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]
         model.visualizer = visualizer
         profiler = SimpleProfiler()
         Engine(profiler=profiler, **options).predict(model=model, dataloaders=loaders[1])
-    spent = {step: sum(profiler.recorded_durations[action]) for step, action in _STEPS.items()}
+    spent = {step: sum(profiler.recorded_durations[action]) for step, action in STEPS.items()}
     for step, value in spent.items():
         yield Comparison(f"Engine.predict, {step}, s", value, "all steps", sum(spent.values()))
 
@@ -246,7 +248,7 @@ def _photographs(folder: Path, count: int) -> PredictDataset:
 def metrics(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """The seven metrics of 100 and of 200 images with masks."""
     del backbone, batch_size
-    small, large = _METRICS.format(count=100), _METRICS.format(count=200)
+    small, large = METRICS_PROGRAM.format(count=100), METRICS_PROGRAM.format(count=200)
     megabytes = [peak_memory(prepare, "compute()") / 2**20 for prepare in (small, large)]
     yield Comparison("metrics of 100 images of 240 pixels, MB", megabytes[0], "of 200 images", megabytes[1])
     seconds = [statement_seconds("compute()", min(repeats, 3), prepare) for prepare in (small, large)]

@@ -1,51 +1,234 @@
-"""`anomalib-clipad bench`: every measurement yields values beside its peer's, and costs are written as they grow."""
+"""`anomalib-clipad bench` and `growth`: each value stands on its own side, by a clock that the tests wind."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from conftest import TINY
 from PIL import Image
 
+from anomalib_clipad import ClipADModel
+from anomalib_clipad.tools.bench import growth as growth_module
+from anomalib_clipad.tools.bench import measurements, timing
 from anomalib_clipad.tools.bench.bench import bench
-from anomalib_clipad.tools.bench.growth import Setting, growth
-from anomalib_clipad.tools.bench.measurements import MEASUREMENTS
+from anomalib_clipad.tools.bench.growth import Cost, Setting, cost_plot, growth
+from anomalib_clipad.tools.bench.measurements import MEASUREMENTS, Comparison
 
 BACKBONE = TINY["backbone"]
+SETTING = Setting(BACKBONE, 96, 2)
 
 
-@pytest.mark.parametrize("name", ["forward", "precision", "text", "training"])
-def test_a_measurement_yields_positive_numbers(name: str) -> None:
-    rows = list(MEASUREMENTS[name](BACKBONE, 2, 1))
-    assert rows
-    assert all(value > 0 and peers_value > 0 for _, value, _, peers_value in rows)
+class Clock:
+    """Time that passes only where a function says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def takes(self, seconds: float, result: Any = None) -> Callable[..., Any]:
+        def function(*args: Any, **kwargs: Any) -> Any:
+            self.now += seconds
+            return result
+
+        return function
 
 
-def test_the_steps_of_predict_are_all_there() -> None:
-    throughput, *steps = MEASUREMENTS["engine"](BACKBONE, 16, 1)
-    assert throughput[1] > 0
-    assert len(steps) == 6
-    assert all(seconds > 0 for _, seconds, _, _ in steps)
-    assert sum(seconds for _, seconds, _, _ in steps) == pytest.approx(steps[0][3])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timing, "perf_counter", lambda: clock.now)
+    return clock
 
 
-def test_the_command_prints_ratios(capsys: pytest.CaptureFixture[str]) -> None:
-    bench(BACKBONE, batch_size=1, repeats=1, only=["forward"])
-    printed = capsys.readouterr().out
-    assert "ratio" in printed
-    assert "encode_image" in printed
+class FakeModel:
+    """A model that takes ``seconds`` beside an ``encode_image`` that takes one."""
+
+    image_size = 8
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.run = clock.takes(seconds)
+        self.clip = SimpleNamespace(encode_image=clock.takes(1.0))
+
+    def __call__(self, images: torch.Tensor) -> None:
+        self.run()
+
+
+@pytest.fixture
+def fakes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward takes 2 s, of SDP+ 5 s, in bfloat16 0.5 s."""
+
+    def fake(backbone: str, image_size: int | None = None, adapter: bool = False, precision: str = "float32") -> Any:
+        return FakeModel(clock, 5.0 if adapter else 0.5 if precision == "bfloat16" else 2.0)
+
+    monkeypatch.setattr(measurements, "random_model", fake)
+    monkeypatch.setattr(growth_module, "random_model", fake)
+
+
+def measure(name: str, batch_size: int = 4) -> list[Comparison]:
+    return list(MEASUREMENTS[name](BACKBONE, batch_size, 2))
+
+
+def test_forward_is_ours_beside_encode_image(fakes: None) -> None:
+    assert measure("forward") == [
+        Comparison("forward, batch 1, s", 2.0, "encode_image", 1.0),
+        Comparison("forward, batch 4, s", 2.0, "encode_image", 1.0),
+        Comparison("forward of SDP+, batch 4, s", 5.0, "encode_image", 1.0),
+    ]
+
+
+def test_precision_is_bfloat16_beside_float32(fakes: None) -> None:
+    assert measure("precision") == [Comparison("forward in bfloat16, s", 0.5, "forward in float32", 2.0)]
+
+
+def test_compiled_is_beside_eager(fakes: None, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: clock.takes(3.0))
+    assert measure("compiled") == [Comparison("forward, torch.compile, s", 3.0, "forward", 2.0)]
+
+
+def test_winclip_is_the_peer_in_images_per_second(fakes: None, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = SimpleNamespace(eval=lambda: clock.takes(40.0))
+    monkeypatch.setattr(measurements.winclip_module, "WinClipModel", lambda name: peer)
+    assert measure("winclip") == [
+        Comparison("float32, images/s", 2.0, "WinClip", 0.1),
+        Comparison("bfloat16, images/s", 8.0, "WinClip", 0.1),
+    ]
+
+
+def test_text_is_cold_and_warm_beside_the_full_context(
+    model: ClipADModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurements, "random_model", lambda backbone: model)
+    prompts = sum(map(len, model.prompts.texts("metal_nut")))
+    monkeypatch.setattr(measurements, "encode_prompts", clock.takes(3.0, torch.ones(prompts, 16)))
+    monkeypatch.setattr(model.clip, "encode_text", clock.takes(1.0))
+    parts = -(-prompts // 64)
+    assert measure("text") == [
+        Comparison("text features, cold, s", 3.0, "encode_text at 77 tokens", parts),
+        Comparison("text features, warm, s", 0.0, "encode_text at 77 tokens", parts),
+    ]
+
+
+def test_training_with_kept_features_is_beside_features_computed_anew(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainable = measurements.random_model(BACKBONE, adapter=True)
+    features = trainable.tap_patches(torch.randn(2, 3, trainable.image_size, trainable.image_size))
+    monkeypatch.setattr(trainable, "tap_patches", clock.takes(1.5, features))
+    monkeypatch.setattr(measurements, "random_model", lambda *args, **kwargs: trainable)
+    assert measure("training", 2) == [Comparison("training step, features kept, s", 0.0, "features anew", 1.5)]
+
+
+def test_memory_is_ours_beside_encode_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = {"model(images)": 300 * 2**20, "encode()": 100 * 2**20}
+    monkeypatch.setattr(measurements, "peak_memory", lambda prepare, run: grown[run])
+    assert measure("memory") == [Comparison("peak memory above the model, MB", 300, "encode_image", 100)]
+
+
+def test_metrics_cost_of_a_hundred_images_is_beside_two_hundred(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(prepare: str) -> int:
+        return 5 if "torch.rand(200," in prepare else 2
+
+    monkeypatch.setattr(measurements, "peak_memory", lambda prepare, run: cost(prepare) * 2**20)
+    monkeypatch.setattr(measurements, "statement_seconds", lambda statement, repeats, prepare: cost(prepare))
+    assert [(value, peers) for _, value, _, peers in measure("metrics")] == [(2, 5), (2, 5)]
+
+
+def test_imports_are_ours_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {
+        "import torch": 2.0,
+        "import anomalib_clipad": 0.003,
+        "from anomalib_clipad.plugin import install; install()": 0.001,
+    }
+    monkeypatch.setattr(measurements, "statement_seconds", lambda statement, repeats, prepare="": seconds[statement])
+    assert measure("imports") == [
+        Comparison("import anomalib_clipad, ms", 3.0, "import torch", 2000.0),
+        Comparison("our hook in import torch, ms", 1.0, "import torch", 2000.0),
+    ]
+
+
+def test_the_engine_is_beside_the_model_alone_and_its_steps_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements, "PHOTOGRAPHS", 4)
+    monkeypatch.setattr(measurements, "interleaved", lambda runs, repeats: {"engine": 2.0, "alone": 0.5})
+    throughput, *steps = measure("engine", 2)
+    assert throughput == Comparison("Engine.predict, images/s", 2.0, "the model alone", 8.0)
+    assert [what for what, *_ in steps] == [f"Engine.predict, {step}, s" for step in measurements.STEPS]
+    assert sum(seconds for _, seconds, _, _ in steps) == pytest.approx(steps[0].peers_value)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_command_prints_value_peer_and_ratio(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fake(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
+        assert (backbone, batch_size, repeats) == ("any", 3, 5)
+        yield Comparison("ours, s", 1.5, "theirs", 6.0)
+
+    monkeypatch.setitem(MEASUREMENTS, "fake", fake)
+    bench("any", batch_size=3, repeats=5, only=["fake"])
+    head, _, row = capsys.readouterr().out.splitlines()[-3:]
+    assert cells(head) == ["measured", "value", "peer", "its value", "ratio"]
+    assert cells(row) == ["ours, s", "1.5", "theirs", "6", "0.250"]
+
+
+def test_what_was_measured_is_printed_where_a_later_measurement_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fake(fails: bool, *args: object) -> Iterator[Comparison]:
+        yield Comparison("fails" if fails else "works", 1.0, "theirs", 2.0)
+        if fails:
+            raise RuntimeError
+
+    monkeypatch.setitem(MEASUREMENTS, "first", partial(fake, False))
+    monkeypatch.setitem(MEASUREMENTS, "second", partial(fake, True))
+    with pytest.raises(RuntimeError):
+        bench(BACKBONE, only=["first", "second"])
+    assert "| works " in capsys.readouterr().out
 
 
 def test_an_unknown_measurement_lists_the_known() -> None:
-    with pytest.raises(SystemExit, match=r"\['speed'\].*forward.*imports"):
+    with pytest.raises(ValueError, match=r"\['speed'\].*forward.*imports"):
         bench(only=["speed"])
 
 
-def test_growth_is_a_table_and_a_plot(tmp_path: Path) -> None:
-    table = growth(tmp_path, 1, {"image_size": (Setting(BACKBONE, 96, 2),)})
+@pytest.fixture
+def costs(fakes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth_module, "forward_memory", lambda *setting: (300.0, 100.0))
+
+
+def test_growth_has_ours_before_encode_image(costs: None, tmp_path: Path) -> None:
+    table = growth(tmp_path, 1, {"image_size": (SETTING,)})
     assert (tmp_path / "growth.md").read_text() == table + "\n"
-    size, *costs = map(float, table.splitlines()[-1].strip("| ").split("|"))
-    assert size == 96
-    assert len(costs) == 6
-    assert min(costs[:2] + costs[3:5]) >= 0
+    head, _, row = table.splitlines()
+    assert cells(head) == [
+        *("image size", "s per batch", "`encode_image`, s", "ratio"),
+        *("MB", "`encode_image`, MB", "ratio"),
+    ]
+    assert cells(row) == ["96", "2.00", "1.00", "2.00", "300", "100", "3.00"]
     with Image.open(tmp_path / "growth.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_the_plot_says_whose_line_is_whose() -> None:
+    larger = Setting(BACKBONE, 192, 2)
+    costs = {SETTING: Cost(2.0, 1.0, 300.0, 100.0), larger: Cost(9.0, 4.0, 900.0, 200.0)}
+    seconds, megabytes = cost_plot({"image_size": (SETTING, larger)}, costs).axes
+    drawn = [{line.get_label(): list(line.get_ydata()) for line in plot.lines} for plot in (seconds, megabytes)]
+    assert drawn[0] == {"CLIP-AD": [2.0, 9.0], "encode_image": [1.0, 4.0]}
+    assert drawn[1] == {"CLIP-AD": [300.0, 900.0], "encode_image": [100.0, 200.0]}
+    assert (seconds.get_ylabel(), megabytes.get_ylabel()) == ("s per batch", "MB above the model")
+
+
+def test_the_programs_of_other_processes_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logging.disable", lambda: None)
+    names: dict[str, Any] = {}
+    exec(measurements.MODEL_PROGRAM.format(backbone=BACKBONE, image_size=96, batch_size=2), names)
+    assert names["model"](names["images"]).anomaly_map.shape == (2, 96, 96)
+    names["encode"]()
+    exec(measurements.METRICS_PROGRAM.format(count=4), names)
+    assert len(names["compute"]()) == 7
