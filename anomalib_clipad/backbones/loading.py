@@ -40,6 +40,8 @@ class Backbone:
         tokenizer: The model's tokenizer.
         image_size: Height and width of its input in pixels.
         fingerprint: Digest of the image tower's weights as they were loaded.
+        name: The model's name, as the user gave it.
+        pretrained: The weights' tag or path, as the user gave it; ``None`` for random weights.
         mean: Mean of its input's normalisation per channel, for values in [0, 1].
         std: Standard deviation of its input's normalisation per channel.
     """
@@ -50,6 +52,8 @@ class Backbone:
     tokenizer: Tokenizer
     image_size: int
     fingerprint: str
+    name: str
+    pretrained: str | None
     mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
     std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
 
@@ -97,6 +101,8 @@ def load_backbone(
         tokenizer=tokenizer,
         image_size=clip.visual.image_size[0],
         fingerprint=digest(clip.visual.state_dict()),
+        name=backbone,
+        pretrained=pretrained,
         mean=tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
     )
