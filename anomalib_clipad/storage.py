@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,22 +21,51 @@ def cache_directory() -> Path:
 
 
 @contextmanager
-def unfinished(target: Path) -> Iterator[Path]:
-    """A folder for files that belong in ``target``: they move there when all went well, and are gone otherwise."""
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder whose files go to ``target`` together: all of them when the block ends well, else none.
+
+    The files get the permissions that the user's umask gives to any new file.
+
+    Args:
+        target: Folder of the finished files; created where it is missing.
+    """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
-        folder = Path(name)
-        mode = _usual_mode(folder)
-        yield folder
-        for file in folder.iterdir():
-            file.chmod(mode)
+        new, old = Path(name) / "new", Path(name) / "old"
+        new.mkdir()
+        old.mkdir()
+        yield new
+        files = sorted(new.iterdir())
+        for file in files:
+            file.chmod(new.stat().st_mode & 0o666)
+        _replace_all(files, target, old)
+
+
+def _replace_all(files: Sequence[Path], target: Path, old: Path) -> None:
+    """Move the files to ``target``; where one cannot be moved, put back what the others have replaced."""
+    if len(files) == 1:
+        files[0].replace(target / files[0].name)
+        return
+    for file in files:
+        _keep(target / file.name, old / file.name)
+    try:
+        for file in files:
             file.replace(target / file.name)
+    except BaseException:
+        for file in files:
+            before, place = old / file.name, target / file.name
+            if before.exists():
+                before.replace(place)
+            elif not file.exists():  # it was moved to where nothing was
+                place.unlink()
+        raise
 
 
-def _usual_mode(folder: Path) -> int:
-    """Permissions of a file that is simply opened, by the umask, whatever a library that writes files makes of them."""
-    probe = folder / "probe"
-    probe.touch()
-    mode = probe.stat().st_mode & 0o777
-    probe.unlink()
-    return mode
+def _keep(place: Path, copy: Path) -> None:
+    """Keep what is at ``place`` under a second name, if anything is; ``place`` itself stays as it is."""
+    try:
+        copy.hardlink_to(place)
+    except FileNotFoundError:
+        return
+    except OSError:  # a file system without hard links
+        shutil.copy2(place, copy)

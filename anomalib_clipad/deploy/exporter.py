@@ -19,7 +19,7 @@ from torch import nn
 from torch.export import Dim
 
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
-from anomalib_clipad.storage import unfinished
+from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
 
 from .graph import InferenceGraph
@@ -71,7 +71,7 @@ class Exporter(ExportMixin):
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file for anomalib's ``TorchInferencer``, readable with this package installed."""
         path = _file(export_root, ExportType.TORCH, f"{model_file_name}.pt")
-        with unfinished(path.parent) as folder:
+        with atomic_folder(path.parent) as folder:
             torch.save({"model": self.graph()}, folder / path.name)
         return path
 
@@ -120,7 +120,7 @@ class Exporter(ExportMixin):
             "verbose": False,
             **kwargs,
         }
-        with unfinished(path.parent) as folder:
+        with atomic_folder(path.parent) as folder:
             torch.onnx.export(graph, tuple(inputs), folder / path.name, dynamo=True, **options)
             proto = onnx.load(folder / path.name)
             onnx.helper.set_model_props(proto, graph.metadata)
@@ -137,7 +137,7 @@ class Exporter(ExportMixin):
         import openvino
 
         path = _file(export_root, ExportType.OPENVINO, f"{model_file_name}.xml")
-        with unfinished(path.parent) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
+        with atomic_folder(path.parent) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
             written = super().to_openvino(raw, model_file_name, *args, **kwargs)
             graph = openvino.Core().read_model(written)
             for name, value in self.graph().metadata.items():

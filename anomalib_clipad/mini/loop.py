@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.parts.noise import Rng
+from anomalib_clipad.storage import atomic_folder
 
 from .batches import make_batch
 from .captions import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, Captions
@@ -184,9 +185,8 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        unfinished = self.folder / "checkpoint.partial"
-        torch.save(state, unfinished)
-        unfinished.replace(self._checkpoint)
+        with atomic_folder(self.folder) as folder:
+            torch.save(state, folder / self._checkpoint.name)
 
     @property
     def _checkpoint(self) -> Path:

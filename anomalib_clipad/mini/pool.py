@@ -14,7 +14,7 @@ from tqdm.auto import trange
 from anomalib_clipad.parts.categories import RANDOM_BUILDERS, REGULAR_BUILDERS, TRAINING_CATEGORIES, Builder
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import make_sample
-from anomalib_clipad.storage import unfinished
+from anomalib_clipad.storage import atomic_folder
 
 KINDS = tuple(DEFECTS)
 RENDERED = 240
@@ -108,7 +108,7 @@ def render_shard(folder: Path, make: Make, seed: int, number: int, pairs: int = 
             sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], RENDERED)
             images[i, 0], images[i, 1] = _reduce(sample.flawless, make.size), _reduce(sample.image, make.size)
             masks[i] = _reduce(sample.mask.astype(np.uint8) * 255, make.size)
-        with unfinished(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             np.savez(temporary / path.name, images=images, masks=masks, kinds=kinds)
     with np.load(path) as content:
         return Shard(content["images"], content["masks"], content["kinds"])

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
+from anomalib_clipad.storage import atomic_folder
+
 from .batches import PATCH, make_batch
 from .pool import Shard
 
@@ -97,7 +99,5 @@ def average(paths: Sequence[Path], path: Path) -> None:
 
 
 def _write(state: Mapping[str, Tensor], path: Path) -> None:
-    unfinished = path.with_suffix(".partial")
-    save_file({name: value.half().contiguous() for name, value in state.items()}, unfinished)
-    unfinished.chmod(0o644)
-    unfinished.replace(path)
+    with atomic_folder(path.parent) as folder:
+        save_file({name: value.half().contiguous() for name, value in state.items()}, folder / path.name)

@@ -103,12 +103,12 @@ def ensure_category(root: Path, settings: Settings) -> Path:
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{settings.folder}-", dir=root))
+        partial = Path(tempfile.mkdtemp(prefix=f".{settings.folder}-", dir=root)) / settings.folder
+        partial.mkdir()
     except OSError as error:
         raise _unwritable(root, error) from error
     try:
         _write_all(partial, settings)
-        partial.chmod(0o755)
         try:
             partial.rename(target)
         except OSError:
@@ -120,7 +120,7 @@ def ensure_category(root: Path, settings: Settings) -> Path:
             raise
         raise _unwritable(root, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial.parent, ignore_errors=True)
     return target
 
 

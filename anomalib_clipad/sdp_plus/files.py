@@ -17,7 +17,7 @@ from torch import Tensor
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
 from anomalib_clipad.host.checkpoints import KEY, LAYERS
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.storage import cache_directory, unfinished
+from anomalib_clipad.storage import atomic_folder, cache_directory
 from anomalib_clipad.vision.adapter import LinearAdapter
 
 _COMMIT = "f004973a41344d8c0966934af0c01781989b80e3"
@@ -107,7 +107,7 @@ def save_adapter(
     """
     state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
     trained_under = {**settings.as_dict(), "image_tower": image_tower, **(trained_by or {})}
-    with unfinished(path.parent) as folder:
+    with atomic_folder(path.parent) as folder:
         save_file(state, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(trained_under)})
 
 
@@ -138,7 +138,7 @@ def released_adapter(name: str) -> Path:
     if _blob_id(content) != release.blob_id:
         msg = f"What {url} gave is not the released file (git blob {release.blob_id}); nothing was kept of it."
         raise ValueError(msg)
-    with unfinished(path.parent) as folder:
+    with atomic_folder(path.parent) as folder:
         (folder / path.name).write_bytes(content)
     return path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from anomalib_clipad.storage import unfinished
+from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.text.rvs import Method
 
 
@@ -47,8 +47,7 @@ def text_features(
     text = (settings.prompts, settings.rvs, settings.rvs_options, EmbeddingCache())
     encoder = ClassEncoder(clip.clip, clip.tokenizer, *text)
     vectors = {name: encoder.encode(name).contiguous() for name in class_name}
-    with unfinished(output.parent) as folder:
-        save_file(
-            vectors, folder / output.name, metadata={name: str(value) for name, value in settings.as_dict().items()}
-        )
+    with atomic_folder(output.parent) as folder:
+        metadata = {name: str(value) for name, value in settings.as_dict().items()}
+        save_file(vectors, folder / output.name, metadata=metadata)
     print(f"{output}: {', '.join(f'{name} {tuple(vector.shape)}' for name, vector in vectors.items())}")
