@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-_CHUNK = 128
+
+def digest(tensors: Mapping[str, Tensor], *details: object) -> str:
+    """SHA-256 of named tensors: names, shapes, types and every byte; 0.47 GB take about 0.3 s on two cores.
+
+    Args:
+        tensors: The tensors by name, in any order.
+        details: What else has to be the same, written as text.
+    """
+    with ThreadPoolExecutor() as pool:  # hashlib lets go of Python's lock
+        contents = pool.map(_content, tensors.values())
+        entries = sorted(
+            f"{name} {tuple(tensor.shape)} {tensor.dtype} {content}"
+            for (name, tensor), content in zip(tensors.items(), contents, strict=True)
+        )
+    return hashlib.sha256(repr([*entries, *map(str, details)]).encode()).hexdigest()
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
-    """Fingerprint of named tensors at the speed of memory: every bit counts, as part of the sum of its kilobyte."""
-    state = hashlib.blake2b(digest_size=20)
-    for name, tensor in sorted(tensors.items()):
-        raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        whole = len(raw) // (8 * _CHUNK) * (8 * _CHUNK)
-        state.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        state.update(raw[:whole].view(torch.int64).view(-1, _CHUNK).sum(dim=1).numpy().tobytes())
-        state.update(raw[whole:].numpy().tobytes())
-    return state.hexdigest()
+def _content(tensor: Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(raw.numpy()).hexdigest()

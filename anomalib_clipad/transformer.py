@@ -16,7 +16,7 @@ def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Lite
 
     In float32 on x86 CPUs, where no gradient is wanted, it is one call of oneDNN, which adds the bias and applies the
     activation while it multiplies; torch's ``linear`` calls MKL and goes over the result once more for each. Compiled
-    and exported graphs, and autocast, have torch's operators.
+    and exported graphs, autocast, and ``torch.backends.mkldnn.flags(enabled=False)`` have torch's operators.
 
     Args:
         tokens: Tokens (..., width).
@@ -25,7 +25,7 @@ def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Lite
         activation: What is applied to the result.
     """
     watched = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    if _ONEDNN and not watched and tokens.is_cpu and tokens.dtype == torch.float32:
+    if _ONEDNN and not watched and torch.backends.mkldnn.enabled and tokens.is_cpu and tokens.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, activation, [], "none")
     result = linear(tokens, weight, bias)
     return gelu(result) if activation == "gelu" else result
@@ -68,3 +68,11 @@ def feed_forward(mlp: nn.Sequential, tokens: Tensor) -> Tensor:
     else:
         hidden = activation(affine(tokens, widen.weight, widen.bias))
     return affine(hidden, narrow.weight, narrow.bias)
+
+
+def activations_and_heads(module: nn.Module) -> str:
+    """What the transformers in a module compute with besides their weights, as text: activations, numbers of heads."""
+    blocks = list(module.modules())
+    activations = {str(block) for block in blocks if "GELU" in type(block).__name__}
+    heads = {f"{block.num_heads} heads" for block in blocks if isinstance(block, nn.MultiheadAttention)}
+    return ", ".join(sorted(activations | heads))

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import open_clip
 import torch
-from open_clip import CLIP
+from open_clip import CLIP, factory
 from open_clip.factory import load_state_dict
 from open_clip.model import resize_pos_embed
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from anomalib_clipad.digest import digest
 from anomalib_clipad.text.encoder import Tokenizer
-from anomalib_clipad.vision.dual_path import STAGES
+from anomalib_clipad.transformer import activations_and_heads
 
+from .configuration import check_config, unsupported
 from .sources import DEFAULT_TAG, Source, built_in_config, find_source
+
+_SIZES_OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,8 @@ class Backbone:
         clip: open_clip model, unmodified and frozen.
         tokenizer: The model's tokenizer.
         image_size: Height and width of its input in pixels.
-        fingerprint: Digest of the image tower's weights as they were loaded.
-        name: The model's name, as the user gave it.
-        pretrained: The weights' tag or path, as the user gave it; ``None`` for random weights.
+        fingerprint: Digest of the image tower as it was loaded: weights, activation, heads, and normalisation of its
+            input.
         mean: Mean of its input's normalisation per channel, for values in [0, 1].
         std: Standard deviation of its input's normalisation per channel.
     """
@@ -52,8 +52,6 @@ class Backbone:
     tokenizer: Tokenizer
     image_size: int
     fingerprint: str
-    name: str
-    pretrained: str | None
     mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
     std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
 
@@ -72,8 +70,9 @@ def load_backbone(
     Args:
         backbone: open_clip model name, ``hf-hub:``/``local-dir:`` name, ``clipad-mini``, or the path of an open_clip
             model configuration (``.json``).
-        pretrained: open_clip tag or path of a weights file; ``None`` for random weights (always the same), with a
-            warning.
+        pretrained: open_clip tag, path of a weights file, or ``tag:path`` for the file of a tag that was downloaded by
+            hand: a tag says which activation and normalisation belong to the weights. ``None`` for random weights
+            (always the same), with a warning.
         image_size: Height and width of the input in pixels, a multiple of the patch size; position embeddings are
             interpolated. ``None`` takes the backbone's own.
 
@@ -81,9 +80,11 @@ def load_backbone(
         ValueError: If a name or file is unknown, CLIP-AD cannot run on the model, or weights do not fit it.
         WeightsUnavailableError: If weights cannot be downloaded.
     """
-    _check_config(built_in_config(backbone) or {}, backbone, image_size)  # before any download
+    built_in = built_in_config(backbone)
+    if built_in is not None:  # before any download
+        check_config(built_in, backbone, image_size)
     source = find_source(backbone, pretrained)
-    _check_config(source.config, source.name, image_size)
+    check_config(source.config, source.name, image_size)
     clip, tokenizer = _build(source, image_size)
     check_tower(clip.visual, source.name)
     if source.weights is None:
@@ -93,36 +94,18 @@ def load_backbone(
         )
     else:
         _load_weights(clip, source.weights, source.name)
-    preprocess = source.preprocess
+    visual = clip.eval().requires_grad_(False).visual
+    traits = activations_and_heads(visual)
     return Backbone(
         name=backbone,
         pretrained=pretrained,
-        clip=clip.eval().requires_grad_(False),
+        clip=clip,
         tokenizer=tokenizer,
-        image_size=clip.visual.image_size[0],
-        fingerprint=digest(clip.visual.state_dict()),
-        name=backbone,
-        pretrained=pretrained,
-        mean=tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN),
-        std=tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD),
+        image_size=visual.image_size[0],
+        fingerprint=digest(visual.state_dict(), traits, source.mean, source.std),
+        mean=source.mean,
+        std=source.std,
     )
-
-
-def _check_config(config: dict[str, Any], name: str, image_size: int | None) -> None:
-    """What can be told from a configuration, before anything is downloaded or built."""
-    vision = config.get("vision_cfg", {})
-    if "timm_model_name" in vision:
-        raise _unsupported(name, f"a timm tower ({vision['timm_model_name']})")
-    layers, patch = vision.get("layers", STAGES), vision.get("patch_size", 16)
-    if isinstance(layers, list):
-        raise _unsupported(name, "a ResNet")
-    if layers % STAGES:
-        msg = f"CLIP-AD runs in {STAGES} stages; '{name}' has {layers} blocks, which is no multiple of {STAGES}."
-        raise ValueError(msg)
-    size = vision.get("image_size", patch) if image_size is None else image_size
-    if isinstance(size, bool) or not isinstance(size, int) or size <= 0 or not isinstance(patch, int) or size % patch:
-        msg = f"The image size has to be one positive multiple of the patch size {patch} of '{name}'; got {size}."
-        raise ValueError(msg)
 
 
 def check_tower(visual: nn.Module, name: str) -> None:
@@ -132,43 +115,38 @@ def check_tower(visual: nn.Module, name: str) -> None:
         ValueError: If it is not a vision transformer of residual attention blocks that pools by its CLS token.
     """
     if not isinstance(visual, VisionTransformer):
-        raise _unsupported(name, f"a {type(visual).__name__}")
+        raise unsupported(name, f"a {type(visual).__name__}")
     others = {type(block).__name__ for block in visual.transformer.resblocks} - {ResidualAttentionBlock.__name__}
     if others:
-        raise _unsupported(name, f"a transformer of {', '.join(sorted(others))}s")
+        raise unsupported(name, f"a transformer of {', '.join(sorted(others))}s")
     if visual.attn_pool is not None or visual.pool_type != "tok":
-        raise _unsupported(name, "a transformer that does not pool by its CLS token")
-
-
-def _unsupported(name: str, what: str) -> ValueError:
-    return ValueError(
-        f"CLIP-AD cannot run on '{name}', whose image tower is {what}. Supported are open_clip's vision transformers "
-        "made of ResidualAttentionBlocks with a CLS token, such as ViT-B-16-plus-240, ViT-B-16, ViT-L-14 and ViT-H-14."
-    )
+        raise unsupported(name, "a transformer that does not pool by its CLS token")
 
 
 def _build(source: Source, image_size: int | None) -> tuple[CLIP, Tokenizer]:
     """The architecture with reproducible random weights, and its tokenizer."""
-    text = json.dumps(source.config, sort_keys=True)
-    name = f"clipad-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{name}.json"
-        path.write_text(text)
-        open_clip.add_model_config(path)
-    quick_gelu = bool(source.preprocess.get("quick_gelu"))
-    with torch.random.fork_rng(devices=[]), _without_remarks_of_open_clip():
+    with _registered(source.config) as name, torch.random.fork_rng(devices=[]), _without_remarks_of_open_clip():
         torch.manual_seed(0)
         try:
-            clip = open_clip.create_model(
-                name,
-                force_image_size=image_size,
-                force_quick_gelu=quick_gelu,
-                pretrained_hf=False,
+            clip = open_clip.create_model(name, force_image_size=image_size, pretrained_hf=False)
+            return clip, open_clip.get_tokenizer(name)
+        except Exception as error:  # whatever its constructors run into
+            msg = (
+                f"The model configuration of '{source.name}' is not one of open_clip, which cannot build it: "
+                f"{type(error).__name__}: {error}"
             )
-        except (TypeError, KeyError, AssertionError) as error:
-            msg = f"The model configuration of '{source.name}' is not one of open_clip: {error}"
             raise ValueError(msg) from error
-        return clip, open_clip.get_tokenizer(name)
+
+
+@contextmanager
+def _registered(config: dict[str, Any]) -> Iterator[str]:
+    """A name for a configuration while it is built: open_clip builds by name only, and forgets none by itself."""
+    name = f"clipad-{uuid4().hex}"
+    factory._MODEL_CONFIGS[name] = config
+    try:
+        yield name
+    finally:
+        del factory._MODEL_CONFIGS[name]
 
 
 @contextmanager
@@ -188,8 +166,8 @@ def _without_remarks_of_open_clip() -> Iterator[None]:
 
 def _load_weights(clip: CLIP, path: Path, name: str) -> None:
     try:
-        # open_clip reads safetensors only since 2.26, and cannot interpolate half-precision positions.
-        state = load_file(path) if path.suffix == ".safetensors" else load_state_dict(str(path))
+        state = _read_weights(path)
+        # open_clip cannot interpolate half-precision positions.
         state = {key: value.float() for key, value in state.items() if not key.endswith(".position_ids")}
         resize_pos_embed(state, clip)
         clip.load_state_dict(state)
@@ -201,3 +179,16 @@ def _load_weights(clip: CLIP, path: Path, name: str) -> None:
             "and download it again if it is."
         )
         raise ValueError(msg) from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Weights by name, from safetensors, a checkpoint of torch, or a TorchScript archive such as OpenAI's own files."""
+    if path.suffix == ".safetensors":  # which open_clip reads only since 2.26
+        return load_file(path)
+    try:
+        return load_state_dict(str(path))
+    except RuntimeError as error:
+        if "TorchScript" not in str(error):
+            raise
+    state = torch.jit.load(path, map_location="cpu").state_dict()
+    return {key: value for key, value in state.items() if key not in _SIZES_OF_OPENAI}

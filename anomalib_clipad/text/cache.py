@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from importlib.metadata import version
@@ -10,14 +9,16 @@ from pathlib import Path
 
 import torch
 from open_clip import CLIP
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from anomalib_clipad.digest import digest
-from anomalib_clipad.storage import cache_directory, unfinished
+from anomalib_clipad.storage import atomic_folder, cache_directory
+from anomalib_clipad.transformer import activations_and_heads
 
 logger = logging.getLogger(__name__)
+_BACKENDS = (torch.backends.mkldnn, torch.backends.cuda)
 
 
 class EmbeddingCache:
@@ -43,34 +44,42 @@ class EmbeddingCache:
 
     @staticmethod
     def key(clip: CLIP, tokens: Tensor) -> str:
-        """Everything the embeddings depend on: text weights, tokens (prompts, tokenizer, context), code."""
+        """Everything the embeddings depend on: text tower, tokens (prompts, tokenizer, context), precision, code."""
         weights = {name: value for name, value in clip.state_dict().items() if not name.startswith("visual.")}
         embedding = next((name for name in weights if name.endswith("token_embedding.weight")), None)
         if embedding:  # the rows of tokens that do not occur are most of the tower, and idle
             used = tokens.unique().to(weights[embedding].device)
             weights[embedding] = weights[embedding][used]
-        inputs = {"tokens": tokens.to(torch.int32)}
-        code = f"{version('anomalib-clipad')} {version('open_clip_torch')} {type(clip).__name__}"
-        activation = [type(module).__name__ for module in clip.modules() if "GELU" in type(module).__name__][-1:]
-        return hashlib.blake2b(
-            f"{digest(weights)} {digest(inputs)} {code} {activation}".encode(), digest_size=20
-        ).hexdigest()
+        device = next(clip.parameters()).device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return digest(
+            {**weights, "tokens": tokens.to(torch.int32)},
+            f"autocast {autocast}, float32 as {[backend.matmul.fp32_precision for backend in _BACKENDS]}",
+            *(activations_and_heads(part) for name, part in clip.named_children() if name != "visual"),
+            f"{version('anomalib-clipad')} {version('open_clip_torch')} {type(clip).__name__}",
+        )
 
     @staticmethod
     def _read(path: Path, count: int) -> Tensor | None:
-        if not path.exists():
-            return None
         try:
-            embeddings = load_file(path)["embeddings"]
-        except (OSError, SafetensorError, KeyError) as error:
+            if not path.exists():
+                return None
+            with safe_open(path, framework="pt") as entry:
+                embeddings, written = entry.get_tensor("embeddings"), (entry.metadata() or {}).get("digest")
+        except (OSError, SafetensorError) as error:
             logger.warning("Ignoring the unreadable cache entry %s: %s", path, error)
             return None
-        return embeddings if embeddings.ndim == 2 and len(embeddings) == count else None
+        if len(embeddings) != count or written != digest({"embeddings": embeddings}):
+            logger.warning("Ignoring the cache entry %s: it is not what was written there.", path)
+            return None
+        return embeddings
 
     @staticmethod
     def _write(path: Path, embeddings: Tensor) -> None:
+        embeddings = embeddings.cpu().contiguous()
         try:
-            with unfinished(path.parent) as folder:
-                save_file({"embeddings": embeddings.cpu().contiguous()}, folder / path.name)
-        except OSError as error:
+            with atomic_folder(path.parent) as folder:
+                metadata = {"digest": digest({"embeddings": embeddings})}
+                save_file({"embeddings": embeddings}, folder / path.name, metadata=metadata)
+        except (OSError, SafetensorError) as error:
             logger.warning("Prompt embeddings are not kept, %s cannot be written: %s", path, error)
