@@ -1,11 +1,13 @@
 """Parts of a block: the same numbers whichever library multiplies, and gradients where they are wanted."""
 
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomalib_clipad.transformer import affine, feed_forward
 
@@ -50,6 +52,22 @@ def test_autocast_is_heeded(tokens: Tensor) -> None:
     layer = nn.Linear(64, 48)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(affine(tokens, layer.weight, layer.bias), layer(tokens))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_onednn_is_not_called_where_it_is_switched_off(tokens: Tensor) -> None:
+    mlp, operators = network(nn.GELU()), []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            operators.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    for enabled in (True, False):
+        operators.clear()
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=enabled), Record():
+            feed_forward(mlp, tokens)
+        assert any("mkldnn" in name for name in operators) == (enabled and torch.backends.mkl.is_available())
 
 
 def test_exported_graphs_have_torchs_own_operators(tokens: Tensor) -> None:

@@ -106,10 +106,8 @@ def _reachable(server: str, patience: float = _PATIENCE) -> bool:
             urlopen(Request(server, method="HEAD"), timeout=patience).close()
         except HTTPError:
             pass  # an answer
-        except OSError as error:
-            if not isinstance(
-                getattr(error, "reason", error), SSLError
-            ):  # it has other certificates than the hub's client
+        except Exception as error:  # whatever a name server, a proxy or the server leads to
+            if not isinstance(getattr(error, "reason", error), SSLError):  # the hub's client has its own certificates
                 return
         answers.append(server)
 

@@ -183,12 +183,16 @@ def _load_weights(clip: CLIP, path: Path, name: str) -> None:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Weights by name, from safetensors, a checkpoint of torch, or a TorchScript archive such as OpenAI's own files."""
-    if path.suffix == ".safetensors":  # which open_clip reads only since 2.26
+    with path.open("rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{"  # told by content: files in the hub's cache have no suffix
+    if is_safetensors:
         return load_file(path)
-    try:
-        return load_state_dict(str(path))
-    except RuntimeError as error:
-        if "TorchScript" not in str(error):
-            raise
-    state = torch.jit.load(path, map_location="cpu").state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        try:
+            return load_state_dict(str(path))
+        except RuntimeError as error:
+            if "TorchScript" not in str(error):
+                raise
+        state = torch.jit.load(path, map_location="cpu").state_dict()
     return {key: value for key, value in state.items() if key not in _SIZES_OF_OPENAI}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from anomalib_clipad import ClipADModel
@@ -58,6 +59,37 @@ def test_swapped_weights_are_another_entry(backbone: Backbone, tokens: Tensor) -
     assert EmbeddingCache.key(clip, tokens) != before
 
 
+@pytest.mark.parametrize("rows", [([0, 1], [1, 0]), ([0, 15], [15, 0])])
+def test_rows_that_change_places_are_another_entry(backbone: Backbone, tokens: Tensor, rows: tuple) -> None:
+    """In place and unseen by the version counter, within a kilobyte and beyond."""
+    clip = copy.deepcopy(backbone.clip)
+    before = EmbeddingCache.key(clip, tokens)
+    weight = clip.get_parameter("transformer.resblocks.0.mlp.c_proj.weight").data
+    weight[rows[0]] = weight[rows[1]]
+    assert EmbeddingCache.key(clip, tokens) != before
+
+
+def test_precision_activation_and_heads_are_part_of_the_key(backbone: Backbone, tokens: Tensor) -> None:
+    clip = copy.deepcopy(backbone.clip)
+    keys = [EmbeddingCache.key(clip, tokens)]
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            keys.append(EmbeddingCache.key(clip, tokens))
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    keys.append(EmbeddingCache.key(clip, tokens))
+    torch.backends.mkldnn.matmul.fp32_precision = before
+    assert EmbeddingCache.key(clip, tokens) == keys[0]
+    for block in clip.transformer.resblocks:
+        block.attn.num_heads = 4
+    keys.append(EmbeddingCache.key(clip, tokens))
+    for block in clip.transformer.resblocks:
+        block.mlp[1] = torch.nn.GELU(approximate="tanh")
+    keys.append(EmbeddingCache.key(clip, tokens))
+    keys.append(EmbeddingCache.key(clip.bfloat16(), tokens))
+    assert len(set(keys)) == len(keys)
+
+
 def test_other_prompts_are_another_entry(backbone: Backbone, tokens: Tensor) -> None:
     assert EmbeddingCache.key(backbone.clip, tokens) != EmbeddingCache.key(backbone.clip, tokens.flip(0))
 
@@ -90,6 +122,52 @@ def test_a_directory_that_cannot_be_written_only_costs_time(backbone: Backbone, 
     cache.get(backbone.clip, tokens, encode)
     cache.get(backbone.clip, tokens, encode)
     assert encode.calls == 2
+
+
+@pytest.mark.parametrize("other", [torch.zeros(2, 7), torch.zeros(2), torch.zeros(2, 3, dtype=torch.int8)])
+def test_an_entry_that_was_not_written_here_is_computed_again(
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, other: Tensor
+) -> None:
+    cache, encode = EmbeddingCache(tmp_path), Encoder()
+    cache.get(backbone.clip, tokens, encode)
+    (entry,) = cache.directory.glob("*.safetensors")
+    save_file({"embeddings": other}, entry)
+    assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+    assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+
+
+def test_a_flipped_bit_is_noticed(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
+    cache, encode = EmbeddingCache(tmp_path), Encoder()
+    cache.get(backbone.clip, tokens, encode)
+    (entry,) = cache.directory.glob("*.safetensors")
+    content = bytearray(entry.read_bytes())
+    content[-1] ^= 1
+    entry.write_bytes(content)
+    assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+
+
+def test_an_entry_that_is_a_folder_only_costs_time(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
+    cache, encode = EmbeddingCache(tmp_path), Encoder()
+    (cache.directory / f"{cache.key(backbone.clip, tokens)}.safetensors").mkdir(parents=True)
+    for count in (1, 2):
+        assert cache.get(backbone.clip, tokens, encode)[0, 0] == count
+
+
+@pytest.mark.parametrize("method", ["exists", "mkdir", "stat"])
+def test_a_directory_without_permission_only_costs_time(
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    allowed = getattr(Path, method)
+
+    def refuse(path: Path, *args: object, **options: object) -> object:
+        if tmp_path in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return allowed(path, *args, **options)
+
+    monkeypatch.setattr(Path, method, refuse)
+    cache, encode = EmbeddingCache(tmp_path / "locked"), Encoder()
+    for count in (1, 2):
+        assert cache.get(backbone.clip, tokens, encode)[0, 0] == count
 
 
 def test_several_processes_leave_one_whole_entry(tmp_path: Path) -> None:
