@@ -32,6 +32,7 @@ from .backbones import load_backbone
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
 from .host.checkpoints import pack, unpack
+from .host.command_line import message_alone
 from .host.evaluator import SevenMetrics
 from .host.image_files import ImageFiles
 from .host.post_processor import ClipADPostProcessor
@@ -67,8 +68,8 @@ class ClipAD(AnomalibModule):
             ``category`` is taken, else "object".
         backbone: CLIP model: an open_clip name, ``hf-hub:owner/model``, ``local-dir:/folder``, the path of an
             open_clip model configuration (``.json``), or ``clipad-mini``, which is part of the package.
-        pretrained: Weights of the backbone: an open_clip tag or the path of a weights file. ``null`` means random
-            weights.
+        pretrained: Weights of the backbone: an open_clip tag, the path of a weights file, or ``tag:path`` for the file
+            of a tag that was downloaded by hand. ``null`` means random weights.
         image_size: Height and width in pixels at which the model sees images, a multiple of the backbone's patch
             size. By default the backbone's own.
         rvs: Method of representative vector selection: ``mean``, ``pca``, ``kde``, ``dbscan`` or ``mean_shift``.
@@ -126,26 +127,27 @@ class ClipAD(AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        if class_name is not None:
-            check_class_name(class_name)
-        _check_training(epochs, learning_rate, feature_cache)
-        settings = Settings.of(
-            backbone=backbone,
-            pretrained=pretrained,
-            image_size=image_size,
-            rvs=rvs,
-            rvs_options=_plain(rvs_options),
-            prompts=_plain(prompts),
-            smoothing=smoothing,
-            tap=tap,
-            variant=variant if adapter is None else "sdp_plus",
-            precision=precision,
-        )
-        layers = None if adapter is None else adapter_file(str(adapter))
-        clip = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
-        model = ClipADModel(clip, settings, EmbeddingCache() if text_cache else None)
-        if model.detector.adapter is not None and layers is not None:
-            load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
+        with message_alone():
+            if class_name is not None:
+                check_class_name(class_name)
+            _check_training(epochs, learning_rate, feature_cache)
+            settings = Settings.of(
+                backbone=backbone,
+                pretrained=pretrained,
+                image_size=image_size,
+                rvs=rvs,
+                rvs_options=_plain(rvs_options),
+                prompts=_plain(prompts),
+                smoothing=smoothing,
+                tap=tap,
+                variant=variant if adapter is None else "sdp_plus",
+                precision=precision,
+            )
+            layers = None if adapter is None else adapter_file(str(adapter))
+            clip = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
+            model = ClipADModel(clip, settings, EmbeddingCache() if text_cache else None)
+            if model.detector.adapter is not None and layers is not None:
+                load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((clip.image_size, clip.image_size), clip.mean, clip.std)
         super().__init__(

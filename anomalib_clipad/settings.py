@@ -14,7 +14,6 @@ from .vision.dual_path import TAPS, Tap
 
 Variant = Literal["sdp", "sdp_plus"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
-_LOCAL_DIR = "local-dir:"
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Settings:
 
     Args:
         backbone: CLIP model, as ``load_backbone`` takes it. Paths become absolute.
-        pretrained: Weights of the backbone: a tag or a path; ``None`` for random weights.
+        pretrained: Weights of the backbone: a tag, a path or ``tag:path``; ``None`` for random weights.
         image_size: Height and width of the model's input in pixels; ``None`` for the backbone's own.
         rvs: Method of representative vector selection.
         rvs_options: The method's parameters.
@@ -85,10 +84,16 @@ class Settings:
 
 
 def _absolute(name: Any) -> Any:
-    """A path that exists as an absolute one, so that a checkpoint finds it from any folder; any other name as it is."""
+    """A path that exists as an absolute one, so that a checkpoint finds it from any folder; any other name as it is.
+
+    What stands before a path stays: ``local-dir:/folder``, ``tag:/file``. Links are not followed: the name of a file
+    tells how its weights were trained.
+    """
     if not isinstance(name, str):
         return name
-    prefix = _LOCAL_DIR if name.startswith(_LOCAL_DIR) else ""
-    path = Path(name.removeprefix(prefix)).expanduser()
-    is_path = path.is_file() or (prefix and path.is_dir())
-    return f"{prefix}{path.resolve()}" if is_path else name
+    if Path(name).expanduser().is_file():
+        return str(Path(name).expanduser().absolute())
+    prefix, colon, rest = name.partition(":")
+    path = Path(rest).expanduser()
+    is_path = colon and (path.is_dir() if prefix == "local-dir" else path.is_file())
+    return f"{prefix}:{path.absolute()}" if is_path else name

@@ -29,6 +29,17 @@ def folder(parts: Path) -> list[str]:
     return ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
 
 
+def test_without_a_network_the_message_stands_alone(run_anomalib: Run, folder: list[str], tmp_path: Path) -> None:
+    offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    caches = {"HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    result = run_anomalib("predict", "--model", "ClipAD", *folder, expect=1, **offline, **caches)
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if "arn" not in line and not line.startswith("  from")]
+    assert lines[-1].startswith("Error: The weights 'laion400m_e31' of ViT-B-16-plus-240 could not be downloaded from")
+    assert "backbone='clipad-mini'" in lines[-1]
+    assert len(lines) < 5
+
+
 def test_test_prints_the_seven_metrics_and_writes_heat_maps(
     run_anomalib: Run, model: list[str], folder: list[str], tmp_path: Path
 ) -> None:
