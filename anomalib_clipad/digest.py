@@ -28,4 +28,4 @@ def digest(tensors: Mapping[str, Tensor], *details: object) -> str:
 
 def _content(tensor: Tensor) -> str:
     raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-    return hashlib.sha256(raw.numpy()).hexdigest()
+    return hashlib.sha256(raw.numpy().data).hexdigest()

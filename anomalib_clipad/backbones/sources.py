@@ -97,9 +97,9 @@ def _training_and_weights(
         return training, download_tag(name, pretrained, training)
     tag, _, file = pretrained.partition(":")
     if file and (training := trained_as(name, tag)):
-        return training, _weights_file(file)
+        return training, _file(file)
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-    path = _weights_file(pretrained, f"a tag of {name} ({tags}) or 'tag:path'")
+    path = _file(pretrained, f"a tag of {name} ({tags}) or 'tag:path'")
     return recognise(path, name, config), path
 
 
@@ -138,12 +138,14 @@ def _source(name: str, config: dict[str, Any], weights: Path | None, training: M
     return Source(name, config, weights, mean, channels(training, "std", open_clip.OPENAI_DATASET_STD, name))
 
 
-def _weights_file(pretrained: str | None, alternative: str = "") -> Path | None:
-    if pretrained is None:
-        return None
-    path = Path(pretrained).expanduser()
-    if not path.is_file():
+def _weights_file(pretrained: str | None) -> Path | None:
+    return None if pretrained is None else _file(pretrained)
+
+
+def _file(path: str, alternative: str = "") -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
         expected = " or ".join(["the path of a weights file", *filter(None, [alternative])])
-        msg = f"No weights '{pretrained}': expected {expected}."
+        msg = f"No weights '{path}': expected {expected}."
         raise ValueError(msg)
-    return path
+    return file
