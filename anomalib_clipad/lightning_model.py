@@ -144,12 +144,14 @@ class ClipAD(AnomalibModule):
                 precision=precision,
             )
             layers = None if adapter is None else adapter_file(str(adapter))
-            clip = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
-            model = ClipADModel(clip, settings, EmbeddingCache() if text_cache else None)
+            loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
+            model = ClipADModel(loaded, settings, EmbeddingCache() if text_cache else None)
             if model.detector.adapter is not None and layers is not None:
                 load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
-            pre_processor = self.configure_pre_processor((clip.image_size, clip.image_size), clip.mean, clip.std)
+            pre_processor = self.configure_pre_processor(
+                (loaded.image_size, loaded.image_size), loaded.mean, loaded.std
+            )
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,

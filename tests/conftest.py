@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -104,14 +105,39 @@ def run_python(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def run_anomalib(tmp_path: Path) -> Run:
-    """Run the stock command line."""
+def run_anomalib_process(tmp_path: Path) -> Run:
+    """Run the stock command line in a process of its own, with only the entry points to introduce the plugin."""
 
     def run(*arguments: object, expect: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
         command = [str(Path(sys.executable).with_name("anomalib")), *map(str, arguments)]
         return _run(command, tmp_path, expect, environment)
 
     return run
+
+
+@pytest.fixture
+def run_anomalib(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run the stock command line in this process, where anomalib is imported already."""
+    from anomalib.cli.cli import main
+
+    def run(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["anomalib", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        output = capfd.readouterr()
+        assert code == expect, f"{output.out[-3000:]}\n{output.err[-3000:]}"
+        return subprocess.CompletedProcess(list(map(str, arguments)), code, output.out, output.err)
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def _run(command: list[str], folder: Path, expect: int | None, environment: dict) -> subprocess.CompletedProcess:

@@ -29,10 +29,13 @@ def folder(parts: Path) -> list[str]:
     return ["--data", "Folder", *(f"--data.{name}={value}" for name, value in settings.items())]
 
 
-def test_without_a_network_the_message_stands_alone(run_anomalib: Run, folder: list[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_without_a_network_the_message_stands_alone(
+    run_anomalib_process: Run, folder: list[str], tmp_path: Path
+) -> None:
     offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     caches = {"HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    result = run_anomalib("predict", "--model", "ClipAD", *folder, expect=1, **offline, **caches)
+    result = run_anomalib_process("predict", "--model", "ClipAD", *folder, expect=1, **offline, **caches)
     assert "Traceback" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if "arn" not in line and not line.startswith("  from")]
     assert lines[-1].startswith("Error: The weights 'laion400m_e31' of ViT-B-16-plus-240 could not be downloaded from")
@@ -40,10 +43,11 @@ def test_without_a_network_the_message_stands_alone(run_anomalib: Run, folder: l
     assert len(lines) < 5
 
 
+@pytest.mark.slow
 def test_test_prints_the_seven_metrics_and_writes_heat_maps(
-    run_anomalib: Run, model: list[str], folder: list[str], tmp_path: Path
+    run_anomalib_process: Run, model: list[str], folder: list[str], tmp_path: Path
 ) -> None:
-    result = run_anomalib("test", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
+    result = run_anomalib_process("test", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
     for metric in ("image_AUROC", "image_F1Max", "image_AP", "pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO"):
         assert metric in result.stdout
     assert "Class name: 'bolt' (given)." in result.stdout + result.stderr
@@ -118,7 +122,7 @@ def test_help_lists_every_parameter(run_anomalib: Run) -> None:
     for parameter, words in {
         "class_name": "What the images show",
         "backbone": "CLIP model: an open_clip name",
-        "pretrained": "an open_clip tag or the path of a weights file",
+        "pretrained": "an open_clip tag",
         "image_size": "Height and width in pixels",
         "rvs": "{mean,pca,kde,dbscan,mean_shift}",
         "rvs_options": "eps",

@@ -105,7 +105,7 @@ class Trainer:
         export(self.average, self.folder / f"round-{self.number}.safetensors")
 
     def _shard(self, number: int) -> Shard:
-        return render_shard(self.pool, self.round.make, self.recipe.seed, number)
+        return render_shard(self.pool, self.round.rendering, self.recipe.seed, number)
 
     def _teach_text(self) -> None:
         """Train the text tower: captions to the directions of their state and kind of defect, whatever the class word.

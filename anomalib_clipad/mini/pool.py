@@ -1,4 +1,4 @@
-"""The training pictures: rendered once into shards on disk, each a function of the seed, its number and its make."""
+"""The training pictures: rendered once into shards on disk, determined by seed, number and rendering."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHANGED = 76
 
 
 @dataclass(frozen=True)
-class Make:
+class Rendering:
     """What the pictures of a pool are.
 
     Attributes:
@@ -40,8 +40,8 @@ class Make:
     builders: tuple[Builder, ...]
 
 
-COARSE = Make("coarse", 160, RANDOM_BUILDERS)
-FINE = Make("fine", RENDERED, RANDOM_BUILDERS + REGULAR_BUILDERS)
+COARSE = Rendering("coarse", 160, RANDOM_BUILDERS)
+FINE = Rendering("fine", RENDERED, RANDOM_BUILDERS + REGULAR_BUILDERS)
 
 
 @dataclass(frozen=True)
@@ -83,31 +83,31 @@ def _contrast(flawless: NDArray[np.uint8], damaged: NDArray[np.uint8], mask: NDA
     return float(change / (flawless[box].mean(axis=2).std() + 4) * min(mask.mean() / _PLAIN_AREA, 1) ** 0.5)
 
 
-def render_shard(folder: Path, make: Make, seed: int, number: int, pairs: int = SHARD) -> Shard:
+def render_shard(folder: Path, rendering: Rendering, seed: int, number: int, pairs: int = SHARD) -> Shard:
     """Render a shard, or read it if the folder has it.
 
     Three quarters are parts of no name, the others of the training categories in random styles.
 
     Args:
         folder: Where shards are kept.
-        make: What the pictures are.
+        rendering: What the pictures are.
         seed: Seed of the training.
         number: Number of the shard.
         pairs: Number of pairs.
     """
-    path = folder / f"{make.name}-{seed}-{number:03d}-{pairs}x{make.size}.npz"
+    path = folder / f"{rendering.name}-{seed}-{number:03d}-{pairs}x{rendering.size}.npz"
     if not path.exists():
         rng = np.random.default_rng([seed, number])
         named = tuple(TRAINING_CATEGORIES.values())
-        images = np.empty((pairs, 2, make.size, make.size, 3), np.uint8)
-        masks = np.empty((pairs, make.size, make.size), np.uint8)
+        images = np.empty((pairs, 2, rendering.size, rendering.size, 3), np.uint8)
+        masks = np.empty((pairs, rendering.size, rendering.size), np.uint8)
         kinds = rng.integers(len(KINDS), size=pairs)
-        for i in trange(pairs, desc=f"{make.name.capitalize()} pictures {number}", leave=False):
-            builders = named if rng.random() < _NAMED else make.builders
+        for i in trange(pairs, desc=f"{rendering.name.capitalize()} pictures {number}", leave=False):
+            builders = named if rng.random() < _NAMED else rendering.builders
             builder = builders[rng.integers(len(builders))]
             sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], RENDERED)
-            images[i, 0], images[i, 1] = _reduce(sample.flawless, make.size), _reduce(sample.image, make.size)
-            masks[i] = _reduce(sample.mask.astype(np.uint8) * 255, make.size)
+            images[i, 0], images[i, 1] = _reduce(sample.flawless, rendering.size), _reduce(sample.image, rendering.size)
+            masks[i] = _reduce(sample.mask.astype(np.uint8) * 255, rendering.size)
         with atomic_folder(folder) as temporary:
             np.savez(temporary / path.name, images=images, masks=masks, kinds=kinds)
     with np.load(path) as content:

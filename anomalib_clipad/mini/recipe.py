@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pool import COARSE, FINE, Make
+from .pool import COARSE, FINE, Rendering
 
 
 class Phase(NamedTuple):
@@ -29,7 +29,7 @@ class Round:
     """Phases at one scale, with a learning rate that falls to nothing.
 
     Attributes:
-        make: Pictures to train on.
+        rendering: Pictures to train on.
         shards: Number of shards of 500 pairs.
         side: Height and width of a whole picture in pixels.
         phases: Crops, small ones first; the last are whole pictures.
@@ -39,7 +39,7 @@ class Round:
         first_shard: Number of the first shard.
     """
 
-    make: Make
+    rendering: Rendering
     shards: int
     side: int
     phases: tuple[Phase, ...]

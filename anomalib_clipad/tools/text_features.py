@@ -43,9 +43,9 @@ def text_features(
     for name in class_name:
         check_class_name(name)
     settings = Settings.of(backbone=backbone, pretrained=pretrained, rvs=rvs, rvs_options=rvs_options, prompts=prompts)
-    clip = load_backbone(backbone, pretrained)
+    loaded = load_backbone(backbone, pretrained)
     text = (settings.prompts, settings.rvs, settings.rvs_options, EmbeddingCache())
-    encoder = ClassEncoder(clip.clip, clip.tokenizer, *text)
+    encoder = ClassEncoder(loaded.clip, loaded.tokenizer, *text)
     vectors = {name: encoder.encode(name).contiguous() for name in class_name}
     with atomic_folder(output.parent) as folder:
         metadata = {name: str(value) for name, value in settings.as_dict().items()}

@@ -117,18 +117,18 @@ def forward_memory(backbone: str, image_size: int | None, batch_size: int) -> tu
 
 def forward(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """One batch and one image, SDP and SDP+."""
-    clip = load_backbone(backbone, None)
+    loaded = load_backbone(backbone, None)
     for size in sorted({1, batch_size}):
-        ours, encode_image = forward_seconds(clip, size, repeats)
+        ours, encode_image = forward_seconds(loaded, size, repeats)
         yield Comparison(f"forward, batch {size}, s", ours, "encode_image", encode_image)
-    ours, encode_image = forward_seconds(clip, batch_size, repeats, variant="sdp_plus")
+    ours, encode_image = forward_seconds(loaded, batch_size, repeats, variant="sdp_plus")
     yield Comparison(f"forward of SDP+, batch {batch_size}, s", ours, "encode_image", encode_image)
 
 
 def precision(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """bfloat16 beside float32."""
-    clip = load_backbone(backbone, None)
-    exact, rounded = random_model(clip), random_model(clip, precision="bfloat16")
+    loaded = load_backbone(backbone, None)
+    exact, rounded = random_model(loaded), random_model(loaded, precision="bfloat16")
     images = torch.randn(batch_size, 3, exact.image_size, exact.image_size)
     seconds = interleaved({"bfloat16": partial(rounded, images), "float32": partial(exact, images)}, repeats)
     yield Comparison("forward in bfloat16, s", seconds["bfloat16"], "forward in float32", seconds["float32"])
@@ -145,8 +145,8 @@ def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Compariso
 
 def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """Throughput beside WinCLIP's, which has one backbone, with random weights here too."""
-    clip = load_backbone(backbone, None)
-    exact, rounded = random_model(clip), random_model(clip, precision="bfloat16")
+    loaded = load_backbone(backbone, None)
+    exact, rounded = random_model(loaded), random_model(loaded, precision="bfloat16")
     with patch.object(winclip_module, "PRETRAINED", None):
         peer = winclip_module.WinClipModel(_CLASS).eval()
     size = exact.image_size
