@@ -149,9 +149,8 @@ class ClipAD(AnomalibModule):
             if model.detector.adapter is not None and layers is not None:
                 load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
-            pre_processor = self.configure_pre_processor(
-                (loaded.image_size, loaded.image_size), loaded.mean, loaded.std
-            )
+            size = (loaded.image_size, loaded.image_size)
+            pre_processor = self.configure_pre_processor(size, loaded.mean, loaded.std)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,

@@ -10,7 +10,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, softplus
 
-from anomalib_clipad.text.encoder import Tokenizer, _encode_causal
+from anomalib_clipad.text.encoder import Tokenizer, encode_causal
 from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.dual_path import dual_path
 from anomalib_clipad.vision.smoothing import smooth, smoothing_matrix
@@ -55,7 +55,7 @@ def embed_captions(clip: CLIP, tokenizer: Tokenizer, captions: list[str]) -> Ten
     """L2-normalised embeddings (n, D) of captions, with gradients."""
     tokens = tokenizer(captions)
     tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
-    return normalize(_encode_causal(clip, tokens), dim=-1)
+    return normalize(encode_causal(clip, tokens), dim=-1)
 
 
 def representatives(normal: Tensor, abnormal: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], pro
         tokens = tokens[:, : int(lengths.max())]
     device = next(clip.parameters()).device
     batches = tqdm(tokens.split(_BATCH), desc=progress, unit="batch", disable=not progress, leave=False)
-    encode = _encode_causal if causal else lambda _, batch: clip.encode_text(batch)
+    encode = encode_causal if causal else lambda _, batch: clip.encode_text(batch)
     return torch.cat([normalize(encode(text, batch.to(device)).float(), dim=-1) for batch in batches])
 
 
@@ -59,7 +59,7 @@ def _ends_at_its_last_token(text: CLIP | TextTransformer) -> bool:
     )
 
 
-def _encode_causal(text: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
+def encode_causal(text: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
     """The text transformer on (n, length) tokens that end anywhere: embeddings (n, D)."""
     hidden = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]
     for block in text.transformer.resblocks:

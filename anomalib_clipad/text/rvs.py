@@ -24,7 +24,12 @@ class NoClusterError(ValueError):
 
 
 def mean(embeddings: Tensor) -> Tensor:
-    """The mean of the (n, D) embeddings."""
+    """The mean of the (n, D) embeddings.
+
+    Example:
+        >>> mean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor([0.7071, 0.7071])
+    """
     return normalize(embeddings.mean(dim=0), dim=0)
 
 
@@ -55,6 +60,13 @@ def kde(embeddings: Tensor, bandwidth: float = 0.3) -> Tensor:
 
 def dbscan(embeddings: Tensor, eps: float = 0.5, min_samples: int = 15) -> Tensor:
     """Mean of DBSCAN's largest cluster; the paper uses ``eps=1.5, min_samples=25`` on VisA.
+
+    Example:
+        Two embeddings close together are the largest cluster; the third is noise.
+
+        >>> embeddings = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+        >>> dbscan(embeddings, eps=0.7, min_samples=2)
+        tensor([0.9487, 0.3162, 0.0000])
 
     Raises:
         NoClusterError: If there are fewer embeddings than ``min_samples``, or every embedding is noise.

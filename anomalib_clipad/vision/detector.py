@@ -47,6 +47,18 @@ class Detector(nn.Module):
         smoothing: Standard deviation of the map's Gaussian in pixels.
         tap: Where the ordinary path is read at the end of a stage.
         adapter: Layers of SDP+; without them it is SDP.
+
+    Example:
+        An image becomes a map.
+
+        >>> from open_clip.transformer import VisionTransformer
+        >>> visual = VisionTransformer(32, patch_size=16, width=16, layers=4, heads=2, mlp_ratio=2, output_dim=8).eval()
+        >>> detector = Detector(visual, image_size=32)
+        >>> text = torch.nn.functional.normalize(torch.randn(8, 2), dim=0)  # of a ClassEncoder
+        >>> with torch.no_grad():
+        ...     score, _, anomaly_map, _ = detector(torch.randn(1, 3, 32, 32), text)
+        >>> score.shape, anomaly_map.shape
+        (torch.Size([1]), torch.Size([1, 32, 32]))
     """
 
     smoothing_matrix: Tensor

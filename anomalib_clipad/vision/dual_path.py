@@ -55,6 +55,17 @@ def dual_path(
 
     Returns:
         Features of the four stages, first to last.
+
+    Example:
+        A tower of four blocks, so one block per stage, on images of 2 x 2 patches.
+
+        >>> visual = VisionTransformer(32, patch_size=16, width=16, layers=4, heads=2, mlp_ratio=2, output_dim=8).eval()
+        >>> with torch.no_grad():
+        ...     stages = dual_path(visual, torch.randn(5, 3, 32, 32))
+        >>> [tuple(stage.surgery.shape) for stage in stages]
+        [(5, 4, 16), (5, 4, 16), (5, 4, 16), (5, 4, 16)]
+        >>> project_features(visual, stages[-1].surgery).shape
+        torch.Size([5, 4, 8])
     """
     blocks = visual.transformer.resblocks
     stage_length = len(blocks) // STAGES

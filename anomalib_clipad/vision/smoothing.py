@@ -23,6 +23,15 @@ def smoothing_matrix(grid: int, size: int, sigma: float) -> Tensor:
 
     Returns:
         Matrix A (size, grid); the smoothed map of a patch map P is A P A^T.
+
+    Example:
+        Two patches become four pixels, without a Gaussian.
+
+        >>> smoothing_matrix(grid=2, size=4, sigma=0)
+        tensor([[1.0000, 0.0000],
+                [0.7500, 0.2500],
+                [0.2500, 0.7500],
+                [0.0000, 1.0000]])
     """
     upsampled = interpolate(torch.eye(grid, dtype=torch.float64)[None], size=size, mode="linear")[0].T.numpy()
     return _blurred(upsampled, sigma)

@@ -37,6 +37,14 @@ def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_feature
 
     Returns:
         Responses (B, N), in units of cosine.
+
+    Example:
+        One image, whose CLS is as close to one state as to the other, with a flawless and a damaged patch.
+
+        >>> text_features = torch.eye(2)
+        >>> cls_features = torch.tensor([[0.7071, 0.7071]])
+        >>> abnormal_response(torch.eye(2)[None], cls_features, text_features)
+        tensor([[-0.5000,  0.5000]])
     """
     response = (patch_features @ text_features) * class_weights(cls_features, text_features).unsqueeze(1)
     return (response[..., 1] - response[..., 0]) / 2
