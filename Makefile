@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo report sdp-plus test test-oldest test-lowest lint types clean
+.PHONY: help demo report sdp-plus test test-fast test-oldest test-lowest lint types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP
 	  ../$(BIN)/anomalib benchmark --config ../configs/benchmark/sdp_plus_$$tap.yaml || exit 1; \
 	done
 	$(BIN)/anomalib-clipad report sdp_plus/runs/benchmark/*/results.csv --output sdp_plus
+
+test-fast: $(INSTALLED)  ## Run the tests that take no more than seconds each
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 test: $(INSTALLED)  ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2

@@ -1,4 +1,4 @@
-"""Where this package keeps files between runs."""
+"""The cache folder, and atomic writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Auxiliary: the data SDP+ is trained on, whole test splits with masks of one data set, and another to test it on."""
+"""Auxiliary: training data of SDP+ (all test splits of one data set) and a data set to test it on."""
 
 from __future__ import annotations
 

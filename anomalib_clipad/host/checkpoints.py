@@ -1,4 +1,4 @@
-"""What a Lightning checkpoint of ClipAD holds: everything but CLIP, which is large and never changes."""
+"""What a Lightning checkpoint of ClipAD holds: everything but CLIP, whose weights are large and frozen."""
 
 from __future__ import annotations
 

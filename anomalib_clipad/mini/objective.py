@@ -1,4 +1,4 @@
-"""What clipad-mini is trained for: the very scores CLIP-AD computes, made differentiable."""
+"""The losses of clipad-mini: CLIP-AD's own scores, with gradients."""
 
 from __future__ import annotations
 

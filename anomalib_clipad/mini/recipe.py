@@ -1,4 +1,4 @@
-"""What clipad-mini is trained on, in which order and how fast."""
+"""The training schedule of clipad-mini: images, their order, learning rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good the model is while it trains: the paper's protocol on training categories, in pictures of their own."""
+"""Validation during training: the paper's protocol on other images of the training categories."""
 
 from __future__ import annotations
 

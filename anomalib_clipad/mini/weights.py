@@ -1,4 +1,4 @@
-"""The weights of clipad-mini: how they start, and the file they end in."""
+"""The weights of clipad-mini: initialisation and export."""
 
 from __future__ import annotations
 

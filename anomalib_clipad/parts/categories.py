@@ -1,4 +1,4 @@
-"""The catalogue: named parts, those a detector may be trained on and those kept for measuring it."""
+"""The categories: those for training and those held out for testing."""
 
 from __future__ import annotations
 

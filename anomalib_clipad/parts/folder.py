@@ -1,4 +1,4 @@
-"""A category on disk in MVTec AD's layout: written whole or not at all, and recognised when it is there."""
+"""A category on disk in MVTec AD's layout: written atomically, and reused."""
 
 from __future__ import annotations
 

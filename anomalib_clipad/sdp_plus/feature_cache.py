@@ -1,4 +1,4 @@
-"""Patch features of a frozen CLIP, kept from the first epoch for the others."""
+"""Cache of the frozen CLIP's patch features, filled in the first epoch."""
 
 from __future__ import annotations
 

@@ -70,10 +70,10 @@ def calibrate_map(anomaly_map: Tensor) -> Tensor:
 
 
 def calibrate_adapted_map(anomaly_map: Tensor) -> Tensor:
-    """Turn the map of SDP+, four probabilities and SDP's small responses, into their mean per pixel.
+    """Turn the map of SDP+, the sum of four probabilities and of SDP's small responses, into a mean per pixel.
 
-    The mean is bent a little towards 0.5, ever more towards its ends, for it to stay inside (0, 1) and strictly
-    increasing where the responses lead beyond: at 0.5 it is the mean, at 0.9 less by 0.008, at 1 by 0.04.
+    The responses can lead outside [0, 1], so the mean is compressed into (0, 1), in the same order: 0.5 stays 0.5, 0.9
+    becomes 0.892 and 1 becomes 0.96.
     """
     distance = anomaly_map / 2 - 1
     return 0.5 + 0.5 * distance / (1 + distance**8) ** 0.125

@@ -1,4 +1,4 @@
-"""`anomalib-clipad deployment`: what each export format weighs, how fast it is and what it costs in metrics."""
+"""`anomalib-clipad deployment`: size, speed and metrics of each export format."""
 
 from __future__ import annotations
 
