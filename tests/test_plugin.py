@@ -60,7 +60,7 @@ models = [
 ]
 assert {{type(model).__name__ for model in models}} == {{"ClipAD"}}
 assert models[3].class_name == "cup"
-assert models[3].model.rvs_options == {{"eps": 0.6}}
+assert models[3].model.settings.rvs_options == {{"eps": 0.6}}
 assert type(models[3].hparams["rvs_options"]) is dict
 """)
 

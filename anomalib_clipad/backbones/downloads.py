@@ -17,7 +17,7 @@ import open_clip
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 
-from .training import HUB_CONFIG
+from .conventions import HUB_CONFIG
 
 BUNDLED = "clipad-mini"
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

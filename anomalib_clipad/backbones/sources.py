@@ -11,8 +11,8 @@ from typing import Any
 import open_clip
 
 from .configuration import channels, read_config
+from .conventions import HUB_CONFIG, recognise, trained_as
 from .downloads import BUNDLED, HUB_WEIGHTS, WeightsUnavailableError, download_folder, download_tag
-from .training import HUB_CONFIG, recognise, trained_as
 
 __all__ = ["BUNDLED", "DEFAULT_TAG", "Source", "WeightsUnavailableError", "built_in_config", "find_source"]
 

@@ -11,7 +11,7 @@ import torch
 from conftest import TINY
 from PIL import Image
 
-from anomalib_clipad import ClipADModel
+from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.tools.bench import growth as growth_module
 from anomalib_clipad.tools.bench import measurements, timing
 from anomalib_clipad.tools.bench.bench import bench
@@ -44,13 +44,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class FakeModel:
-    """A model that takes ``seconds`` beside an ``encode_image`` that takes one."""
+    """A model that takes ``seconds``."""
 
     image_size = 8
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.run = clock.takes(seconds)
-        self.clip = SimpleNamespace(encode_image=clock.takes(1.0))
 
     def __call__(self, images: torch.Tensor) -> None:
         self.run()
@@ -58,13 +57,15 @@ class FakeModel:
 
 @pytest.fixture
 def fakes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forward takes 2 s, of SDP+ 5 s, in bfloat16 0.5 s."""
+    """A forward takes 2 s, of SDP+ 5 s, in bfloat16 0.5 s, ``encode_image`` 1 s."""
 
-    def fake(backbone: str, image_size: int | None = None, adapter: bool = False, precision: str = "float32") -> Any:
-        return FakeModel(clock, 5.0 if adapter else 0.5 if precision == "bfloat16" else 2.0)
+    def fake(backbone: object, variant: str = "sdp", precision: str = "float32") -> Any:
+        return FakeModel(clock, 5.0 if variant == "sdp_plus" else 0.5 if precision == "bfloat16" else 2.0)
 
+    backbone = SimpleNamespace(clip=SimpleNamespace(encode_image=clock.takes(1.0)))
     monkeypatch.setattr(measurements, "random_model", fake)
-    monkeypatch.setattr(growth_module, "random_model", fake)
+    for module in (measurements, growth_module):
+        monkeypatch.setattr(module, "load_backbone", lambda *args: backbone)
 
 
 def measure(name: str, batch_size: int = 4) -> list[Comparison]:
@@ -98,13 +99,12 @@ def test_winclip_is_the_peer_in_images_per_second(fakes: None, clock: Clock, mon
 
 
 def test_text_is_cold_and_warm_beside_the_full_context(
-    model: ClipADModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurements, "random_model", lambda backbone: model)
-    prompts = sum(map(len, model.prompts.texts("metal_nut")))
-    monkeypatch.setattr(measurements, "encode_prompts", clock.takes(3.0, torch.ones(prompts, 16)))
-    monkeypatch.setattr(model.clip, "encode_text", clock.takes(1.0))
-    parts = -(-prompts // 64)
+    monkeypatch.setattr(measurements, "load_backbone", lambda *args: backbone)
+    monkeypatch.setattr(measurements, "encode_prompts", clock.takes(3.0, torch.ones(418, 16)))
+    monkeypatch.setattr(backbone.clip, "encode_text", clock.takes(1.0))
+    parts = -(-418 // 64)
     assert measure("text") == [
         Comparison("text features, cold, s", 3.0, "encode_text at 77 tokens", parts),
         Comparison("text features, warm, s", 0.0, "encode_text at 77 tokens", parts),
@@ -114,9 +114,9 @@ def test_text_is_cold_and_warm_beside_the_full_context(
 def test_training_with_kept_features_is_beside_features_computed_anew(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainable = measurements.random_model(BACKBONE, adapter=True)
-    features = trainable.tap_patches(torch.randn(2, 3, trainable.image_size, trainable.image_size))
-    monkeypatch.setattr(trainable, "tap_patches", clock.takes(1.5, features))
+    trainable = measurements.random_model(load_backbone(**TINY), variant="sdp_plus")
+    features = trainable.tokens(torch.randn(2, 3, trainable.image_size, trainable.image_size))
+    monkeypatch.setattr(trainable, "tokens", clock.takes(1.5, features))
     monkeypatch.setattr(measurements, "random_model", lambda *args, **kwargs: trainable)
     assert measure("training", 2) == [Comparison("training step, features kept, s", 0.0, "features anew", 1.5)]
 
