@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import open_clip
 from anomalib import LearningType
-from anomalib.data import Batch, ImageBatch, InferenceBatch
+from anomalib.data import AnomalibDataModule, Batch, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -29,6 +29,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 
 from . import plugin
 from .backbones import load_backbone
+from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
 from .host.checkpoints import pack, unpack
@@ -251,7 +252,7 @@ class ClipAD(AnomalibModule):
     # Evaluation
 
     def setup(self, stage: str) -> None:
-        """Check Lightning's precision, and share images among processes without repeating any.
+        """Check Lightning's precision, allow data without a validation set, share images among processes exactly.
 
         Raises:
             ValueError: If the trainer's precision would cast the whole model.
@@ -263,6 +264,9 @@ class ClipAD(AnomalibModule):
                 "'32-true' and set the model's own: ClipAD(precision='bfloat16'), or 'float16' on a GPU."
             )
             raise ValueError(msg)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, AnomalibDataModule):
+            ensure_validation_data(data)
         if stage in {"validate", "test"} and self.trainer.world_size > 1:
             count_once(self.trainer.strategy)
 

@@ -19,6 +19,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import Transform
 
+from .validation import ensure_validation_data
+
 
 class Auxiliary(AnomalibDataModule):
     """Training data for SDP+: the test splits of all categories of a source; validation and test data of a target.
@@ -27,9 +29,12 @@ class Auxiliary(AnomalibDataModule):
     mixed, each with its own category's name.
 
     Args:
-        source: Data module with masks to train on, such as ``VisA``; its own category does not matter.
+        source: Data module with masks to train on, such as ``Visa``; its own category does not matter.
         target: Data module to validate and test on, such as ``MVTecAD`` with one category.
         categories: Categories of the source to train on; by default all it has.
+        rvs_options: Parameters of the model's RVS method for the categories of the source, such as
+            ``{"eps": 1.5, "min_samples": 25}``, the paper's on VisA. By default they are encoded with the model's
+            own ``rvs_options``, as the target always is.
         train_batch_size: Pictures per training batch.
         num_workers: Number of processes that read training pictures.
         shuffle: Whether the order changes from epoch to epoch; the paper keeps it.
@@ -38,8 +43,8 @@ class Auxiliary(AnomalibDataModule):
         train_augmentations: Augmentations of training pictures and masks.
 
     Raises:
-        ValueError: When the data are read, if a category has no name, a defective picture no mask or one of another
-            size, no mask has a defect, or source and target share pictures.
+        ValueError: If an argument is not valid. When the data are read, if a category has no name, a defective picture
+            no mask or one of another size, no mask has a defect, or source and target share pictures.
 
     Example:
         >>> from anomalib_clipad.data import GeneratedParts
@@ -53,6 +58,7 @@ class Auxiliary(AnomalibDataModule):
         source: AnomalibDataModule | dict[str, Any],
         target: AnomalibDataModule | dict[str, Any],
         categories: list[str] | None = None,
+        rvs_options: dict[str, int | float] | None = None,
         train_batch_size: int = 8,
         num_workers: int = 0,
         shuffle: bool = False,
@@ -60,6 +66,14 @@ class Auxiliary(AnomalibDataModule):
         allow_overlap: bool = False,
         train_augmentations: Transform | None = None,
     ) -> None:
+        _check("categories", categories, "a list of names", not isinstance(categories, str))
+        for name, number, least in (
+            ("train_batch_size", train_batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+        ):
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            _check(name, number, f"a whole number, {least} or more", whole and number >= least)
         self.source, self.target = (
             get_datamodule(data) if isinstance(data, Mapping) else data for data in (source, target)
         )
@@ -73,6 +87,7 @@ class Auxiliary(AnomalibDataModule):
             seed=seed,
         )
         self.categories = list(categories) if categories else _all_categories(self.source)
+        self.rvs_options = None if rvs_options is None else dict(rvs_options)
         self.shuffle, self.allow_overlap = shuffle, allow_overlap
         self.category = self.target.category
         self.class_names: dict[str, str] = {}
@@ -96,6 +111,7 @@ class Auxiliary(AnomalibDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         self.target.setup()
+        ensure_validation_data(self.target)
         self.val_data, self.test_data = self.target.val_data, self.target.test_data
         tests: list[AnomalibDataset] = []
         self.class_names = {}
@@ -202,6 +218,12 @@ def _all_categories(source: AnomalibDataModule) -> list[str]:
         home = import_module(type(source).__module__.replace("datamodules", "datasets"))
         listed = getattr(home, "CATEGORIES", None)
     return [source.category] if listed is None else list(listed)
+
+
+def _check(name: str, value: object, expected: str, valid: bool) -> None:
+    if not valid:
+        msg = f"Auxiliary: {name} has to be {expected}; got {value!r}."
+        raise ValueError(msg)
 
 
 def _has_defect(mask: str) -> bool:

@@ -14,6 +14,8 @@ from anomalib_clipad.parts.categories import CATEGORIES
 from anomalib_clipad.parts.folder import Settings, ensure_category
 from anomalib_clipad.storage import cache_directory
 
+from .validation import ensure_validation_data
+
 
 class GeneratedParts(AnomalibDataModule):
     """Parts and surfaces made by this package, in MVTec AD's layout, the same on every machine.
@@ -119,3 +121,7 @@ class GeneratedParts(AnomalibDataModule):
         )
         for data in (self.train_data, self.test_data):
             data.category = self.category
+
+    def _create_val_split(self) -> None:
+        super()._create_val_split()
+        ensure_validation_data(self)

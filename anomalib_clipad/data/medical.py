@@ -16,6 +16,8 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
+from .validation import ensure_validation_data
+
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
@@ -103,6 +105,10 @@ class MedicalDataModule(AnomalibDataModule):
         samples["label"] = samples.label_index.map({0: "normal", 1: "abnormal"})
         samples["label_index"] = samples.label_index.map({0: LabelName.NORMAL, 1: LabelName.ABNORMAL})
         self.test_data = MedicalDataset(samples, self.task_type, self.class_name)
+
+    def _create_val_split(self) -> None:
+        super()._create_val_split()
+        ensure_validation_data(self)
 
     def _refuse(self, reason: str) -> None:
         msg = f"{self.root} does not hold {self.name}: {reason}. Expected in it:\n{self.layout}"

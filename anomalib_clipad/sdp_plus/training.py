@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
+from anomalib_clipad.text.rvs import check_options
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Detector
 
@@ -35,7 +36,8 @@ class AdapterTraining:
 
     Raises:
         TypeError: If the data module is no ``Auxiliary``.
-        ValueError: If the model has no layers, or features of augmented pictures are to be cached.
+        ValueError: If the model has no layers, features of augmented pictures are to be cached, or RVS options of the
+            data do not belong to the model's method.
     """
 
     def __init__(self, model: ClipADModel, data: object, feature_cache: CacheKind) -> None:
@@ -54,7 +56,8 @@ class AdapterTraining:
         names = sorted(set(data.class_names.values()))
         logger.info("Training SDP+ on %d pictures of %s.", len(data.class_names), ", ".join(names))
         self.model, self.adapter, self.data = model, model.detector.adapter, data
-        self._texts = {name: model.encoder.encode(name) for name in names}
+        check_options(model.settings.rvs, data.rvs_options or {})
+        self._texts = {name: model.encoder.encode(name, data.rvs_options) for name in names}
         self._features = FeatureCache(feature_cache)
         self._sample: list[tuple[Tensor, Tensor, Tensor]] = []
         self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,3 +120,30 @@ def test_masks_of_another_size_are_refused(bolts: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(mask), np.full((32, 64), 255, np.uint8))
     with pytest.raises(ValueError, match=r"is \(64, 64\) pixels wide and high, its mask .* \(64, 32\)"):
         ready(Auxiliary(folder_of(bolts, mask_dir="ground_truth/hole"), parts(tmp_path, "wood"), ["bolt"]))
+
+
+def test_rvs_options_of_the_source_come_as_plain_data(tmp_path: Path) -> None:
+    module = {"class_path": "GeneratedParts", "init_args": {"root": str(tmp_path), **FEW}}
+    arguments = {"source": module, "target": module, "rvs_options": {"eps": 1.5, "min_samples": 25}}
+    data = get_datamodule({"class_path": "Auxiliary", "init_args": arguments})
+    assert type(data.rvs_options) is dict
+    assert data.rvs_options == {"eps": 1.5, "min_samples": 25}
+    assert Auxiliary(parts(tmp_path), parts(tmp_path, "wood")).rvs_options is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("train_batch_size", 0, "a whole number, 1 or more; got 0"),
+        ("train_batch_size", 2.5, "a whole number, 1 or more; got 2.5"),
+        ("train_batch_size", True, "a whole number, 1 or more; got True"),
+        ("train_batch_size", "8", "a whole number, 1 or more; got '8'"),
+        ("num_workers", -1, "a whole number, 0 or more; got -1"),
+        ("num_workers", None, "a whole number, 0 or more; got None"),
+        ("seed", -1, "a whole number, 0 or more; got -1"),
+        ("categories", "washer", "a list of names; got 'washer'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(tmp_path: Path, name: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"Auxiliary: {name} has to be {expected}"):
+        Auxiliary(parts(tmp_path), parts(tmp_path, "wood"), **{name: value})

@@ -70,6 +70,17 @@ def test_a_release_is_the_test_set(
 
 
 @each
+def test_it_works_without_validation_data(
+    tmp_path: Path, module: type[MedicalDataModule], write: Callable[[Path], None], labels: list[int], category: str
+) -> None:
+    write(tmp_path)
+    data = module(tmp_path, num_workers=0, val_split_mode="none")
+    data.setup()
+    assert list(data.val_dataloader()) == []
+    assert len(data.test_data) == len(labels)
+
+
+@each
 def test_another_layout_is_refused_with_the_expected_one(
     tmp_path: Path, module: type[MedicalDataModule], write: Callable[[Path], None], labels: list[int], category: str
 ) -> None:

@@ -115,6 +115,23 @@ def test_each_picture_is_compared_with_its_own_categorys_text(data: Auxiliary, t
         assert torch.equal(text, model.model.encoder.encode(name))
 
 
+def test_training_prompts_have_the_rvs_options_of_their_data_set(generated: Path, tmp_path: Path) -> None:
+    model, source = make_model(epochs=1), {"eps": 0.05, "min_samples": 2}
+    training = sdp_plus.AdapterTraining(model.model, set_up(make_data(generated, rvs_options=source)), "none")
+    own = sdp_plus.AdapterTraining(model.model, set_up(make_data(generated)), "none")
+    for name in ("washer", "leather"):
+        assert torch.equal(training._texts[name], model.model.encoder.encode(name, source))
+        assert torch.equal(own._texts[name], model.model.encoder.encode(name))
+        assert not torch.equal(own._texts[name], training._texts[name])
+    with pytest.raises(ValueError, match="Unknown option 'bandwidth' of the RVS method 'dbscan'"):
+        sdp_plus.AdapterTraining(model.model, set_up(make_data(generated, rvs_options={"bandwidth": 1})), "none")
+
+
+def set_up(data: Auxiliary) -> Auxiliary:
+    data.setup()
+    return data
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_resumed_training_ends_like_an_uninterrupted_one(generated: Path, tmp_path: Path, shuffle: bool) -> None:
     whole = make_model(epochs=3)
