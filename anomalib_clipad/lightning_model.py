@@ -35,7 +35,7 @@ from .deploy.graph import InferenceGraph
 from .host.checkpoints import pack, unpack
 from .host.command_line import message_alone
 from .host.evaluator import SevenMetrics
-from .host.image_files import ImageFiles
+from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
 from .host.shares import count_once
 from .host.statistics import drop_statistics, require_labels, reset_metrics
@@ -272,7 +272,7 @@ class ClipAD(AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Components of anomalib, and before them the care for image files."""
-        return [ImageFiles(), *cast("list[Callback]", super().configure_callbacks())]
+        return [FullDepthReading(), *cast("list[Callback]", super().configure_callbacks())]
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch; the post-processor fits itself on the predictions."""

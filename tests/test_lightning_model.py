@@ -5,14 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder, MVTecAD, PredictDataset
+from anomalib.data import MVTecAD, PredictDataset
 from anomalib.engine import Engine
 from conftest import save
-from PIL import Image
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.host.image_files import UnreadableImageError
 from anomalib_clipad.metrics import METRICS
 
 OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
@@ -153,42 +151,6 @@ def test_grey_and_rgba_images_are_scored_as_their_rgb_selves(
     save(tmp_path / "kinds/c_rgba.png", np.dstack([rgb, np.full_like(grey, 255)]))
     result = scores(engine.predict(model=ClipAD(**tiny, class_name="cup"), data_path=tmp_path / "kinds"))
     torch.testing.assert_close(result, result[:1].expand(3))
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bit_images_are_not_clipped(tiny: dict[str, str], engine: Engine, tmp_path: Path, suffix: str) -> None:
-    eight = np.random.default_rng(2).integers(0, 255, (64, 64), np.uint8)
-    save(tmp_path / "kinds/a.png", eight)
-    save(tmp_path / f"kinds/b.{suffix}", eight.astype(np.uint16) * 257)
-    model = ClipAD(**tiny, class_name="cup")
-    batches = engine.predict(model=model, data_path=tmp_path / "kinds")
-    torch.testing.assert_close(batches[0].image, batches[1].image, atol=1e-5, rtol=0)
-    torch.testing.assert_close(scores(batches[:1]), scores(batches[1:]), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("content", ["nonsense", "truncated"])
-def test_a_file_that_is_no_image_is_named(
-    tiny: dict[str, str], engine: Engine, parts: Path, tmp_path: Path, content: str
-) -> None:
-    good = parts / "bolt/test/good/001.png"
-    bad = tmp_path / "images/bad.png"
-    save(tmp_path / "images/a_good.png", np.array(Image.open(good)))
-    bad.write_bytes(b"nonsense" if content == "nonsense" else good.read_bytes()[:3000])
-    with pytest.raises(UnreadableImageError, match=r"bad\.png cannot be read.*Replace it, or take it out"):
-        engine.predict(model=ClipAD(**tiny, class_name="cup"), data_path=tmp_path / "images")
-
-
-def test_a_damaged_image_is_named_in_a_test_set_too(
-    tiny: dict[str, str], engine: Engine, parts: Path, tmp_path: Path
-) -> None:
-    good = (parts / "bolt/test/good/001.png").read_bytes()
-    for folder, content in (("good", good), ("bad", good[:3000])):
-        (tmp_path / "set" / folder).mkdir(parents=True)
-        (tmp_path / "set" / folder / "one.png").write_bytes(content)
-    data = Folder("set", root=tmp_path / "set", normal_dir="good", normal_test_dir="good", abnormal_dir="bad",
-                  num_workers=0, val_split_mode="same_as_test")  # fmt: skip
-    with pytest.raises(UnreadableImageError, match=r"one\.png cannot be read"):
-        engine.test(ClipAD(**tiny, class_name="cup"), datamodule=data)
 
 
 def test_other_files_in_a_folder_are_left_alone(tiny: dict[str, str], engine: Engine, image: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import Transform
 
+from .reading import named
 from .validation import ensure_validation_data
 
 
@@ -162,13 +163,16 @@ class Auxiliary(AnomalibDataModule):
             )
             raise ValueError(msg)
         for row in defective.itertuples():
-            with Image.open(row.image_path) as image, Image.open(row.mask_path) as mask:
-                if image.size != mask.size:
-                    msg = (
-                        f"The picture {row.image_path} is {image.size} pixels wide and high, its mask {row.mask_path} "
-                        f"{mask.size}; they have to be of one size."
-                    )
-                    raise ValueError(msg)
+            with named(row.image_path), Image.open(row.image_path) as image:
+                size = image.size
+            with named(row.mask_path, "mask"), Image.open(row.mask_path) as mask:
+                mask_size = mask.size
+            if size != mask_size:
+                msg = (
+                    f"The picture {row.image_path} is {size} pixels wide and high, its mask {row.mask_path} "
+                    f"{mask_size}; they have to be of one size."
+                )
+                raise ValueError(msg)
         if not any(_has_defect(path) for path in defective.mask_path):
             msg = f"All masks of {self.source.name} {self.categories} are empty: there is nothing to learn from."
             raise ValueError(msg)

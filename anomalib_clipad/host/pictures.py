@@ -1,0 +1,40 @@
+"""Images under heat maps: anomalib's visualizer opens the file anew, clips deep ones, and fails where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anomalib.visualization.image.visualizer as host
+from anomalib.data import ImageItem, NumpyImageItem
+from PIL import Image
+
+from anomalib_clipad.data.depth import grey_levels
+from anomalib_clipad.data.reading import UnreadableImageError, named, read_image
+
+host_visualize = host.visualize_image_item
+
+
+def replace_visualization() -> None:
+    """Let anomalib's visualizer show images as they were read."""
+    host.visualize_image_item = _visualize
+
+
+def restore_visualization() -> None:
+    """Give the visualizer its own function back."""
+    host.visualize_image_item = host_visualize
+
+
+def _visualize(item: ImageItem | NumpyImageItem, *args: Any, **options: Any) -> Image.Image | None:
+    """``visualize_image_item``, with an image in the item where anomalib could not take it rightly from the file."""
+    path = item.image_path
+    if path and isinstance(item, ImageItem):
+        try:
+            with named(path), Image.open(path) as file:
+                deep = grey_levels(file, path) is not None
+            image = read_image(path, as_tensor=True) if deep else None
+        except UnreadableImageError:  # the data set has its images from elsewhere; this one is normalised
+            image = item.image - item.image.min()
+            image = image / image.max().clamp(min=1e-6)
+        if image is not None:
+            item = item.update(in_place=False, image=image, image_path=None)
+    return host_visualize(item, *args, **options)
