@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import anomalib.data.utils.image as host
 import numpy as np
@@ -16,7 +17,7 @@ from torchvision.transforms.v2.functional import to_image
 from .depth import UnknownDepthError, grey_levels
 
 
-def _copy(function: FunctionType) -> FunctionType:
+def _copy(function: Any) -> FunctionType:
     return FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
 
 

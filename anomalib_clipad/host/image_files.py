@@ -24,29 +24,32 @@ class FullDepthReading(Callback):
     """
 
     def __init__(self) -> None:
-        self._process: Callable[[Any], Any] | None = None
+        self._restore: Callable[[], None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Replace anomalib's functions before the loaders are set up."""
         del pl_module, stage
         replace_readers()
         replace_visualization()
-        process = self._process = trainer.strategy.process_dataloader
+        strategy: Any = trainer.strategy
+        process = strategy.process_dataloader
 
         def process_and_replace(loader: Any) -> Any:
             if isinstance(loader, DataLoader) and loader.num_workers:
                 loader = with_replacing_workers(loader, _lightnings_start(trainer.global_rank))
             return process(loader)
 
-        trainer.strategy.process_dataloader = process_and_replace
+        strategy.process_dataloader = process_and_replace
+        self._restore = partial(setattr, strategy, "process_dataloader", process)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str | None = None) -> None:
         """Restore them."""
-        del pl_module, stage
+        del trainer, pl_module, stage
         restore_readers()
         restore_visualization()
-        if self._process is not None:
-            trainer.strategy.process_dataloader, self._process = self._process, None
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore them; a run that fails ends without a teardown."""

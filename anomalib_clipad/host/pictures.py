@@ -11,6 +11,8 @@ from PIL import Image
 from anomalib_clipad.data.depth import grey_levels
 from anomalib_clipad.data.reading import UnreadableImageError, named, read_image
 
+from .statistics import required
+
 host_visualize = host.visualize_image_item
 
 
@@ -33,7 +35,8 @@ def _visualize(item: ImageItem | NumpyImageItem, *args: Any, **options: Any) -> 
                 deep = grey_levels(file, path) is not None
             image = read_image(path, as_tensor=True) if deep else None
         except UnreadableImageError:  # the data set has its images from elsewhere; this one is normalised
-            image = item.image - item.image.min()
+            shown = required(item.image, "image")
+            image = shown - shown.min()
             image = image / image.max().clamp(min=1e-6)
         if image is not None:
             item = item.update(in_place=False, image=image, image_path=None)

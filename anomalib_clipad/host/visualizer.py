@@ -49,7 +49,7 @@ class ClipADVisualizer(ImageVisualizer):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: ImageBatch,
+        outputs: Any,
         batch: ImageBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -59,7 +59,7 @@ class ClipADVisualizer(ImageVisualizer):
         self.output_dir: Path = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         for item in batch:
             picture = self.visualize(item)
-            if picture is None:
+            if not isinstance(picture, Image.Image):
                 continue
             source = Path(item.image_path or "image").absolute()
             if source.suffix.lower() not in Image.registered_extensions():  # a name of something in memory

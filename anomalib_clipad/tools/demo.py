@@ -17,7 +17,7 @@ from .evaluation import format_table, score, with_mean, write_table
 from .sheet import Tile, write_sheet
 
 if TYPE_CHECKING:
-    from anomalib.data import ImageBatch, ImageItem
+    from anomalib.data import ImageBatch
 
     from anomalib_clipad.metrics import Metrics
 
@@ -102,7 +102,7 @@ def examples(category: str, batches: list[ImageBatch], count: int) -> list[Tile]
     return [_tile(category, item) for item in (good[first % len(good)], *chosen)]
 
 
-def _tile(category: str, item: ImageItem) -> Tile:
+def _tile(category: str, item: Any) -> Tile:  # an ImageItem with all of its fields
     kind = Path(item.image_path).parent.name.replace("_", " ")
     return Tile(
         title=f"{category}: {kind}",

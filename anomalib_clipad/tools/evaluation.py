@@ -51,8 +51,9 @@ def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int]
 
     with _quiet_engine(callbacks=[LambdaCallback(on_validation_batch_end=keep)]) as engine:
         engine.validate(model, datamodule=datamodule, verbose=False)
+    post_processor: Any = model.post_processor
     for batch in batches:
-        model.post_processor.post_process_batch(batch)
+        post_processor.post_process_batch(batch)
     return batches
 
 
