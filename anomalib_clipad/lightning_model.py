@@ -25,7 +25,6 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from . import plugin
 from .backbones import load_backbone
@@ -37,6 +36,7 @@ from .host.command_line import message_alone
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
+from .host.pre_processor import ClipADPreProcessor
 from .host.shares import count_once
 from .host.statistics import drop_statistics, require_labels, reset_metrics
 from .host.visualizer import ClipADVisualizer
@@ -433,22 +433,14 @@ class ClipAD(AnomalibModule):
         mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN,
         std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD,
     ) -> PreProcessor:
-        """Bicubic resize to the square, aspect not kept, and CLIP's normalisation.
+        """Pillow's bicubic resize to the square, aspect not kept, and CLIP's normalisation.
 
         Args:
             image_size: Height and width in pixels; by default those of ViT-B-16-plus-240.
             mean: Mean per channel, for values in [0, 1].
             std: Standard deviation per channel.
         """
-        size = image_size or (240, 240)
-        return PreProcessor(
-            transform=Compose(
-                [
-                    Resize(size, interpolation=InterpolationMode.BICUBIC, antialias=True),
-                    Normalize(mean=list(mean), std=list(std)),
-                ]
-            ),
-        )
+        return ClipADPreProcessor(image_size or (240, 240), mean, std)
 
     @staticmethod
     def configure_post_processor() -> PostProcessor:

@@ -120,7 +120,7 @@ class Exporter(ExportMixin):
             "verbose": False,
             **kwargs,
         }
-        with atomic_folder(path.parent) as folder:
+        with atomic_folder(path.parent) as folder, _without_remarks("onnx_ir", "onnxscript", "torch.onnx"):
             torch.onnx.export(graph, tuple(inputs), folder / path.name, dynamo=True, **options)
             proto = onnx.load(folder / path.name)
             onnx.helper.set_model_props(proto, graph.metadata)
@@ -166,6 +166,20 @@ def require(*packages: str) -> None:
 def _file(root: Path | str, kind: ExportType, name: str) -> Path:
     """Where anomalib puts exported files."""
     return Path(root) / "weights" / kind.value / name
+
+
+@contextmanager
+def _without_remarks(*packages: str) -> Iterator[None]:
+    """Hold back what packages say below a warning: of this model, thousands of lines about equal constants."""
+    loggers = [logging.getLogger(name) for name in packages]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

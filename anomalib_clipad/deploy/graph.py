@@ -7,12 +7,12 @@ from copy import copy, deepcopy
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.vision.detector import Detector
+from anomalib_clipad.vision.resize import MatrixResize, PillowResize
 
-from .resize import MatrixResize
 from .tower import Tower
 
 
@@ -84,9 +84,19 @@ def _without_trainer(post_processor: nn.Module | None) -> nn.Module | None:
 
 
 def exportable(transform: nn.Module) -> nn.Module:
-    """The same pre-processing with every antialiased resize as matrix products."""
+    """The same pre-processing with every antialiased resize as matrix products.
+
+    Raises:
+        ValueError: If a resize cannot be written so.
+    """
     if isinstance(transform, Compose):
         return nn.Sequential(*(exportable(part) for part in transform.transforms))
-    if isinstance(transform, Resize) and transform.antialias and len(transform.size) == 2:
-        return MatrixResize((transform.size[0], transform.size[1]))
-    return deepcopy(transform)
+    if not isinstance(transform, Resize) or not transform.antialias:
+        return deepcopy(transform)
+    if transform.size is None or len(transform.size) != 2:
+        msg = (
+            f"The pre-processor's {transform} keeps the aspect, which an exported graph cannot; give height and width."
+        )
+        raise ValueError(msg)
+    whole_levels = isinstance(transform, PillowResize)
+    return MatrixResize(transform.size, InterpolationMode(transform.interpolation), whole_levels)

@@ -331,7 +331,7 @@ def test_training_on_16_bits_is_training_on_8(parts_folder: Path, tmp_path: Path
         torch.manual_seed(0)
         model = ClipAD(**TINY, variant="sdp_plus", epochs=1, learning_rate=1e-2, visualizer=False)
         make_engine(tmp_path / depth).fit(model, datamodule=auxiliary(parts_folder, train_augmentations=CROP_AND_FLIP))
-        learnt.append(model.model.adapter.state_dict())
+        learnt.append(model.model.detector.adapter.state_dict())
         for path in (*parts_folder.glob("good/*"), *parts_folder.glob("scratch/*")):
             save(path, deep(np.asarray(Image.open(path))))
     for name, value in learnt[0].items():

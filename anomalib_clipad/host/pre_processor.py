@@ -1,0 +1,37 @@
+"""Pre-processing: the reference's resize and CLIP's normalisation, the same in every stage and in a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+
+from anomalib_clipad.vision.resize import PillowResize
+
+_OURS = "clip_ad"
+
+
+class ClipADPreProcessor(PreProcessor):
+    """Bicubic resize to a square, aspect not kept, as Pillow does it, and CLIP's normalisation.
+
+    Args:
+        size: Height and width in pixels.
+        mean: Mean per channel, for values in [0, 1].
+        std: Standard deviation per channel.
+    """
+
+    def __init__(self, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(Compose([PillowResize(size), Normalize(list(mean), list(std))]))
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """The transform in torchvision's own classes, which checkpoints can hold, and that it is this one."""
+        resize, normalize = cast("Compose", self.transform).transforms
+        plain = Resize(resize.size, InterpolationMode.BICUBIC, antialias=True)
+        return {**PreProcessor(Compose([plain, normalize])).checkpoint_config(), _OURS: True}
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Take over a transform that is not this one, which follows from the backbone."""
+        if not config.get(_OURS):
+            super().load_checkpoint_config(config)

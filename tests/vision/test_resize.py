@@ -1,0 +1,87 @@
+"""The resize against Pillow's and torchvision's."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import HAZELNUT
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize
+from torchvision.transforms.v2.functional import resize
+
+from anomalib_clipad.vision.resize import MatrixResize, PillowResize, resize_matrix
+
+SIZES = [(64, 64), (97, 64), (300, 400), (900, 701), (41, 1024), (240, 100), (2, 3)]
+RESAMPLING = {
+    InterpolationMode.BICUBIC: Image.Resampling.BICUBIC,
+    InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,
+}
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def as_images(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).movedim(-1, 0)[None] / 255
+
+
+def pillows(
+    pixels: np.ndarray, size: int, interpolation: InterpolationMode = InterpolationMode.BICUBIC
+) -> torch.Tensor:
+    return as_images(np.asarray(Image.fromarray(pixels).resize((size, size), RESAMPLING[interpolation])))
+
+
+@pytest.mark.parametrize("given", SIZES)
+def test_images_are_pillows(given: tuple[int, int]) -> None:
+    assert torch.equal(PillowResize((240, 240))(as_images(noise(*given))), pillows(noise(*given), 240))
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+@pytest.mark.parametrize("given", SIZES)
+def test_matrix_products_are_pillows_too(given: tuple[int, int], interpolation: InterpolationMode) -> None:
+    found = MatrixResize([240, 240], interpolation)(as_images(noise(*given)))
+    wanted = pillows(noise(*given), 240, interpolation)
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.skipif(not HAZELNUT.exists(), reason="the photographs are not part of the repository")
+def test_photographs_are_pillows() -> None:
+    with Image.open(next(HAZELNUT.glob("test/colour/*.jpg"))) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    found, wanted = MatrixResize([240, 240])(as_images(pixels)), pillows(pixels, 240)
+    assert torch.equal(found, wanted)
+    assert torch.equal(PillowResize((240, 240))(as_images(pixels)), wanted)
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+def test_without_whole_levels_it_is_torchvisions(interpolation: InterpolationMode) -> None:
+    images = torch.rand(2, 3, 90, 41)
+    expected = resize(images, [64, 64], interpolation, antialias=True)
+    found = MatrixResize([64, 64], interpolation, whole_levels=False)(images)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+def test_the_same_size_changes_nothing(interpolation: InterpolationMode) -> None:
+    assert torch.equal(resize_matrix(48, 48, interpolation), torch.eye(48, dtype=torch.float64))
+    images = as_images(noise(48, 48))
+    assert torch.equal(MatrixResize([48, 48], interpolation)(images), images)
+    assert torch.equal(PillowResize((48, 48))(images), images)
+
+
+def test_masks_are_resized_bilinearly_and_cut_at_one_half() -> None:
+    mask = np.zeros((90, 70), np.uint8)
+    mask[20:47, 33:61] = 255
+    wanted = np.asarray(Image.fromarray(mask).resize((64, 64), Image.Resampling.BILINEAR)) / 255 > 0.5
+    transform = Compose([PillowResize((64, 64)), Normalize([0.5] * 3, [0.5] * 3)])
+    given = tv_tensors.Mask(torch.from_numpy(mask > 0)[None])
+    images, masks = transform(tv_tensors.Image(torch.rand(1, 3, 90, 70)), given)
+    assert images.shape == (1, 3, 64, 64)
+    assert masks.dtype == torch.bool
+    assert np.array_equal(masks[0].numpy(), wanted)
+
+
+def test_other_interpolations_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Only bicubic and bilinear .* not nearest"):
+        MatrixResize([8, 8], InterpolationMode.NEAREST)
