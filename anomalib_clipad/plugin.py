@@ -1,10 +1,10 @@
-"""How anomalib learns of our model without an import by hand: entry points and one post-import hook.
+"""How anomalib learns of our classes without an import by hand: entry points and a post-import hook.
 
 anomalib has no plugin mechanism, but importing it imports torch, and torch calls the entry points of the group
-``torch.backends`` at the end of its own import. Ours is ``install``. It waits for ``anomalib.models`` to be imported
-and then sets the classes of the entry-point groups ``anomalib.models`` and ``anomalib.data`` on the modules of those
-names. Nothing here may ever make ``import torch`` fail or slow, so: standard library only, nothing imported early,
-every error logged and swallowed. ``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` switches it off.
+``torch.backends`` at the end of its own import. Ours is ``install``. It waits for ``anomalib.models`` and
+``anomalib.data`` to be imported and then sets the classes of the entry-point groups of those names on them. Nothing
+here may ever make an import fail or slow, so: standard library only, nothing imported early, every error logged and
+swallowed. ``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` switches it off.
 """
 
 from __future__ import annotations
@@ -12,28 +12,22 @@ from __future__ import annotations
 import logging
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 logger = logging.getLogger(__name__)
-_HOST = "anomalib.models"
-_GROUPS = (_HOST, "anomalib.data")
+_HOSTS = ("anomalib.models", "anomalib.data")
+_LAST_CHILD = "anomalib.models.video"  # its end is as good as that of anomalib.models
 
 
 def install() -> None:
-    """Attach the plugins' classes as soon as ``anomalib.models`` is imported."""
+    """Attach the plugins' classes as soon as anomalib's modules are imported."""
     try:
-        if _HOST in sys.modules:
-            # torch is being imported by a half-loaded anomalib.models: its last child marks its end.
-            target = f"{_HOST}.video"
-            if target in sys.modules:
-                attach_plugins()
-                return
-        else:
-            target = _HOST
-        sys.meta_path.insert(0, _PostImportFinder(target))
+        if not any(type(finder).__name__ == _PostImportFinder.__name__ for finder in sys.meta_path):
+            sys.meta_path.insert(0, _PostImportFinder())
+        attach_plugins()
     except Exception:
         logger.exception("anomalib_clipad could not prepare its registration; `import torch` goes on without it.")
 
@@ -42,50 +36,95 @@ def attach_plugins() -> None:
     """Set every class of the entry-point groups on anomalib's module of that name, if it is imported and lacks it."""
     from importlib.metadata import entry_points
 
-    for group in _GROUPS:
-        host = sys.modules.get(group)
-        for entry_point in entry_points(group=group) if host else ():
+    for name in _HOSTS:
+        host = sys.modules.get(name)
+        if host is None:
+            continue
+        if _is_importing(host) and _LAST_CHILD not in sys.modules:
+            _attach_later(host)
+            continue
+        _attach_now(host)
+        for entry_point in entry_points(group=name):
             if hasattr(host, entry_point.name):
                 continue  # ours already, or anomalib's own of that name, which takes precedence
-            if _half_imported(entry_point):
-                continue  # it imports anomalib right now, and calls this again at its end
+            if _is_half_imported(entry_point):
+                _attach_later(host)  # it imports anomalib right now
+                continue
             try:
                 setattr(host, entry_point.name, entry_point.load())
             except Exception:
-                logger.exception("%s (%s) of '%s' could not be loaded.", entry_point.name, entry_point.value, group)
+                logger.exception("%s (%s) of '%s' could not be loaded.", entry_point.name, entry_point.value, name)
 
 
-def _half_imported(entry_point: EntryPoint) -> bool:
+def _is_importing(module: ModuleType | None) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def _is_half_imported(entry_point: EntryPoint) -> bool:
     module = sys.modules.get(entry_point.module)
-    importing = getattr(getattr(module, "__spec__", None), "_initializing", False)
-    return importing and not hasattr(module, entry_point.attr)
+    return _is_importing(module) and not hasattr(module, entry_point.attr)
+
+
+def _attach_later(host: ModuleType) -> None:
+    """Attach when a name is asked for that the module lacks."""
+    if type(host) is ModuleType:
+        host.__class__ = _AttachingModule
+
+
+def _attach_now(host: ModuleType) -> None:
+    if type(host).__name__ == _AttachingModule.__name__:
+        host.__class__ = ModuleType
+
+
+class _AttachingModule(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if not _is_importing(self):
+            attach_plugins()
+            if name in vars(self):
+                return vars(self)[name]
+        msg = f"module {self.__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 class _PostImportFinder:
-    """A ``sys.meta_path`` finder that finds nothing itself, but acts once after a module was executed."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
+    """A ``sys.meta_path`` finder that finds what the others find, and acts after anomalib's modules were executed."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
-        if name != self.target:
+        if name not in (*_HOSTS, _LAST_CHILD):
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            if type(finder).__name__ == type(self).__name__ or not hasattr(finder, "find_spec"):
+                continue  # one of us, or a legacy finder
+            spec = finder.find_spec(name, path, target)
             if spec is not None:
-                self._act_after(spec.loader)
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = cast("Any", _ActingLoader(spec.loader))
                 return spec
         return None
 
-    def _act_after(self, loader: Any) -> None:
-        execute = loader.exec_module
 
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module  # the instance's, so that the class's own is visible again
-            execute(module)
-            if module.__name__ == self.target:
-                if self in sys.meta_path:
-                    sys.meta_path.remove(self)
-                attach_plugins()
+class _ActingLoader:
+    """A loader in the place of another, until it has executed its module."""
 
-        loader.exec_module = exec_module
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> ModuleType | None:
+        spec.loader = self._loader
+        create = getattr(self._loader, "create_module", None)
+        module: ModuleType | None = create(spec) if create is not None else None
+        spec.loader = self
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        try:
+            attach_plugins()
+        except Exception:
+            logger.exception("anomalib_clipad could not attach its classes to %s.", module.__name__)
