@@ -49,15 +49,16 @@ class ClipADPostProcessor(PostProcessor):
     """anomalib's post-processor with CLIP-AD's scores.
 
     **With validation data** it fits the paper's image score, min-max of the image probability plus min-max of the
-    map's maximum, and anomalib's adaptive F1 thresholds, and normalises strictly monotonically with the threshold
-    at 0.5. Validation = test gives the paper's protocol. Without masks the pixel threshold is the one that tells
+    map's maximum, and anomalib's adaptive F1 thresholds, and normalises in the same order with the threshold at 0.5
+    (`normalize_monotone` says what float32 rounding does to the order). Validation = test gives the paper's protocol. Without masks the pixel threshold is the one that tells
     normal from abnormal images best by their map's maximum.
 
     **Without** it, outputs are probabilities: the map is the stage-mean two-way CLIP softmax, the score the mean of
     the image probability and the map's maximum; 0.5 means "as close to damaged as to flawless".
 
     With ``enable_normalization=False`` scores and maps keep their own scale and labels use the fitted thresholds.
-    Image and pixel thresholds never stand in for each other: they are of different scales.
+    Image and pixel thresholds never stand in for each other: they are of different scales. A score or map value that is
+    NaN, such as those of an image with NaN in it, counts as defective.
 
     Args:
         **kwargs: Those of ``anomalib.post_processing.PostProcessor``.
@@ -147,8 +148,8 @@ class ClipADPostProcessor(PostProcessor):
         return InferenceBatch(
             pred_score=score,
             anomaly_map=anomaly_map,
-            pred_label=score > score_threshold if self.enable_thresholding else None,
-            pred_mask=anomaly_map > map_threshold if self.enable_thresholding else None,
+            pred_label=_defective(score, score_threshold) if self.enable_thresholding else None,
+            pred_mask=_defective(anomaly_map, map_threshold) if self.enable_thresholding else None,
         )
 
     def _decide(self, probability: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,6 +168,11 @@ class ClipADPostProcessor(PostProcessor):
         return min_max(probability, self.probability_min, self.probability_max) + min_max(
             peak, self.peak_min, self.peak_max
         )
+
+
+def _defective(values: Tensor, threshold: Tensor) -> Tensor:
+    """Which values are above the threshold, or NaN: what could not be computed is never called good."""
+    return ~(values <= threshold)
 
 
 def _scored(score: Tensor, label: Tensor) -> Batch:

@@ -155,20 +155,49 @@ def test_the_file_says_what_it_is(onnx_file: Path) -> None:
     assert 0 < float(properties["pixel_max"]) - float(properties["pixel_min"]) < 1
 
 
+def test_an_image_that_is_not_a_number_is_defective(onnx_file: Path) -> None:
+    pixels = np.full((1, 3, 64, 64), 0.5, np.float32)
+    pixels[0, 1, 20, 30] = np.nan
+    score, label, _, mask = onnxruntime.InferenceSession(onnx_file).run(None, {"input": pixels})
+    assert np.isnan(score).all()
+    assert label.all()
+    assert mask.all()
+
+
 def test_other_channels_are_an_error_of_the_runtime(onnx_file: Path) -> None:
     with pytest.raises(Exception, match="Got invalid dimensions for input"):
         onnxruntime.InferenceSession(onnx_file).run(None, {"input": np.zeros((1, 1, 64, 64), np.float32)})
 
 
-def test_the_example_runs_without_anomalib_torch_and_open_clip(onnx_file: Path, images: Path) -> None:
+def example(model: Path, image: Path) -> subprocess.CompletedProcess[str]:
+    """docs/examples/onnx_predict.py where nothing but numpy, pillow and onnxruntime can be imported."""
     absent = ("anomalib", "anomalib_clipad", "open_clip", "torch")
     program = f"import sys; sys.modules.update(dict.fromkeys({absent})); sys.argv = ['', *sys.argv[1:]]; "
     program += f"exec(open({str(EXAMPLE)!r}).read())"
-    result = subprocess.run(
-        [sys.executable, "-c", program, str(onnx_file), str(images / "300x400.png")], capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-c", program, str(model), str(image)], capture_output=True, text=True)
+
+
+def test_the_example_runs_without_anomalib_torch_and_open_clip(onnx_file: Path, images: Path) -> None:
+    result = example(onnx_file, images / "300x400.png")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("score 0.")
+
+
+def test_the_example_reads_16_bit_images_in_full_depth(onnx_file: Path, tmp_path: Path) -> None:
+    grey = np.random.default_rng(3).integers(0, 255, (90, 70), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    expected = example(onnx_file, tmp_path / "8.png")
+    assert expected.stdout.startswith("score 0.")
+    for name in ("16.png", "16.tiff"):
+        Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / name)
+        assert example(onnx_file, tmp_path / name).stdout == expected.stdout, name
+
+
+def test_the_example_refuses_images_of_unknown_depth(onnx_file: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((90, 70), 99, np.int32)).save(tmp_path / "32.tiff")
+    result = example(onnx_file, tmp_path / "32.tiff")
+    assert result.returncode == 1
+    assert "32.tiff does not tell which value is white" in result.stderr
 
 
 def test_sdp_plus_exports_too(adapted: ClipAD, images: Path, tmp_path: Path) -> None:

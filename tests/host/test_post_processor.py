@@ -199,6 +199,23 @@ def test_without_normalisation_values_keep_their_scale_and_labels_stay() -> None
     assert torch.equal(raw.pred_mask, normalised.pred_mask)
 
 
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_is_not_a_number_is_defective(fitted: bool, normalize: bool) -> None:
+    processor = ClipADPostProcessor(enable_normalization=normalize)
+    if fitted:
+        fit(processor, images(40, 11))
+    broken = images(6, 5)
+    usual = process(processor, broken)
+    broken.pred_score[0] = broken.anomaly_map[1, 2, 3] = torch.nan
+    output = process(processor, broken)
+    assert output.pred_score[:2].isnan().all()
+    assert output.pred_label[:2].all()
+    assert torch.equal(output.pred_label[2:], usual.pred_label[2:])
+    usual.pred_mask[1, 2, 3] = True
+    assert torch.equal(output.pred_mask, usual.pred_mask)
+
+
 def test_without_thresholding_there_are_no_labels_and_the_same_values() -> None:
     validation = images(20, 1)
     output = process(fit(ClipADPostProcessor(enable_thresholding=False), validation), validation)
