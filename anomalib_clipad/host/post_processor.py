@@ -50,8 +50,8 @@ class ClipADPostProcessor(PostProcessor):
 
     **With validation data** it fits the paper's image score, min-max of the image probability plus min-max of the
     map's maximum, and anomalib's adaptive F1 thresholds, and normalises in the same order with the threshold at 0.5
-    (`normalize_monotone` says what float32 rounding does to the order). Validation = test gives the paper's protocol. Without masks the pixel threshold is the one that tells
-    normal from abnormal images best by their map's maximum.
+    (``normalize_monotone`` says what rounding does to the order). Validation = test gives the paper's protocol. Without
+    masks the pixel threshold is the one that tells normal from abnormal images best by their map's maximum.
 
     **Without** it, outputs are probabilities: the map is the stage-mean two-way CLIP softmax, the score the mean of
     the image probability and the map's maximum; 0.5 means "as close to damaged as to flawless".

@@ -83,7 +83,7 @@ class Calibration(NamedTuple):
     """How a detector's raw map becomes a probability per pixel.
 
     Attributes:
-        probability: Strictly monotone function of raw values.
+        probability: Increasing function of raw values.
         undecided: The raw value whose probability is 0.5.
     """
 
