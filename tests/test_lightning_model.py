@@ -1,16 +1,18 @@
 """ClipAD driven by anomalib's engine: every stage, checkpoints, class names, images of all kinds."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from anomalib.data import MVTecAD, PredictDataset
+from anomalib.data import InferenceBatch, MVTecAD, PredictDataset
 from anomalib.engine import Engine
 from conftest import save
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.host.baselines import WinClipBaseline
 from anomalib_clipad.metrics import METRICS
 
 OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
@@ -163,3 +165,51 @@ def test_predict_takes_datasets_too(tiny: dict[str, str], engine: Engine, image:
     by_path = engine.predict(model=model, data_path=image)
     by_dataset = engine.predict(model=model, dataset=PredictDataset(image))
     assert torch.equal(scores(by_path), scores(by_dataset))
+
+
+def test_every_setting_reaches_the_model(tiny: dict[str, str]) -> None:
+    own = {"normal": ["good {}"], "abnormal": ["bad {}"], "templates": ["a {}."]}
+    options = {**OPTIONS, "prompts": own, "image_size": 96, "precision": "bfloat16", "variant": "sdp_plus"}
+    model = ClipAD(**tiny, **options).model
+    settings = model.settings.as_dict()
+    assert {name: settings[name] for name in options} == options
+    assert (settings["backbone"], settings["pretrained"]) == tuple(tiny.values())
+    assert model.detector.visual.proj.dtype == torch.bfloat16
+    assert (model.detector.smoothing, model.detector.tap, model.detector.image_size) == (4.0, "block", 96)
+    assert (model.encoder.rvs, model.encoder.rvs_options) == ("kde", {"bandwidth": 0.4})
+    assert model.encoder.prompts.as_dict() == own
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_embeddings_are_kept_on_disk_unless_switched_off(
+    tiny: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "own"))
+    ClipAD(**tiny, text_cache=kept).model.setup("cup")
+    assert len(list((tmp_path / "own").rglob("*.safetensors"))) == kept
+
+
+def test_the_backbones_normalisation_is_used(tiny: dict[str, str], tmp_path: Path) -> None:
+    content = {"model_cfg": json.loads(Path(tiny["backbone"]).read_text())}
+    other = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    (tmp_path / "tiny.json").write_text(json.dumps({**content, "preprocess_cfg": other}))
+    model = ClipAD(backbone=str(tmp_path / "tiny.json"), pretrained=tiny["pretrained"])
+    _, normalize = model.pre_processor.transform.transforms
+    assert (list(normalize.mean), list(normalize.std)) == (other["mean"], other["std"])
+
+
+def test_training_has_its_epochs_its_rate_and_no_sanity_check(tiny: dict[str, str]) -> None:
+    model = ClipAD(**tiny, variant="sdp_plus", epochs=3, learning_rate=0.02)
+    assert model.trainer_arguments == {"max_epochs": 3, "num_sanity_val_steps": 0}
+    (group,) = model.configure_optimizers().param_groups
+    assert group["lr"] == 0.02
+    assert len(group["params"]) == 8
+    assert ClipAD(**tiny).trainer_arguments == {}
+    assert ClipAD(**tiny).configure_optimizers() is None
+
+
+def test_winclips_scores_are_left_as_they_are() -> None:
+    processor = WinClipBaseline.configure_post_processor()
+    assert not processor.enable_normalization
+    raw = InferenceBatch(pred_score=torch.tensor([7.0]), anomaly_map=torch.full((1, 4, 4), -3.0))
+    assert processor(raw).pred_score.item() == 7
