@@ -171,6 +171,7 @@ def test_float16_is_refused_on_a_cpu(expected: dict[str, Tensor]) -> None:
         model(expected["images"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_model_is_one_graph_with_the_same_results(
     backbone: Backbone, expected: dict[str, Tensor], name: str
@@ -182,6 +183,7 @@ def test_the_model_is_one_graph_with_the_same_results(
     torch.testing.assert_close(output.pred_score, expected[f"sdp/{name}/text_prob"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_code_has_the_same_results(tmp_path: Path) -> None:
     shape = json.loads(Path(TINY["backbone"]).read_text())

@@ -119,11 +119,13 @@ def test_torch_files_run_in_anomalibs_inferencer(
     assert path.stat().st_size < vision + 300_000  # no text tower, no tokenizer
 
 
+@pytest.mark.slow
 def test_onnx_files_run_in_onnxruntime(fitted: ClipAD, onnx_file: Path, images: Path, tmp_path: Path) -> None:
     check(fitted, images, tmp_path, onnx_predict(onnx_file))
     assert [path.name for path in onnx_file.parent.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_clipad_mini_predicts_the_same_in_onnxruntime(tmp_path: Path) -> None:
     """A trained model on generated parts, and on real photographs where they are at hand."""
     for number, kind in enumerate((None, "scratch", "hole")):
@@ -137,6 +139,7 @@ def test_clipad_mini_predicts_the_same_in_onnxruntime(tmp_path: Path) -> None:
     check(model, tmp_path / "images", tmp_path, onnx_predict(path))
 
 
+@pytest.mark.slow
 def test_batches_of_any_length_give_each_image_its_own_result(onnx_file: Path, images: Path) -> None:
     session, one = onnxruntime.InferenceSession(onnx_file), onnx_predict(onnx_file)
     path = images / "150x70.png"
@@ -146,6 +149,7 @@ def test_batches_of_any_length_give_each_image_its_own_result(onnx_file: Path, i
     assert abs(several[1] - several[0]) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_file_says_what_it_is(onnx_file: Path) -> None:
     properties = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
     assert properties["class_name"] == "bolt"
@@ -164,6 +168,7 @@ def test_an_image_that_is_not_a_number_is_defective(onnx_file: Path) -> None:
     assert mask.all()
 
 
+@pytest.mark.slow
 def test_other_channels_are_an_error_of_the_runtime(onnx_file: Path) -> None:
     with pytest.raises(Exception, match="Got invalid dimensions for input"):
         onnxruntime.InferenceSession(onnx_file).run(None, {"input": np.zeros((1, 1, 64, 64), np.float32)})
@@ -177,12 +182,14 @@ def example(model: Path, image: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program, str(model), str(image)], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_example_runs_without_anomalib_torch_and_open_clip(onnx_file: Path, images: Path) -> None:
     result = example(onnx_file, images / "300x400.png")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("score 0.")
 
 
+@pytest.mark.slow
 def test_the_example_reads_16_bit_images_in_full_depth(onnx_file: Path, tmp_path: Path) -> None:
     grey = np.random.default_rng(3).integers(0, 255, (90, 70), np.uint8)
     Image.fromarray(grey).save(tmp_path / "8.png")
@@ -193,6 +200,7 @@ def test_the_example_reads_16_bit_images_in_full_depth(onnx_file: Path, tmp_path
         assert example(onnx_file, tmp_path / name).stdout == expected.stdout, name
 
 
+@pytest.mark.slow
 def test_the_example_refuses_images_of_unknown_depth(onnx_file: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((90, 70), 99, np.int32)).save(tmp_path / "32.tiff")
     result = example(onnx_file, tmp_path / "32.tiff")
@@ -200,11 +208,13 @@ def test_the_example_refuses_images_of_unknown_depth(onnx_file: Path, tmp_path: 
     assert "32.tiff does not tell which value is white" in result.stderr
 
 
+@pytest.mark.slow
 def test_sdp_plus_exports_too(adapted: ClipAD, images: Path, tmp_path: Path) -> None:
     path = make_engine(tmp_path).export(adapted, "onnx", export_root=tmp_path)
     check(adapted, images, tmp_path, onnx_predict(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compression",
     [None, CompressionType.FP16, CompressionType.INT8, CompressionType.INT8_PTQ, CompressionType.INT8_ACQ],
@@ -236,6 +246,7 @@ def test_openvino_files_run_in_anomalibs_inferencer(
         assert abs(float(found.pred_score.squeeze()) - float(wanted.pred_score)) < 0.2
 
 
+@pytest.mark.slow
 def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
     model = ClipAD(**TINY, visualizer=False)
     path = model.to_onnx(tmp_path, text_input=True)

@@ -38,6 +38,7 @@ def _run(folder: Path, program: Path, devices: int, strategy: str) -> dict[str, 
     return json.loads(output.read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tiny=TINY, root=str(parts)))

@@ -106,10 +106,12 @@ def test_metrics_stay_as_recorded(metric: str) -> None:
     assert _measure()[metric] == pytest.approx(RECORDED[metric], abs=0.01)
 
 
+@pytest.mark.slow
 def test_swapped_prompts_invert_the_result() -> None:
     assert _measure("swapped")["image"] < 0.3
 
 
+@pytest.mark.slow
 def test_prompts_without_states_lose_what_language_gives() -> None:
     assert _measure("stateless")["image"] <= _measure()["image"] - 0.15
 

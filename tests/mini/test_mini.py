@@ -38,6 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "TRAINING_CATEGORIES", categories)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_resumed_training_ends_like_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_mini(SHORT, tmp_path / "whole")

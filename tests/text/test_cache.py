@@ -170,6 +170,7 @@ def test_a_directory_without_permission_only_costs_time(
         assert cache.get(backbone.clip, tokens, encode)[0, 0] == count
 
 
+@pytest.mark.slow
 def test_several_processes_leave_one_whole_entry(tmp_path: Path) -> None:
     program = (
         "import sys, torch; from pathlib import Path; from anomalib_clipad.text.cache import EmbeddingCache\n"

@@ -43,6 +43,7 @@ def test_cutting_the_context_changes_nothing(custom_text: bool, quick_gelu: bool
     torch.testing.assert_close(encode_prompts(clip, open_clip.tokenize, PROMPTS), full, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_text_tower_of_another_kind_runs_as_it_is() -> None:
     """CoCa's tower reads a class token after the padding, so its context can not be cut."""
     clip = open_clip.create_model("coca_base").eval()

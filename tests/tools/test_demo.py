@@ -9,6 +9,7 @@ from PIL import Image
 from anomalib_clipad.tools.demo import demo
 
 
+@pytest.mark.slow
 def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo(tmp_path / "demo", ["gear", "wood"], tmp_path / "data", good_images=3, defective_images=7, pictures=1)
     with (tmp_path / "demo" / "results.csv").open() as file:

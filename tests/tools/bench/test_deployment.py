@@ -56,6 +56,7 @@ def test_changes_are_means_over_the_categories_of_each_metric(printed: dict[str,
     assert [printed["ONNX"][name] for name in METRICS] == expected
 
 
+@pytest.mark.slow
 def test_real_exports_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     deployment(TINY["backbone"], batch_size=1, repeats=1, formats=["torch", "ONNX"])
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()]
