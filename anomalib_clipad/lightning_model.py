@@ -449,7 +449,7 @@ class ClipAD(AnomalibModule):
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """The paper's seven figures."""
+        """The paper's seven metrics."""
         return SevenMetrics()
 
     @classmethod

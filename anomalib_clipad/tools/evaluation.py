@@ -62,9 +62,8 @@ def _quiet_engine(**options: Any) -> Iterator[Engine]:
     """An engine that prints nothing and whose files are gone afterwards."""
     from anomalib.engine import Engine
 
-    be_quiet()
     options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1, **options}
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         yield Engine(default_root_dir=folder, **options)
 
 
@@ -90,11 +89,18 @@ def format_table(table: Mapping[str, Metrics], title: str = "category") -> str:
     return markdown_table(columns, ([category, *(row[name] for name in names)] for category, row in table.items()))
 
 
-def be_quiet() -> None:
-    """Leave the terminal to the results; to be called after Lightning's import, which sets levels of its own."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("lightning", "anomalib")):
-            logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger().setLevel(logging.WARNING)
-    for remark in ("num_workers", "treespec"):  # of torch and Lightning
-        warnings.filterwarnings("ignore", message=f".*{remark}")
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave the terminal to the results for a while; to be entered after Lightning's import, which sets levels too."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(("lightning", "anomalib"))]
+    levels = {logger: logger.level for logger in map(logging.getLogger, [*names, None])}
+    for logger in levels:
+        logger.setLevel(logging.WARNING if logger is logging.root else logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for remark in ("num_workers", "treespec"):  # of torch and Lightning
+                warnings.filterwarnings("ignore", message=f".*{remark}")
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

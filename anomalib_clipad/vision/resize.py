@@ -47,9 +47,14 @@ class PillowResize(Resize):
 
 
 def _by_pillow(images: Tensor, size: list[int]) -> Tensor:
+    """One pass at a time: from version 13 on, Pillow itself begins with the height where that shrinks more."""
     levels = (255 * images.float()).round().clamp(0, 255).to(torch.uint8)
     pictures = (Image.fromarray(picture) for picture in levels.reshape(-1, *levels.shape[-3:]).movedim(-3, -1).numpy())
-    resized = [np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)) for picture in pictures]
+    bicubic = Image.Resampling.BICUBIC
+    resized = [
+        np.asarray(picture.resize((size[1], picture.height), bicubic).resize((size[1], size[0]), bicubic))
+        for picture in pictures
+    ]
     return (torch.from_numpy(np.stack(resized)).movedim(-1, -3) / 255).reshape(*images.shape[:-2], *size)
 
 

@@ -1,12 +1,14 @@
 """`anomalib-clipad demo`: a small run of what the README shows."""
 
 import csv
+import logging
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from anomalib_clipad.tools.demo import demo
+from anomalib_clipad.tools.evaluation import quiet
 
 
 @pytest.mark.slow
@@ -25,3 +27,13 @@ def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.Capt
     assert "20/20" in printed.err  # the bar counts the images
     with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
         assert sheet.width > sheet.height > 400  # a good part beside a defective one, twice
+
+
+def test_quiet_is_over_afterwards() -> None:
+    ours, levels = logging.getLogger("anomalib_clipad.host.evaluator"), (logging.NOTSET, logging.INFO)
+    for level in levels:
+        ours.setLevel(level)
+        with quiet():
+            assert not ours.isEnabledFor(logging.WARNING)
+        assert ours.level == level
+    ours.setLevel(logging.NOTSET)

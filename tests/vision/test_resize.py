@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_clipad.vision.resize import MatrixResize, PillowResize, resize_matrix
 
-SIZES = [(64, 64), (97, 64), (300, 400), (900, 701), (41, 1024), (240, 100), (2, 3)]
+SIZES = [(64, 64), (97, 64), (300, 400), (900, 701), (41, 1024), (240, 100), (600, 300), (90, 70), (2, 3)]
 RESAMPLING = {
     InterpolationMode.BICUBIC: Image.Resampling.BICUBIC,
     InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,
@@ -29,7 +29,9 @@ def as_images(pixels: np.ndarray) -> torch.Tensor:
 def pillows(
     pixels: np.ndarray, size: int, interpolation: InterpolationMode = InterpolationMode.BICUBIC
 ) -> torch.Tensor:
-    return as_images(np.asarray(Image.fromarray(pixels).resize((size, size), RESAMPLING[interpolation])))
+    """The width before the height, as all versions of Pillow did before 13."""
+    image, filtering = Image.fromarray(pixels), RESAMPLING[interpolation]
+    return as_images(np.asarray(image.resize((size, image.height), filtering).resize((size, size), filtering)))
 
 
 @pytest.mark.parametrize("given", SIZES)

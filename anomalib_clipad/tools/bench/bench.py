@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from anomalib_clipad.tools.arguments import check_counts
-from anomalib_clipad.tools.evaluation import be_quiet
+from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import markdown_table
 
 from .growth import growth
@@ -46,18 +46,22 @@ def bench(
     if unknown:
         msg = f"Unknown measurements {sorted(unknown)}; expected some of {', '.join(MEASUREMENTS)}."
         raise ValueError(msg)
-    be_quiet()
-    warnings.filterwarnings("ignore", message=".*RANDOM weights")
     if threads:
         torch.set_num_threads(threads)
-    if growth_to:
-        print(growth(growth_to, repeats))
-        return
-    print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*RANDOM weights")
+        if growth_to:
+            print(growth(growth_to, repeats))
+        else:
+            print(f"{backbone}, batch {batch_size}, {torch.get_num_threads()} threads, random weights\n")
+            _compare(backbone, batch_size, repeats, only or list(MEASUREMENTS))
+
+
+def _compare(backbone: str, batch_size: int, repeats: int, names: list[str]) -> None:
     console = Console(stderr=True)
     measured: list[Comparison] = []
     try:
-        for name in only or MEASUREMENTS:
+        for name in names:
             with console.status(f"Measuring: {name}"):
                 measured += MEASUREMENTS[name](backbone, batch_size, repeats)
     finally:  # also where a later measurement fails

@@ -26,7 +26,7 @@ from anomalib_clipad.host.evaluator import SevenMetrics
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.metrics import METRICS, Metrics
 from anomalib_clipad.tools.arguments import check_counts
-from anomalib_clipad.tools.evaluation import be_quiet
+from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import Row, markdown_table
 
 from .timing import interleaved
@@ -87,8 +87,6 @@ def deployment(
     if unknown:
         msg = f"Unknown formats {sorted(unknown)}; expected some of {', '.join(FORMATS)}."
         raise ValueError(msg)
-    warnings.filterwarnings("ignore")
-    be_quiet()
     logging.getLogger("nncf").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     measured = backbone == "clipad-mini"
@@ -97,7 +95,8 @@ def deployment(
         for category in categories or ["gear", "wood"][: 2 if measured else 1]
     ]
     metrics: dict[str, list[Metrics]] = {name: [] for name in FORMATS}
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
         for data in modules:
             models = _export_all(backbone, data, Path(folder) / data.category, threads, formats or list(FORMATS))
             if measured:
