@@ -113,11 +113,10 @@ def resize_matrix(
     given: int, wanted: int, interpolation: InterpolationMode, device: torch.device | None = None
 ) -> Tensor:
     """Weights (wanted, given), float64, of antialiased interpolation along one axis, as Pillow has them."""
-    scale = given / wanted
-    stretch: Any = torch.sym_max(scale, 1.0)  # symbolic while exporting
-    centres = (torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * scale
-    pixels = torch.arange(given, device=device, dtype=torch.float64) + 0.5
-    distance: Tensor = ((pixels - centres[:, None]) / stretch).abs()
+    longer: Any = torch.sym_max(given, wanted)  # symbolic while exporting; whole numbers stay exact in a graph
+    centres = (torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * given
+    pixels = (torch.arange(given, device=device, dtype=torch.float64) + 0.5) * wanted
+    distance: Tensor = (pixels - centres[:, None]).abs() / longer
     weights = _cubic(distance) if interpolation is InterpolationMode.BICUBIC else (1 - distance).clamp(min=0)
     weights = weights / weights.sum(dim=1, keepdim=True)
     return (weights * _COEFFICIENT).round() / _COEFFICIENT

@@ -1,10 +1,14 @@
 """The resize against Pillow's and torchvision's."""
 
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import HAZELNUT
 from PIL import Image
+from torch.export import Dim
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize
 from torchvision.transforms.v2.functional import resize
@@ -87,3 +91,15 @@ def test_masks_are_resized_bilinearly_and_cut_at_one_half() -> None:
 def test_other_interpolations_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Only bicubic and bilinear .* not nearest"):
         MatrixResize([8, 8], InterpolationMode.NEAREST)
+
+
+def test_an_exported_resize_is_pillows(tmp_path: Path) -> None:
+    """Whole numbers decide how a value half-way between two levels is rounded; a runtime has to keep them exact."""
+    sides = {2: Dim("height", min=2), 3: Dim("width", min=2)}
+    example, path = torch.zeros(2, 3, 70, 90), tmp_path / "resize.onnx"
+    torch.onnx.export(MatrixResize([304, 304]), (example,), path, input_names=["images"], dynamic_shapes=(sides,),
+                      opset_version=18, dynamo=True, verbose=False)  # fmt: skip
+    session = onnxruntime.InferenceSession(path)
+    for given in [(200, 200), (280, 320), (240, 260), (97, 64), (600, 300)]:
+        (found,) = session.run(None, {"images": as_images(noise(*given)).repeat(2, 1, 1, 1).numpy()})
+        np.testing.assert_allclose(found[:1], pillows(noise(*given), 304).numpy(), atol=1e-6)
