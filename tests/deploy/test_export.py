@@ -77,17 +77,27 @@ def predicted(model: ClipAD, images: Path, folder: Path) -> dict[str, Any]:
     return {Path(batch.image_path[0]).name: batch for batch in batches}
 
 
-def check(model: ClipAD, images: Path, folder: Path, predict: Callable[[Path], Any]) -> None:
+def check(
+    model: ClipAD,
+    images: Path,
+    folder: Path,
+    predict: Callable[[Path], Any],
+    map_tolerance: float = 1e-4,
+    mask_pixels: int = 0,
+) -> None:
+    """Scores to 1e-4 and equal labels; maps to ``map_tolerance``, masks up to ``mask_pixels``."""
     for name, wanted in predicted(model, images, folder).items():
         found = predict(images / name)
         for field in ("pred_score", "anomaly_map"):
             value = torch.as_tensor(np.asarray(getattr(found, field))).squeeze()
+            tolerance = map_tolerance if field == "anomaly_map" else 1e-4
             torch.testing.assert_close(
-                value, getattr(wanted, field).squeeze(), atol=1e-4, rtol=0, msg=f"{name} {field}"
+                value, getattr(wanted, field).squeeze(), atol=tolerance, rtol=0, msg=f"{name} {field}"
             )
         for field in ("pred_label", "pred_mask"):
             value = torch.as_tensor(np.asarray(getattr(found, field))).squeeze().bool()
-            assert torch.equal(value, getattr(wanted, field).squeeze()), (name, field)
+            different = int((value != getattr(wanted, field).squeeze()).sum())
+            assert different <= (mask_pixels if field == "pred_mask" else 0), (name, field, different)
 
 
 def onnx_predict(path: Path, **more: np.ndarray) -> Callable[[Path], SimpleNamespace]:
@@ -238,12 +248,22 @@ def test_openvino_files_run_in_anomalibs_inferencer(
     assert openvino.Core().read_model(path).get_rt_info(["clip_ad", "class_name"]).value == "bolt"
     inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
     if compression is None:
-        check(fitted, images, tmp_path, inferencer.predict)
+        # its float32 weights of the resize put some pixels one level off (docs/deployment.md)
+        check(fitted, images, tmp_path, inferencer.predict, map_tolerance=2e-3, mask_pixels=4)
     else:
         assert path.with_suffix(".bin").stat().st_size < 0.7 * onnx_file.stat().st_size
         wanted = predicted(fitted, images, tmp_path)["96x96.png"]
         found = inferencer.predict(images / "96x96.png")
         assert abs(float(found.pred_score.squeeze()) - float(wanted.pred_score)) < 0.2
+
+
+@pytest.mark.slow
+def test_an_openvino_file_for_one_size_predicts_the_same(fitted: ClipAD, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(images / "96x96.png", tmp_path / "one")
+    path = make_engine(tmp_path).export(fitted, "openvino", export_root=tmp_path, input_size=(96, 96))
+    inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
+    check(fitted, tmp_path / "one", tmp_path, inferencer.predict)
 
 
 @pytest.mark.slow
