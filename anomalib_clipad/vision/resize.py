@@ -42,20 +42,29 @@ class PillowResize(Resize):
         if not isinstance(inpt, Tensor) or not inpt.is_floating_point():
             return super().transform(inpt, params)
         images = inpt.as_subclass(Tensor)
-        resized = _by_pillow(images, self.size) if images.is_cpu else MatrixResize(self.size)(images)
+        resized = _by_pillow(images, self.size) if _is_eight_bit_range(images) else MatrixResize(self.size)(images)
         return tv_tensors.wrap(resized, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else resized
 
 
+def _is_eight_bit_range(images: Tensor) -> bool:
+    """Whether Pillow can hold the images: on the CPU, all values in [0, 1], and so no NaN."""
+    if not images.is_cpu:
+        return False
+    low, high = images.aminmax()
+    return bool((low >= 0) & (high <= 1))
+
+
 def _by_pillow(images: Tensor, size: list[int]) -> Tensor:
-    """One pass at a time: from version 13 on, Pillow itself begins with the height where that shrinks more."""
-    levels = (255 * images.float()).round().clamp(0, 255).to(torch.uint8)
-    pictures = (Image.fromarray(picture) for picture in levels.reshape(-1, *levels.shape[-3:]).movedim(-3, -1).numpy())
+    """One pass at a time: from version 13 on, Pillow itself begins with the height where that shrinks more.
+
+    One plane at a time, too: that is faster than to interleave the three channels for Pillow.
+    """
+    height, width = size
+    planes = (255 * images.float()).round_().to(torch.uint8).flatten(0, -3).numpy()
     bicubic = Image.Resampling.BICUBIC
-    resized = [
-        np.asarray(picture.resize((size[1], picture.height), bicubic).resize((size[1], size[0]), bicubic))
-        for picture in pictures
-    ]
-    return (torch.from_numpy(np.stack(resized)).movedim(-1, -3) / 255).reshape(*images.shape[:-2], *size)
+    across = (Image.fromarray(plane).resize((width, plane.shape[0]), bicubic) for plane in planes)
+    resized = np.stack([np.asarray(plane.resize((width, height), bicubic)) for plane in across])
+    return (torch.from_numpy(resized) / 255).reshape(*images.shape[:-2], height, width)
 
 
 class MatrixResize(nn.Module):

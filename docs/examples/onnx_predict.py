@@ -9,17 +9,22 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-image = Image.open(sys.argv[2])
-tags = getattr(image, "tag_v2", {})  # of TIFF; 258 are the bits, 262 is 0 where white is 0
-deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"})
-if deep and tags.get(262) != 0:  # grey, 16 bits: convert("RGB") would clip at 255
-    grey = np.asarray(image, np.float32) / (2 ** max(tags.get(258, (16,))) - 1)
-    pixels = np.repeat(grey[..., None], 3, axis=2)
-elif image.mode[0] in "IF":
-    sys.exit(f"{sys.argv[2]} does not tell which value is white; save it in 8 or unsigned 16 bits, such as a PNG")
-else:
-    pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+
+def read(path: str) -> np.ndarray:
+    """RGB in [0, 1], (3, H, W). Pillow's conversion to RGB would clip grey images of 16 bits at 255."""
+    image = Image.open(path)
+    if image.mode not in {"I", "I;16", "I;16B", "I;16L", "F"}:
+        return np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
+    tags = getattr(image, "tag_v2", {})  # of TIFF: 258 is the number of bits, 262 is 0 where 0 means white
+    grey = np.asarray(image).astype(np.float32)
+    if image.mode != "F":
+        known = image.mode != "I" or image.format in {"PNG", "PPM"}
+        grey /= 2 ** tags.get(258, (16,))[0] - 1 if known else np.nan
+    if not 0 <= grey.min() <= grey.max() <= 1:
+        sys.exit(f"{path} does not tell which value is white. Save it in 8 bits or unsigned 16 bits.")
+    return np.stack([1 - grey if tags.get(262) == 0 else grey] * 3)
+
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-score, label, anomaly_map, mask = session.run(None, {"input": pixels.transpose(2, 0, 1)[None]})
+score, label, anomaly_map, mask = session.run(None, {"input": read(sys.argv[2])[None]})
 print(f"score {score[0]:.4f}, {'defective' if label[0] else 'good'}, {int(mask.sum())} defective pixels of {mask.size}")

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.deploy import exporter
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.text_features import text_features
@@ -208,6 +209,25 @@ def test_the_example_reads_16_bit_images_in_full_depth(onnx_file: Path, tmp_path
     for name in ("16.png", "16.tiff"):
         Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / name)
         assert example(onnx_file, tmp_path / name).stdout == expected.stdout, name
+
+
+@pytest.mark.slow
+def test_anomalibs_inferencers_score_16_bits_as_8_where_this_package_reads_the_file(
+    fitted: ClipAD, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the path, they clip it."""
+    grey = np.random.default_rng(3).integers(0, 255, (90, 70), np.uint8)
+    eight, sixteen = save(tmp_path / "8.png", grey), save(tmp_path / "16.png", grey.astype(np.uint16) * 257)
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    torch_file = make_engine(tmp_path).export(fitted, "torch", export_root=tmp_path)
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    for inferencer in (TorchInferencer(torch_file, device="cpu"), OpenVINOInferencer(onnx_file, config=exact)):
+
+        def score(image: Any, predict: Callable[[Any], Any] = inferencer.predict) -> float:
+            return float(np.squeeze(predict(image).pred_score))
+
+        assert score(read_image(sixteen, as_tensor=True)) == pytest.approx(score(eight), abs=1e-5)
+        assert score(sixteen) != pytest.approx(score(eight), abs=1e-3)
 
 
 @pytest.mark.slow

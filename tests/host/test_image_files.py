@@ -2,9 +2,12 @@
 
 import logging
 import pickle
+import runpy
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import anomalib.data.utils.image as anomalib_reading
 import numpy as np
@@ -24,10 +27,12 @@ from torchvision.transforms.v2 import CenterCrop, Compose, RandomHorizontalFlip
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import Auxiliary
-from anomalib_clipad.data.reading import UnreadableImageError, read_image
+from anomalib_clipad.data.reading import UnreadableImageError, host_read_image, host_read_mask, read_image
 from anomalib_clipad.data.replacement import restore_readers, with_replacing_workers
 from anomalib_clipad.host.image_files import FullDepthReading
+from anomalib_clipad.host.pictures import host_visualize
 
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
 RNG = np.random.default_rng(2)
 GREY = RNG.integers(0, 256, (70, 60), np.uint8)
 COLOUR = RNG.integers(0, 256, (70, 60, 3), np.uint8)
@@ -167,7 +172,7 @@ def test_what_a_data_set_does_to_its_images_stays(quiet: ClipAD, engine: Engine,
 
 def test_parts_of_an_image_keep_their_own_scores(model: ClipAD, engine: Engine, grey_files: Path) -> None:
     """Whether ``image_path`` is the whole image's, or only a name."""
-    halves = [Halves(grey_files / "8bit.png", "left.png"), Halves(grey_files / "16bit.tif", "right.png"),
+    halves = [Halves(grey_files / "8bit.png", "camera 1"), Halves(grey_files / "16bit.tif", "camera 2"),
               Halves(grey_files / "16bit.tif", str(grey_files / "16bit.tif"))]  # fmt: skip
     loader = DataLoader(ConcatDataset(halves), collate_fn=ImageBatch.collate)
     left, right = torch.cat([batch.pred_score for batch in engine.predict(model, dataloaders=loader)]).view(3, 2).T
@@ -210,7 +215,7 @@ def test_seeds_of_workers_are_still_lightnings(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_anomalib_reads_and_shows_as_before_after_a_run(quiet: ClipAD, engine: Engine, grey_files: Path) -> None:
-    before = anomalib_read_image.__code__, anomalib_reading.read_mask.__code__, visualizer.visualize_image_item
+    before = host_read_image.__code__, host_read_mask.__code__, host_visualize
     (grey_files.parent / "bad").mkdir()
     (grey_files.parent / "bad/bad.png").write_bytes(b"nonsense")
     for folder in (grey_files / "16bit.png", grey_files.parent / "bad"):
@@ -266,6 +271,36 @@ def test_fewer_bits_in_a_16_bit_file_bring_one_warning(
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(messages) == warned
     assert all("a.png has no value above" in text and "white is 65535" in text for text in messages)
+
+
+def example_input(path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """What the example program gives to onnxruntime."""
+    given = []
+
+    class Session:
+        def __init__(self, *args: object, **options: object) -> None: ...
+
+        def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            given.append(inputs["input"])
+            return [np.zeros(1)] * 4
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+    monkeypatch.setattr(sys, "argv", ["onnx_predict.py", "model.onnx", str(path)])
+    runpy.run_path(str(EXAMPLE))
+    return given[0]
+
+
+def test_the_onnx_example_reads_files_of_any_depth(
+    grey_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in GREY_FILES:
+        pixels = example_input(grey_files / name, monkeypatch)
+        assert pixels.dtype == np.float32
+        np.testing.assert_allclose(pixels, np.broadcast_to(GREY / 255, (1, 3, 70, 60)), atol=1e-6, err_msg=name)
+    for name in ("int32.tif", "uint32.tif", "int16.tif", "float_to_255.tif", "not_a_number.tif"):
+        UNKNOWN[name][0](tmp_path / name)
+        with pytest.raises(SystemExit, match=f"{name} does not tell which value is white"):
+            example_input(tmp_path / name, monkeypatch)
 
 
 # ---- files that cannot be read

@@ -76,6 +76,23 @@ def test_the_same_size_changes_nothing(interpolation: InterpolationMode) -> None
     assert torch.equal(PillowResize((48, 48))(images), images)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.2, 3.0])
+def test_values_that_pillow_cannot_hold_are_treated_as_in_exports(value: float) -> None:
+    images = as_images(noise(90, 70))
+    images[0, 1, 40, 30] = value
+    found = PillowResize((64, 64))(images)
+    torch.testing.assert_close(found, MatrixResize([64, 64])(images), atol=0, rtol=0, equal_nan=True)
+    assert found[0, 1].isnan().any() == (not np.isfinite(value))
+
+
+def test_images_may_have_any_number_of_channels_and_dimensions() -> None:
+    images = as_images(noise(90, 70))
+    wanted = PillowResize((64, 48))(images)
+    assert torch.equal(PillowResize((64, 48))(images[0]), wanted[0])
+    assert torch.equal(PillowResize((64, 48))(images[:, :1]), wanted[:, :1])
+    assert torch.equal(PillowResize((64, 48))(images[None]), wanted[None])
+
+
 def test_masks_are_resized_bilinearly_and_cut_at_one_half() -> None:
     mask = np.zeros((90, 70), np.uint8)
     mask[20:47, 33:61] = 255
