@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +24,8 @@ from anomalib_clipad.backbones import Backbone
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
 CLASSES = ("bottle", "metal_nut")
+OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
+"""Settings of ``ClipAD`` that are none of the defaults."""
 HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 """Real photographs beside the repository, where there are any."""
 
@@ -89,6 +93,24 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.fixture
+def datamodule(parts: Path) -> MVTecAD:
+    """The data set above by the paper's protocol."""
+    return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """An engine on one CPU that prints nothing."""
+    return Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A picture alone in its folder."""
+    return save(tmp_path / "images/one.png", np.random.default_rng(1).integers(0, 255, (90, 70, 3), np.uint8))
 
 
 Run = Callable[..., subprocess.CompletedProcess]

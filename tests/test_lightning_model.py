@@ -8,29 +8,12 @@ import pytest
 import torch
 from anomalib.data import InferenceBatch, MVTecAD, PredictDataset
 from anomalib.engine import Engine
-from conftest import save
+from conftest import OPTIONS, save
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.host.baselines import WinClipBaseline
 from anomalib_clipad.metrics import METRICS
-
-OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
-
-
-@pytest.fixture
-def datamodule(parts: Path) -> MVTecAD:
-    return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return save(tmp_path / "images/one.png", np.random.default_rng(1).integers(0, 255, (90, 70, 3), np.uint8))
 
 
 def scores(predictions: list) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -78,7 +79,7 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
         )
         raise ValueError(msg)
     kept = {name: getattr(own, name) for name in (*_BACKBONE, "precision")}
-    model.configure(Settings.of(**{**saved["settings"], **kept}))
+    model.configure(replace(settings, **kept))
     model.class_name = saved["class_name"]
     checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
 

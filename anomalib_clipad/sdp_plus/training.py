@@ -97,9 +97,10 @@ class AdapterTraining:
     def compare(self) -> tuple[float, float]:
         """Pixel AUROC of SDP and of SDP+ on the sampled training pictures, with the layers as they are now."""
         detector, maps, truth = self.model.detector, [], []
-        plain = Detector(detector.visual, detector.image_size, detector.smoothing, detector.tap)
+        device = detector.smoothing_matrix.device
+        plain = Detector(detector.visual, detector.image_size, detector.smoothing, detector.tap).to(device)
         for image, mask, text in self._sample:
-            both = [part.to(image.device)(image[None], text.to(image.device)) for part in (plain, detector)]
+            both = [part(image[None], text.to(device)) for part in (plain, detector)]
             maps.append(torch.stack([required(found.anomaly_map, "anomaly_map").flatten() for found in both]).cpu())
             truth.append((mask.flatten() > 0.5).cpu())
         targets = torch.cat(truth).int()

@@ -2,33 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
-from conftest import GOLDEN, TINY, save
+from conftest import GOLDEN, OPTIONS, TINY
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.host.evaluator import SevenMetrics
-
-OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "tap": "block"}
-
-
-@pytest.fixture
-def datamodule(parts: Path) -> MVTecAD:
-    return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return save(tmp_path / "images/one.png", np.random.default_rng(1).integers(0, 255, (90, 70, 3), np.uint8))
 
 
 def checkpoint_of(model: ClipAD, engine: Engine, datamodule: MVTecAD, path: Path) -> Path:

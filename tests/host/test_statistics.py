@@ -11,7 +11,6 @@ from anomalib.metrics import AUROC, Evaluator
 from anomalib.post_processing import PostProcessor
 from conftest import TINY
 from lightning.pytorch import Callback
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_clipad import ClipAD
@@ -26,14 +25,9 @@ def engine(folder: Path, *callbacks: Callback) -> Engine:
 
 
 @pytest.fixture
-def bolts(parts: Path) -> MVTecAD:
-    return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
-
-
-@pytest.fixture
-def fitted(bolts: MVTecAD, tmp_path: Path) -> ClipAD:
+def fitted(datamodule: MVTecAD, tmp_path: Path) -> ClipAD:
     model = ClipAD(**TINY, visualizer=False)
-    engine(tmp_path).validate(model, datamodule=bolts, verbose=False)
+    engine(tmp_path).validate(model, datamodule=datamodule, verbose=False)
     return model
 
 
@@ -65,10 +59,10 @@ def test_an_export_is_of_the_class_the_model_has_now(fitted: ClipAD, caplog: pyt
 
 
 def test_a_validation_on_the_new_class_needs_no_warning(
-    fitted: ClipAD, bolts: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fitted: ClipAD, datamodule: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fitted.class_name = "screw"
-    engine(tmp_path).validate(fitted, datamodule=bolts, verbose=False)
+    engine(tmp_path).validate(fitted, datamodule=datamodule, verbose=False)
     assert "dropped" not in caplog.text
     assert all(torch.tensor(statistics(fitted)).isfinite())
 
@@ -86,34 +80,34 @@ class Interrupt(Callback):
         raise InterruptedError
 
 
-def test_a_stopped_run_leaves_nothing_behind(bolts: MVTecAD, tmp_path: Path) -> None:
+def test_a_stopped_run_leaves_nothing_behind(datamodule: MVTecAD, tmp_path: Path) -> None:
     model = ClipAD(**TINY, visualizer=False)
     with pytest.raises(InterruptedError):
-        engine(tmp_path, Interrupt()).validate(model, datamodule=bolts, verbose=False)
+        engine(tmp_path, Interrupt()).validate(model, datamodule=datamodule, verbose=False)
     noise = torch.rand(4)
     model.post_processor._image_scores.update(noise, 9 + noise, noise > 2)
     for metric in model.evaluator.test_metrics[:3]:
         metric.update(ImageBatch(torch.zeros(4, 3, 8, 8), pred_score=noise, gt_label=noise > 2))
-    (after,) = engine(tmp_path).test(model, datamodule=bolts, verbose=False)
+    (after,) = engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
     fresh = ClipAD(**TINY, visualizer=False)
-    (wanted,) = engine(tmp_path).test(fresh, datamodule=bolts, verbose=False)
+    (wanted,) = engine(tmp_path).test(fresh, datamodule=datamodule, verbose=False)
     assert after == wanted
     assert statistics(model) == statistics(fresh)
 
 
-def test_validation_metrics_are_of_the_fused_score(bolts: MVTecAD, tmp_path: Path) -> None:
+def test_validation_metrics_are_of_the_fused_score(datamodule: MVTecAD, tmp_path: Path) -> None:
     fields = ["pred_score", "gt_label"]
     evaluator = Evaluator(val_metrics=[AUROC(fields, prefix="val_")], test_metrics=[AUROC(fields, prefix="test_")])
     model = ClipAD(**TINY, visualizer=False, evaluator=evaluator)
-    (validated,) = engine(tmp_path).validate(model, datamodule=bolts, verbose=False)
-    (tested,) = engine(tmp_path).test(model, datamodule=bolts, verbose=False)
+    (validated,) = engine(tmp_path).validate(model, datamodule=datamodule, verbose=False)
+    (tested,) = engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
     assert validated["val_AUROC"] == tested["test_AUROC"]
 
 
-def test_labels_are_asked_for_and_the_model_stays_usable(bolts: MVTecAD, tmp_path: Path) -> None:
+def test_labels_are_asked_for_and_the_model_stays_usable(datamodule: MVTecAD, tmp_path: Path) -> None:
     model = ClipAD(**TINY, class_name="bolt", visualizer=False)
-    bolts.setup()
-    unlabelled = copy.copy(bolts.test_data)
+    datamodule.setup()
+    unlabelled = copy.copy(datamodule.test_data)
 
     def collate(items: list) -> ImageBatch:
         batch = ImageBatch.collate(items)
@@ -124,19 +118,15 @@ def test_labels_are_asked_for_and_the_model_stays_usable(bolts: MVTecAD, tmp_pat
         with pytest.raises(ValueError, match=r"compare predictions with labels.*Use predict for images without labels"):
             stage(model, dataloaders=loader)
     assert len(engine(tmp_path).predict(model, dataloaders=loader)) == 3
-    (after,) = engine(tmp_path).test(model, datamodule=bolts, verbose=False)
+    (after,) = engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
     assert 0 <= after["image_AUROC"] <= 1
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_a_precision_that_casts_everything_is_refused(bolts: MVTecAD, tmp_path: Path, precision: str) -> None:
+def test_a_precision_that_casts_everything_is_refused(datamodule: MVTecAD, tmp_path: Path, precision: str) -> None:
     cast = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, precision=precision)
     with pytest.raises(ValueError, match=rf"precision '{precision}'.*ClipAD\(precision='bfloat16'\)"):
-        cast.predict(ClipAD(**TINY, class_name="bolt"), data_path=bolts.root / "bolt/test/good")
-
-
-def raw_scores(images: Tensor) -> ImageBatch:
-    return ImageBatch(images, pred_score=torch.rand(len(images)), anomaly_map=torch.rand(len(images), 8, 8))
+        cast.predict(ClipAD(**TINY, class_name="bolt"), data_path=datamodule.root / "bolt/test/good")
 
 
 @pytest.mark.parametrize("own", [ClipADPostProcessor(image_sensitivity=0.6), PostProcessor(), True])
