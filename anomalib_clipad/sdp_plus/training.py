@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import torch
@@ -95,7 +96,9 @@ class AdapterTraining:
 
     @torch.no_grad()
     def compare(self) -> tuple[float, float]:
-        """Pixel AUROC of SDP and of SDP+ on the sampled training pictures, with the layers as they are now."""
+        """Pixel AUROC of SDP and of SDP+ on the sampled pictures with the layers as they are now; NaN without any."""
+        if not self._sample:
+            return math.nan, math.nan
         detector, maps, truth = self.model.detector, [], []
         device = detector.smoothing_matrix.device
         plain = Detector(detector.visual, detector.image_size, detector.smoothing, detector.tap).to(device)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,11 @@ def test_both_variants_are_compared_on_defective_training_pictures(data: Auxilia
     maps = torch.cat([detector(image[None], text).anomaly_map.flatten() for image, _, text in sample])
     assert plus == pytest.approx(roc_auc_score(truth, maps.detach()), abs=1e-4)
     assert sdp != plus
+
+
+def test_an_epoch_without_a_defect_has_nothing_to_compare(data: Auxiliary) -> None:
+    training = sdp_plus.AdapterTraining(make_model().model, set_up(data), "none")
+    assert all(math.isnan(number) for number in training.compare())
 
 
 def test_augmented_pictures_are_not_cached(generated: Path, tmp_path: Path) -> None:
