@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# One thread per process: two processes with two threads each hinder each other on two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
@@ -36,10 +38,10 @@ sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP
 	$(BIN)/anomalib-clipad report sdp_plus/runs/benchmark/*/results.csv --output sdp_plus
 
 test-fast: $(INSTALLED)  ## Run the tests that take no more than seconds each
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: $(INSTALLED)  ## Run the test suite
-	$(BIN)/python -m pytest --numprocesses 2
+	$(PYTEST)
 
 test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_clip
 	$(BIN)/pip install --quiet --no-deps --target .venv/oldest open_clip_torch==2.24.0

@@ -82,6 +82,7 @@ def test_train_then_predict_and_export_from_its_checkpoint(
     assert len(list(tmp_path.rglob("weights/onnx/*.onnx"))) == 1
 
 
+@pytest.mark.slow
 def test_sdp_plus_is_trained_on_one_data_set_and_used_on_another(
     run_anomalib: Run, model: list[str], folder: list[str], parts: Path, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_wrong_choice_is_refused_with_the_choices(run_anomalib: Run, model: li
     assert "dbscan" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAZELNUT.exists(), reason="the photographs are not part of the repository")
 def test_the_real_hazelnuts_go_through(run_anomalib: Run, model: list[str], tmp_path: Path) -> None:
     """Real photographs where they are at hand; the generated parts above hold the same promises."""

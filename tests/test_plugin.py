@@ -209,6 +209,7 @@ from anomalib.models import ClipAD
 """)
 
 
+@pytest.mark.slow
 def test_anomalibs_own_clipad_would_take_precedence(run_python: Run) -> None:
     run_python("""
 import sys, types

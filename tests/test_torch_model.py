@@ -83,7 +83,7 @@ def test_text_may_be_one_pair_per_image(backbone: Backbone, expected: dict[str, 
     for index, text in enumerate(texts):
         alone = model.detector(images[index : index + 1], text)
         torch.testing.assert_close(together.anomaly_map[index], alone.anomaly_map[0], atol=1e-6, rtol=0)
-        torch.testing.assert_close(together.pred_score[index], alone.pred_score[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(together.pred_score[index], alone.pred_score[0], atol=1e-5, rtol=0)  # cosines x 100
 
 
 def test_a_backbone_is_never_changed_by_who_uses_it(backbone: Backbone) -> None:

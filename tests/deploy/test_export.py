@@ -170,6 +170,7 @@ def test_the_file_says_what_it_is(onnx_file: Path) -> None:
     assert 0 < float(properties["pixel_max"]) - float(properties["pixel_min"]) < 1
 
 
+@pytest.mark.slow
 def test_an_image_that_is_not_a_number_is_defective(onnx_file: Path) -> None:
     pixels = np.full((1, 3, 64, 64), 0.5, np.float32)
     pixels[0, 1, 20, 30] = np.nan

@@ -81,6 +81,7 @@ def paper_score(batch: ImageBatch, fitted_on: ImageBatch) -> Tensor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "test", [images(40, 1), images(30, 2, spread=4.0)], ids=["validation", "wider than validation"]
 )

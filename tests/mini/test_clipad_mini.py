@@ -101,6 +101,7 @@ def test_prompts_of_one_state_form_one_cluster_apart_from_the_other(class_name: 
     assert (normal @ towards).median() < (abnormal @ towards).quantile(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["image", "pixel"])
 def test_metrics_stay_as_recorded(metric: str) -> None:
     assert _measure()[metric] == pytest.approx(RECORDED[metric], abs=0.01)

@@ -41,6 +41,7 @@ def test_a_sample_depends_on_nothing_but_its_arguments() -> None:
     np.testing.assert_array_equal(again.mask, once_more.mask)
 
 
+@pytest.mark.slow
 def test_neither_brightness_nor_edges_alone_tell_defects() -> None:
     """On most categories the extreme colour and the strongest edge of a picture say little about its state."""
     wins = []

@@ -133,6 +133,7 @@ def set_up(data: Auxiliary) -> Auxiliary:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_resumed_training_ends_like_an_uninterrupted_one(generated: Path, tmp_path: Path, shuffle: bool) -> None:
     whole = make_model(epochs=3)
@@ -160,6 +161,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(generated: Path, tmp_
     assert same(layers(ClipAD(**TINY, adapter=str(written))), layers(ClipAD(**TINY, adapter=str(checkpoint))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_cached_features_give_the_same_layers(generated: Path, tmp_path: Path, kind: str) -> None:
     results, calls = [], []
@@ -180,6 +182,7 @@ def test_cached_features_give_the_same_layers(generated: Path, tmp_path: Path, k
     assert calls == [8, 4]
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_layers_and_move(data: Auxiliary, tmp_path: Path) -> None:
     model = make_model(epochs=1)
     engine = make_engine(tmp_path)

@@ -110,6 +110,7 @@ def test_other_interpolations_are_refused() -> None:
         MatrixResize([8, 8], InterpolationMode.NEAREST)
 
 
+@pytest.mark.slow
 def test_an_exported_resize_is_pillows(tmp_path: Path) -> None:
     """Whole numbers decide how a value half-way between two levels is rounded; a runtime has to keep them exact."""
     sides = {2: Dim("height", min=2), 3: Dim("width", min=2)}
