@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,14 +32,16 @@ from .backbones import load_backbone
 from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
-from .host.checkpoints import pack, unpack
+from .host.checkpoints import KEY, pack, unpack
 from .host.command_line import message_alone
+from .host.comparison import Comparison
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
 from .host.pre_processor import ClipADPreProcessor
+from .host.references import References
 from .host.shares import count_once
-from .host.statistics import drop_statistics, require_labels, reset_metrics
+from .host.statistics import drop_statistics, require_labels, required, reset_metrics
 from .host.visualizer import ClipADVisualizer
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
 from .sdp_plus.files import adapter_file, load_adapter
@@ -93,6 +96,15 @@ class ClipAD(AnomalibModule):
         learning_rate: Learning rate of training, by Adam.
         feature_cache: Where the patch features of training pictures, which never change, are kept between epochs:
             ``none``, ``memory`` or ``disk``.
+        k_shot: Number of normal images to compare with, the first ones of the datamodule's training split or of
+            ``few_shot_source``. By default none, or all of ``few_shot_source`` where that is given.
+        few_shot_source: Folder of normal images, or a single one.
+        memory_size: Patches of each stage that are kept of the normal images, chosen by a greedy coreset; all by
+            default.
+        mutual: Compare the images of a run with each other. None of them needs to be known as normal.
+        pool: How many images at most are compared with, where ``mutual``; of more, some are chosen by a fixed seed.
+        text_weight: Share of the text in [0, 1] where images are compared with others too. By default both parts
+            weigh alike; with 0 no class name is needed.
         pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, CLIP's
             normalisation.
         post_processor: anomalib post-processor, or whether to use the default, ``ClipADPostProcessor``.
@@ -123,6 +135,12 @@ class ClipAD(AnomalibModule):
         epochs: int = 5,
         learning_rate: float = 1e-4,
         feature_cache: CacheKind = "none",
+        k_shot: int | None = None,
+        few_shot_source: str | Path | None = None,
+        memory_size: int | None = None,
+        mutual: bool = False,
+        pool: int = 100,
+        text_weight: float = 0.5,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -132,6 +150,8 @@ class ClipAD(AnomalibModule):
             if class_name is not None:
                 check_class_name(class_name)
             _check_training(epochs, learning_rate, feature_cache)
+            source = None if few_shot_source is None else Path(few_shot_source).expanduser()
+            references = References(k_shot, source, memory_size, mutual, pool)
             settings = Settings.of(
                 backbone=backbone,
                 pretrained=pretrained,
@@ -143,6 +163,7 @@ class ClipAD(AnomalibModule):
                 tap=tap,
                 variant=variant if adapter is None else "sdp_plus",
                 precision=precision,
+                text_weight=text_weight,
             )
             layers = None if adapter is None else adapter_file(str(adapter))
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
@@ -163,17 +184,23 @@ class ClipAD(AnomalibModule):
         self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
-        if isinstance(self.post_processor, ClipADPostProcessor):
-            self.post_processor.serve(model.detector)
+        self._comparison = Comparison(model, references)
+        self._serve()
         self._record_settings()
 
     def _record_settings(self) -> None:
         """Keep the model's settings as hyper-parameters: plain data, with which a checkpoint constructs it again."""
-        self.hparams.update({**self.model.settings.as_dict(), "adapter": None})
+        filled = {"k_shot": None, "few_shot_source": None, "memory_size": None}  # a checkpoint has the memory itself
+        self.hparams.update({**self.model.settings.as_dict(), **filled, "adapter": None})
+        self.hparams.update({"mutual": self.references.mutual, "pool": self.references.pool})
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
         self._encode_class()
+        self._remember()
+        if self.references.mutual and self.model.pool is None:
+            msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
+            raise RuntimeError(msg)
         return super().forward(batch, *args, **kwargs)
 
     # Class name and text features
@@ -190,6 +217,8 @@ class ClipAD(AnomalibModule):
                 "pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
+        if not self.model.settings.text_weight:
+            return
         name, origin = self._resolve_class_name()
         known = self.model.class_name
         if name == known or (origin == "default" and known is not None):
@@ -211,12 +240,28 @@ class ClipAD(AnomalibModule):
             )
 
     def on_validation_start(self) -> None:
-        """Begin with empty metrics and the text features of the class."""
+        """Begin with empty metrics, the text features of the class, and the images to compare with."""
         reset_metrics(self)
         self._encode_class()
+        self._compare_with(self.trainer.val_dataloaders)
 
-    on_test_start = on_validation_start
-    on_predict_start = _encode_class
+    def on_test_start(self) -> None:
+        """Begin as in validation."""
+        reset_metrics(self)
+        self._encode_class()
+        self._compare_with(self.trainer.test_dataloaders)
+
+    def on_predict_start(self) -> None:
+        """Begin with the text features of the class and the images to compare with."""
+        self._encode_class()
+        self._compare_with(self.trainer.predict_dataloaders)
+
+    def on_validation_end(self) -> None:
+        """Let go of the images that were compared with each other."""
+        self._comparison.finish()
+
+    on_test_end = on_validation_end
+    on_predict_end = on_validation_end
 
     def _resolve_class_name(self) -> tuple[str, str]:
         """The class name and where it comes from: the argument, else the datamodule's category, else "object"."""
@@ -249,6 +294,37 @@ class ClipAD(AnomalibModule):
             return False
         return self.trainer.state.status == TrainerStatus.RUNNING and self.trainer.state.fn in functions
 
+    # References
+
+    @property
+    def references(self) -> References:
+        """What images are compared with, besides the text."""
+        return self._comparison.references
+
+    def _compare_with(self, loader: Any) -> None:
+        """Remember normal images, or let the images of a loader judge each other, as the model is set to."""
+        if self._is_fitting:
+            return
+        self._remember()
+        self._comparison.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
+        self._serve()
+
+    def _remember(self) -> None:
+        data = getattr(self._trainer, "datamodule", None) if self._trainer else None
+        self._comparison.remember(data, self._pre_process)
+        self._serve()
+
+    def _pre_process(self, images: Tensor) -> Tensor:
+        """Pre-process images (B, 3, H, W) as the engine does."""
+        transform: Any = self.pre_processor.transform if self.pre_processor else None
+        return transform(images) if transform else images
+
+    def _serve(self) -> None:
+        """Tell the post-processor the scale of the model's outputs."""
+        if isinstance(self.post_processor, ClipADPostProcessor):
+            pool = self.model.pool
+            self.post_processor.serve(self.model.detector.calibration if pool is None else pool.calibration)
+
     # Evaluation
 
     def setup(self, stage: str) -> None:
@@ -278,13 +354,20 @@ class ClipAD(AnomalibModule):
         """Predict a batch; the post-processor fits itself on the predictions."""
         del args, kwargs
         require_labels(batch)
+        self._comparison.notice(required(batch.image, "image"))
         predictions = self.model(batch.image)
         return batch.update(**predictions._asdict())
 
     def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch, which has to have labels."""
         require_labels(batch)
+        self._comparison.notice(required(batch.image, "image"))
         return super().test_step(batch, batch_idx, *args, **kwargs)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
+        """Predict a batch."""
+        self._comparison.notice(required(batch.image, "image"))
+        return super().predict_step(batch, batch_idx, dataloader_idx)
 
     def val_dataloader(self) -> list:
         """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""
@@ -298,6 +381,7 @@ class ClipAD(AnomalibModule):
         super().on_save_checkpoint(checkpoint)
         fitted = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         pack(checkpoint, self.model, finished=fitted and self._is_last_epoch)
+        checkpoint[KEY]["references"] = {"mutual": self.references.mutual, "pool": self.references.pool}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore class name, settings and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
@@ -313,19 +397,23 @@ class ClipAD(AnomalibModule):
                 f"The checkpoint is for the class '{restored}', which replaces '{self.class_name}'.", stacklevel=2
             )
         self.class_name, self._pinned = restored, restored is not None
+        self._comparison.restored(replace(self.references, **checkpoint[KEY]["references"]))
+        self._serve()
         self._record_settings()
 
     # Training of SDP+
 
     @property
     def learning_type(self) -> LearningType:
-        """Zero-shot; while its layers are untrained, one of those that anomalib trains."""
-        return LearningType.ONE_CLASS if self._has_untrained_layers else LearningType.ZERO_SHOT
+        """Zero-shot or few-shot; while its layers are untrained, one of those that anomalib trains."""
+        if self._has_untrained_layers:
+            return LearningType.ONE_CLASS
+        return LearningType.FEW_SHOT if self.references.few_shot else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """Epochs of training, where there is anything to train."""
-        if self.learning_type is LearningType.ZERO_SHOT:
+        if self.learning_type is not LearningType.ONE_CLASS:
             return {}
         return {"max_epochs": self.epochs, "num_sanity_val_steps": 0}
 
@@ -416,8 +504,12 @@ class ClipAD(AnomalibModule):
         return self._exporter().to_openvino(export_root, model_file_name, *args, **kwargs)
 
     def _exporter(self, text_input: bool = False) -> Exporter:
+        if self.references.mutual:
+            msg = "mutual compares the images of a whole run, which a file cannot. Export with k_shot, or with neither."
+            raise RuntimeError(msg)
+        self._remember()
         if not text_input:
-            if self.model.class_name is None and self.class_name is None:
+            if self.model.settings.text_weight and self.model.class_name is None and self.class_name is None:
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
                 raise RuntimeError(msg)
             self._encode_class()

@@ -31,6 +31,7 @@ class Settings:
         tap: Where the ordinary path is read at the end of a stage.
         variant: ``sdp``, or ``sdp_plus``: with four linear layers.
         precision: Number format of the image tower.
+        text_weight: Share of the text where images are compared with others too.
 
     Raises:
         ValueError: If a value is not valid; the message says what is.
@@ -46,6 +47,7 @@ class Settings:
     tap: Tap = "reference"
     variant: Variant = "sdp"
     precision: Precision = "float32"
+    text_weight: float = 0.5
 
     def __post_init__(self) -> None:
         choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS}
@@ -56,6 +58,9 @@ class Settings:
         check_options(self.rvs, self.rvs_options)
         if isinstance(self.smoothing, bool) or not 0 <= self.smoothing < float("inf"):
             msg = f"The smoothing has to be a standard deviation in pixels, 0 or more; got {self.smoothing}."
+            raise ValueError(msg)
+        if isinstance(self.text_weight, bool) or not 0 <= self.text_weight <= 1:
+            msg = f"text_weight has to be a share in [0, 1]; got {self.text_weight}."
             raise ValueError(msg)
         for name in ("backbone", "pretrained"):
             object.__setattr__(self, name, _absolute(getattr(self, name)))

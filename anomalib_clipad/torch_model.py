@@ -15,7 +15,9 @@ from .settings import Settings
 from .text.cache import EmbeddingCache
 from .text.class_encoder import ClassEncoder
 from .vision.adapter import LinearAdapter
-from .vision.detector import Detector, patch_size
+from .vision.detector import Detector, Evidence, patch_size
+from .vision.memory import Memory
+from .vision.pool import Pool, key_of
 
 
 class ClipADModel(nn.Module):
@@ -33,6 +35,7 @@ class ClipADModel(nn.Module):
         detector: Images and text features to scores.
         class_name: The class ``text_features`` are of.
         text_features: Representative vectors, normal and abnormal (D, 2).
+        pool: Unlabelled images that the scored ones are compared with, if any.
         fingerprint: Digest of the image tower.
 
     Raises:
@@ -67,21 +70,26 @@ class ClipADModel(nn.Module):
         self.tokenizer, self.cache, self.fingerprint = backbone.tokenizer, cache, backbone.fingerprint
         self.image_size = backbone.image_size
         self.class_name: str | None = None
+        self.pool: Pool | None = None
         self.register_buffer("text_features", torch.full((visual.output_dim, 2), torch.nan, dtype=torch.float32))
         width, dim = visual.proj.shape
         grid = self.image_size // patch_size(visual)
         adapter = LinearAdapter(width, dim, grid, self.image_size) if settings.variant == "sdp_plus" else None
-        self._build(settings, _without_image_tower(clip), visual, adapter)
+        self._build(settings, _without_image_tower(clip), visual, adapter, None)
 
     def configure(self, settings: Settings) -> None:
         """Take over other settings for the same backbone. Text features stay as they are until the next ``setup``."""
-        self._build(settings, self.encoder.clip, self.detector.visual, self.detector.adapter)
+        detector = self.detector
+        self._build(settings, self.encoder.clip, detector.visual, detector.adapter, detector.memory)
 
-    def _build(self, settings: Settings, clip: CLIP, visual: nn.Module, adapter: LinearAdapter | None) -> None:
+    def _build(
+        self, settings: Settings, clip: CLIP, visual: nn.Module, adapter: LinearAdapter | None, memory: Memory | None
+    ) -> None:
         self.settings = settings
         text = (settings.prompts, settings.rvs, settings.rvs_options, self.cache)
         self.encoder = ClassEncoder(clip, self.tokenizer, *text)
-        detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, adapter)
+        parts = (adapter, memory, settings.text_weight)
+        detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, *parts)
         self.detector = detector.to(self.text_features.device)
 
     def train(self, mode: bool = True) -> ClipADModel:
@@ -107,6 +115,12 @@ class ClipADModel(nn.Module):
         return self.detector.tokens(images)
 
     @torch.no_grad()
+    def examine(self, images: Tensor) -> Evidence:
+        """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others."""
+        self.detector.check(images)
+        return self.detector.examine(images, self._text())
+
+    @torch.no_grad()
     def forward(self, images: Tensor) -> InferenceBatch:
         """Score images.
 
@@ -114,17 +128,29 @@ class ClipADModel(nn.Module):
             images: Normalised images (B, 3, H, W) of the backbone's size.
 
         Returns:
-            ``pred_score`` (B,) and ``anomaly_map`` (B, H, W), see ``Detector.forward``.
+            ``pred_score`` (B,) and ``anomaly_map`` (B, H, W), see ``Detector.forward`` and ``Pool.judge``.
 
         Raises:
-            RuntimeError: If ``setup`` was not called.
+            RuntimeError: If ``setup`` was not called, or the text has no share and there is nothing else.
             ValueError: If the images are of another shape, or the device cannot run the precision.
         """
+        if self.pool is not None:
+            return InferenceBatch(*self.pool.judge(self.examine(images), [key_of(image) for image in images]))
+        text = self._text()
+        if text is None and self.detector.memory is None:
+            msg = "With text_weight 0 images are compared with others alone, and there are none: pass k_shot or mutual."
+            raise RuntimeError(msg)
+        self.detector.check(images)
+        return InferenceBatch(*self.detector(images, text))
+
+    def _text(self) -> Tensor | None:
+        """The text features, if the text has a share."""
+        if not self.settings.text_weight:
+            return None
         if self.class_name is None:
             msg = "The model has no text features yet; call setup(class_name) first."
             raise RuntimeError(msg)
-        self.detector.check(images)
-        return InferenceBatch(*self.detector(images, self.text_features))
+        return self.text_features
 
 
 def _without_image_tower(clip: CLIP) -> CLIP:

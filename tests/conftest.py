@@ -50,6 +50,12 @@ def expected() -> dict[str, Tensor]:
     return load_file(GOLDEN / "tiny12_expected.safetensors")
 
 
+@pytest.fixture(scope="session")
+def reference_numbers() -> dict[str, Tensor]:
+    """Numbers of few-shot and mutual scoring on the tiny CLIP, by their authors' modules."""
+    return load_file(GOLDEN / "references_expected.safetensors")
+
+
 @pytest.fixture
 def tiny() -> dict[str, str]:
     """Constructor arguments of the tiny CLIP."""

@@ -42,12 +42,13 @@ class InferenceGraph(nn.Module):
         super().__init__()
         self.pre_processor = exportable(transform) if transform is not None else nn.Identity()
         settings = (detector.image_size, detector.smoothing, detector.tap)
-        self.detector = Detector(Tower(detector.visual), *settings, deepcopy(detector.adapter))
+        parts = (deepcopy(detector.adapter), deepcopy(detector.memory), detector.text_weight)
+        self.detector = Detector(Tower(detector.visual), *settings, *parts)
         self.text_input, self.metadata = text_input, metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
         if isinstance(self.post_processor, ClipADPostProcessor):
-            self.post_processor.serve(self.detector)
+            self.post_processor.serve(self.detector.calibration)
         self.eval().requires_grad_(False)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from anomalib_clipad.settings import Settings
+from anomalib_clipad.vision.memory import Memory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 KEY = "clip_ad"
 LAYERS = "model.detector.adapter."
 """Prefix of the layers of SDP+ in a checkpoint's ``state_dict``."""
+MEMORY = "model.detector.memory."
+"""Prefix of a few-shot model's memory."""
 _CLIP = ("model.encoder.", "model.detector.visual.")
 _BACKBONE = ("backbone", "pretrained", "image_size")
 
@@ -81,6 +84,9 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
     kept = {name: getattr(own, name) for name in (*_BACKBONE, "precision")}
     model.configure(replace(settings, **kept))
     model.class_name = saved["class_name"]
+    tokens = checkpoint["state_dict"].get(f"{MEMORY}tokens")
+    farthest = checkpoint["state_dict"].get(f"{MEMORY}farthest", 0.0)
+    model.detector.memory = None if tokens is None else Memory(tokens, farthest).to(model.text_features.device)
     checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
 
 

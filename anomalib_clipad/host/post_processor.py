@@ -14,7 +14,6 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
 from .normalization import min_max, normalize_monotone
@@ -76,9 +75,9 @@ class ClipADPostProcessor(PostProcessor):
         for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
             self.register_buffer(name, torch.tensor(torch.nan))
 
-    def serve(self, detector: Detector) -> None:
-        """Learn the scale of a detector's maps: those of SDP and SDP+ differ."""
-        self.calibration = detector.calibration
+    def serve(self, calibration: Calibration) -> None:
+        """Learn the scale of a detector's outputs: those of SDP, SDP+ and each memory differ."""
+        self.calibration = calibration
 
     def on_validation_batch_end(
         self,
@@ -104,7 +103,7 @@ class ClipADPostProcessor(PostProcessor):
         self._image_scores.reset()
         _copy_range(probability, self.probability_min, self.probability_max)
         _copy_range(peak, self.peak_min, self.peak_max)
-        score = self._fuse(probability, peak)
+        score = self._fuse(probability, peak, self.calibration)
         _copy_range(score, self.image_min, self.image_max)
         self._image_threshold_metric.update(_scored(score, label))
         if not self._pixel_threshold_metric.update_called:  # no masks
@@ -114,7 +113,8 @@ class ClipADPostProcessor(PostProcessor):
         self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
         for metric in (self._pixel_min_max_metric, self._image_threshold_metric, self._pixel_threshold_metric):
             metric.reset()
-        self._correct(getattr(pl_module, "evaluator", None), self._decide(probability, peak)[0], label)
+        decided, _ = self._decide(probability, peak, self.calibration)
+        self._correct(getattr(pl_module, "evaluator", None), decided, label)
 
     @staticmethod
     def _correct(evaluator: Evaluator | None, score: Tensor, label: Tensor) -> None:
@@ -134,17 +134,23 @@ class ClipADPostProcessor(PostProcessor):
         if batch.pred_mask is None:
             batch.pred_mask = processed.pred_mask
 
-    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
-        """Post-process raw outputs of ``ClipADModel``: scores (B,) and maps (B, H, W)."""
+    def forward(self, predictions: InferenceBatch, calibration: Calibration | None = None) -> InferenceBatch:
+        """Post-process raw outputs of ``ClipADModel``.
+
+        Args:
+            predictions: Scores (B,) and maps (B, H, W).
+            calibration: Their scale, in place of the one that was learnt.
+        """
+        calibration = calibration or self.calibration
         probability, raw_map = required(predictions.pred_score, "pred_score"), required(predictions.anomaly_map, "map")
         fitted = ~torch.isnan(self.image_min)
-        undecided = torch.full_like(self.pixel_min, self.calibration.undecided)
+        undecided = torch.as_tensor(calibration.undecided, dtype=raw_map.dtype, device=raw_map.device)
         anomaly_map, map_threshold = raw_map, torch.where(fitted, self.pixel_threshold, undecided)
         if self.enable_normalization:
             fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, map_threshold)
-            anomaly_map = torch.where(fitted, fitted_map, self.calibration.probability(raw_map))
+            anomaly_map = torch.where(fitted, fitted_map, calibration.probability(raw_map))
             map_threshold = self.normalized_pixel_threshold
-        score, score_threshold = self._decide(probability, raw_map.amax(dim=(-2, -1)))
+        score, score_threshold = self._decide(probability, raw_map.amax(dim=(-2, -1)), calibration)
         return InferenceBatch(
             pred_score=score,
             anomaly_map=anomaly_map,
@@ -152,22 +158,24 @@ class ClipADPostProcessor(PostProcessor):
             pred_mask=_defective(anomaly_map, map_threshold) if self.enable_thresholding else None,
         )
 
-    def _decide(self, probability: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-        """Image scores (B,) of image probabilities and map maxima (B,), and the threshold on them."""
+    def _decide(self, raw_score: Tensor, peak: Tensor, calibration: Calibration) -> tuple[Tensor, Tensor]:
+        """Image scores (B,) of raw scores and map maxima (B,), and the threshold on them."""
         fitted = ~torch.isnan(self.image_min)
-        calibrated = (probability + self.calibration.probability(peak)) / 2
-        score = torch.where(fitted, self._fuse(probability, peak), calibrated)
+        weights = calibration.score_weight + calibration.peak_weight
+        parts = calibration.score_weight * raw_score + calibration.peak_weight * calibration.probability(peak)
+        calibrated = parts / weights
+        score = torch.where(fitted, self._fuse(raw_score, peak, calibration), calibrated)
         threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
         if not self.enable_normalization:
             return score, threshold
         normalized = normalize_monotone(score, self.image_min, self.image_max, threshold)
         return torch.where(fitted, normalized, calibrated), self.normalized_image_threshold
 
-    def _fuse(self, probability: Tensor, peak: Tensor) -> Tensor:
-        """The paper's image score: the sum of two min-maxes (B,)."""
-        return min_max(probability, self.probability_min, self.probability_max) + min_max(
-            peak, self.peak_min, self.peak_max
-        )
+    def _fuse(self, raw_score: Tensor, peak: Tensor, calibration: Calibration) -> Tensor:
+        """The paper's image score: the sum of two min-maxes (B,), weighted where there are references."""
+        scores = min_max(raw_score, self.probability_min, self.probability_max)
+        peaks = min_max(peak, self.peak_min, self.peak_max)
+        return calibration.score_weight * scores + calibration.peak_weight * peaks
 
 
 def _defective(values: Tensor, threshold: Tensor) -> Tensor:

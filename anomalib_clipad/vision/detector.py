@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from .adapter import LinearAdapter
-from .dual_path import StageFeatures, Tap, dual_path, project_features
+from .adapter import LinearAdapter, upsampling_matrix
+from .dual_path import STAGES, StageFeatures, Tap, dual_path, ordinary_path, project_features
+from .memory import Memory
+from .references import leave_one_out, nearest_distance
 from .smoothing import blur_matrix, smooth, smoothing_matrix
-from .surgery import SDP, SDP_PLUS, Calibration, abnormal_probability, abnormal_response
+from .surgery import (
+    SDP,
+    SDP_PLUS,
+    Calibration,
+    abnormal_probability,
+    abnormal_response,
+    calibrate_map,
+    calibrate_reference_map,
+)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+LEFT_OUT = 100
+"""How many normal images are compared with each other for the scale of a memory."""
 
 
 class Prediction(NamedTuple):
@@ -38,8 +51,24 @@ def patch_size(visual: nn.Module) -> int:
     return int(cast("nn.Conv2d", visual.conv1).stride[0])
 
 
+class Evidence(NamedTuple):
+    """What one pass through the tower tells of a batch, before images are compared with each other.
+
+    Attributes:
+        tokens: Outputs of the blocks that end the stages, for the patches (B, 4, N, width).
+        cls: Projected, L2-normalised CLS features of the last stage (B, D).
+        probability: Probability of the abnormal state by the text (B,), if the text has a share.
+        text_map: Text's part of the map (B, H, W), in units of four probabilities, if it has a share.
+    """
+
+    tokens: Tensor
+    cls: Tensor
+    probability: Tensor | None = None
+    text_map: Tensor | None = None
+
+
 class Detector(nn.Module):
-    """CLIP-AD from images to scores (docs/algorithm.md): dual path, feature surgery, smoothing, and SDP+'s layers.
+    """CLIP-AD from images to scores (docs/algorithm.md): dual path, surgery, smoothing, SDP+'s layers, references.
 
     Args:
         visual: open_clip ``VisionTransformer``, or its like, in any number format; only read.
@@ -47,6 +76,8 @@ class Detector(nn.Module):
         smoothing: Standard deviation of the map's Gaussian in pixels.
         tap: Where the ordinary path is read at the end of a stage.
         adapter: Layers of SDP+; without them it is SDP.
+        memory: Normal images to compare with, if any.
+        text_weight: Share of the text where there is something to compare with, in [0, 1].
 
     Example:
         An image becomes a map.
@@ -63,6 +94,7 @@ class Detector(nn.Module):
 
     smoothing_matrix: Tensor
     blur_matrix: Tensor
+    reference_matrix: Tensor
 
     def __init__(
         self,
@@ -71,38 +103,129 @@ class Detector(nn.Module):
         smoothing: float = 8.0,
         tap: Tap = "reference",
         adapter: LinearAdapter | None = None,
+        memory: Memory | None = None,
+        text_weight: float = 0.5,
     ) -> None:
         super().__init__()
-        self.visual, self.adapter = visual, adapter
-        self.image_size, self.smoothing, self.tap = image_size, smoothing, tap
+        self.visual, self.adapter, self.memory = visual, adapter, memory
+        self.image_size, self.smoothing, self.tap, self.text_weight = image_size, smoothing, tap, text_weight
         grid = image_size // patch_size(visual)
+        blur = blur_matrix(image_size, smoothing)
         self.register_buffer("smoothing_matrix", smoothing_matrix(grid, image_size, smoothing), persistent=False)
+        self.register_buffer("reference_matrix", blur @ upsampling_matrix(grid, image_size), persistent=False)
         if adapter is not None:
-            self.register_buffer("blur_matrix", blur_matrix(image_size, smoothing), persistent=False)
+            self.register_buffer("blur_matrix", blur, persistent=False)
 
     @property
     def calibration(self) -> Calibration:
-        """How its raw maps become probabilities."""
+        """How its raw outputs become probabilities."""
+        if self.memory is not None:
+            return self.reference_calibration(self.undecided(self.memory.farthest))
         return SDP if self.adapter is None else SDP_PLUS
 
-    def forward(self, images: Tensor, text: Tensor) -> Prediction:
+    @property
+    def factors(self) -> tuple[float, float]:
+        """Factors of the text's and of the references' part: as their shares, the larger one 1."""
+        larger = max(self.text_weight, 1 - self.text_weight)
+        return self.text_weight / larger, (1 - self.text_weight) / larger
+
+    def reference_calibration(self, undecided: Tensor) -> Calibration:
+        """The calibration where images are compared with others, by the raw map value whose probability is 0.5."""
+        probability = partial(calibrate_reference_map, undecided=undecided)
+        return Calibration(probability, undecided, score_weight=self.factors[0])
+
+    def undecided(self, distance: Tensor) -> Tensor:
+        """The raw map value between normal and abnormal, by the distance between; the text's is four times 0.5."""
+        text, references = self.factors
+        return text * STAGES * 0.5 + references * distance
+
+    def forward(self, images: Tensor, text: Tensor | None, memory: Tensor | None = None) -> Prediction:
         """Find defects.
 
         Args:
             images: Normalised images (B, 3, H, W) of the detector's size.
-            text: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
+            text: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image. ``None`` where
+                the text has no share.
+            memory: Patch tokens of normal images (4, M, width), in place of the detector's own.
 
         Returns:
-            ``pred_score``: probability of the abnormal state; ``anomaly_map``: smoothed sum of the four stages'
-            abnormal responses, in units of cosine, for SDP+ also of the four layers' probabilities. Float32.
+            ``pred_score``: probability of the abnormal state, or the map's maximum where the text has no share;
+            ``anomaly_map``: smoothed sum of the four stages' abnormal responses, in units of cosine, for SDP+ also of
+            the four layers' probabilities. With a memory, see ``judge``. Float32.
         """
-        stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None)
+        if memory is None and self.memory is not None:
+            memory = self.memory.tokens
+        if memory is None:
+            assert text is not None, "without references there is nothing but the text"
+            stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None)
+            probability, anomaly_map, _ = self._compare_with_text(stages, text)
+            return Prediction(pred_score=probability, anomaly_map=anomaly_map)
+        evidence = self.examine(images, text)
+        return self.judge(evidence, nearest_distance(evidence.tokens, memory).sum(dim=1))
+
+    def examine(self, images: Tensor, text: Tensor | None) -> Evidence:
+        """One pass through the tower, for images that are to be compared with others; arguments as in ``forward``."""
+        if not self.text_weight or text is None:
+            outputs = ordinary_path(self.visual, images)  # 4 x (B, 1 + N, width)
+            cls = project_features(self.visual, outputs[-1][:, :1]).squeeze(1)  # (B, D)
+            return Evidence(torch.stack([tokens[:, 1:] for tokens in outputs], dim=1).float(), cls)
+        stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None, outputs=True)
+        probability, anomaly_map, cls = self._compare_with_text(stages, text)
+        text_map = STAGES * calibrate_map(anomaly_map) if self.adapter is None else anomaly_map
+        tokens = torch.stack([cast("Tensor", stage.output) for stage in stages], dim=1).float()
+        return Evidence(tokens, cls, probability, text_map)
+
+    def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
+        """Join text and images (docs/algorithm.md, References).
+
+        Args:
+            evidence: Of ``examine``.
+            distance: Distance of each patch to other images, summed over the four stages (B, N).
+
+        Returns:
+            ``anomaly_map``: weighted sum of the text's part, in units of four probabilities, and the smoothed
+            distances; with both shares alike it is their plain sum. ``pred_score`` as in ``forward``.
+        """
+        text, references = self.factors
+        anomaly_map = references * smooth(distance, self.reference_matrix)  # (B, H, W)
+        if evidence.text_map is None:
+            return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
+        anomaly_map = anomaly_map + text * evidence.text_map
+        return Prediction(pred_score=cast("Tensor", evidence.probability), anomaly_map=anomaly_map)
+
+    @torch.no_grad()
+    def remember(self, batches: Iterable[Tensor], choose: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Fill the memory with normal images.
+
+        Its scale is the largest value in the maps of the normal images, each compared with all the others (of more than
+        a hundred: the first hundred among themselves); of a single image's, compared with its two mirror images.
+
+        Args:
+            batches: Normalised images (B, 3, H, W).
+            choose: Which patches to keep: of all, (4, M, width), some, (4, m, width).
+
+        Raises:
+            ValueError: If an image has values that are no numbers.
+        """
+        images = list(batches)
+        tokens = torch.cat([self.examine(batch, None).tokens for batch in images])  # (k, 4, N, width)
+        memory = tokens.transpose(0, 1).flatten(1, 2)  # (4, k N, width)
+        if len(tokens) > 1:
+            distance = leave_one_out(tokens[:LEFT_OUT])
+        else:
+            mirrored = torch.cat([images[0].flip(-1), images[0].flip(-2)])
+            distance = nearest_distance(self.examine(mirrored, None).tokens, memory).sum(dim=1)
+        farthest = smooth(distance, self.reference_matrix).max()
+        self.memory = Memory(memory if choose is None else choose(memory), farthest)
+
+    def _compare_with_text(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability of the abnormal state (B,), map (B, H, W) and the last stage's CLS features (B, D)."""
         responses, cls_features = self.respond(stages, text)  # (4, B, N), (B, D)
         anomaly_map = smooth(responses.sum(dim=0), self.smoothing_matrix)  # (B, H, W)
         if self.adapter is not None:
             probabilities = self.adapter([stage.ordinary[:, 1:] for stage in stages], text)  # (4, B, H, W)
             anomaly_map = anomaly_map + self.blur_matrix @ probabilities.sum(dim=0) @ self.blur_matrix.T
-        return Prediction(pred_score=abnormal_probability(cls_features, text), anomaly_map=anomaly_map)
+        return abnormal_probability(cls_features, text), anomaly_map, cls_features
 
     def respond(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor]:
         """Abnormal response of each stage and patch (4, B, N), and the last stage's CLS features (B, D)."""

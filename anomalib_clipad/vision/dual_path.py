@@ -26,10 +26,12 @@ class StageFeatures(NamedTuple):
     Attributes:
         surgery: Surgery stream of the patches (B, N, width).
         ordinary: Tapped ordinary stream (B, 1 + N, width), or only its CLS token (B, 1, width).
+        output: Output of the stage's last block for the patches (B, N, width), where it is wanted.
     """
 
     surgery: Tensor
     ordinary: Tensor
+    output: Tensor | None = None
 
 
 def embed_patches(visual: VisionTransformer, images: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ def embed_patches(visual: VisionTransformer, images: Tensor) -> Tensor:
 
 
 def dual_path(
-    visual: VisionTransformer, images: Tensor, tap: Tap = "reference", patches: bool = False
+    visual: VisionTransformer, images: Tensor, tap: Tap = "reference", patches: bool = False, outputs: bool = False
 ) -> list[StageFeatures]:
     """Run both paths and tap them at the end of the four stages.
 
@@ -52,6 +54,7 @@ def dual_path(
             ``"reference"`` (of all published results) after the attention of the block that follows.
         patches: Also tap the ordinary stream's patches, which SDP+ needs. Otherwise only CLS, and the last block
             computes no more of it.
+        outputs: Also keep the patches as the stage's last block leaves them, which references need.
 
     Returns:
         Features of the four stages, first to last.
@@ -73,10 +76,11 @@ def dual_path(
     ordinary = embed_patches(visual, images)
     surgeries: list[Tensor] = []
     ordinaries: list[Tensor] = []
+    kept: list[Tensor | None] = []
     for index, block in enumerate(blocks):
         starts_stage = index % stage_length == 0
         last = index == len(blocks) - 1
-        read = tapped if last else slice(None)  # nothing reads the other tokens of the last block
+        read = tapped if last and not outputs else slice(None)  # nothing reads the other tokens of the last block
         attended, surgered = _attend_twice(block, ordinary, read)
         ordinary = attended.add_(ordinary[:, read])
         if starts_stage:
@@ -88,7 +92,24 @@ def dual_path(
         ordinary = block.ls_2(feed_forward(block.mlp, block.ln_2(ordinary))).add_(ordinary)
         if last or (tap == "block" and (index + 1) % stage_length == 0):
             ordinaries.append(ordinary[:, tapped])
-    return [StageFeatures(*features) for features in zip(surgeries, ordinaries, strict=True)]
+        if (index + 1) % stage_length == 0:
+            kept.append(ordinary[:, 1:] if outputs else None)
+    return [StageFeatures(*features) for features in zip(surgeries, ordinaries, kept, strict=True)]
+
+
+def ordinary_path(visual: VisionTransformer, images: Tensor) -> list[Tensor]:
+    """The ordinary path alone: outputs (B, 1 + N, width) of the blocks that end the four stages."""
+    blocks = visual.transformer.resblocks
+    tokens = embed_patches(visual, images)
+    outputs = []
+    for index, block in enumerate(blocks, start=1):
+        query, key, value = project_qkv(block.attn, block.ln_1(tokens))
+        attended = project_out(block.attn, scaled_dot_product_attention(query, key, value))
+        tokens = block.ls_1(attended).add_(tokens)
+        tokens = block.ls_2(feed_forward(block.mlp, block.ln_2(tokens))).add_(tokens)
+        if index % (len(blocks) // STAGES) == 0:
+            outputs.append(tokens)
+    return outputs
 
 
 def _attend_twice(block: ResidualAttentionBlock, tokens: Tensor, read: slice) -> tuple[Tensor, Tensor]:

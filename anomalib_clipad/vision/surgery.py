@@ -79,16 +79,26 @@ def calibrate_adapted_map(anomaly_map: Tensor) -> Tensor:
     return 0.5 + 0.5 * distance / (1 + distance**8) ** 0.125
 
 
+def calibrate_reference_map(anomaly_map: Tensor, undecided: float | Tensor) -> Tensor:
+    """Turn the map of a model with references into a value in [0, 1): 0.5 at ``undecided``, 0.8 at twice that."""
+    squared = (anomaly_map / undecided) ** 2
+    return squared / (1 + squared)
+
+
 class Calibration(NamedTuple):
-    """How a detector's raw map becomes a probability per pixel.
+    """How a detector's raw outputs become probabilities, and how they become the image score.
 
     Attributes:
-        probability: Increasing function of raw values.
+        probability: Increasing function of raw map values.
         undecided: The raw value whose probability is 0.5.
+        score_weight: Weight of the raw image score in the image score.
+        peak_weight: Weight of the map's maximum in it.
     """
 
     probability: Callable[[Tensor], Tensor]
-    undecided: float
+    undecided: float | Tensor
+    score_weight: float = 1.0
+    peak_weight: float = 1.0
 
 
 SDP = Calibration(calibrate_map, 0.0)

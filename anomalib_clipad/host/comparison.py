@@ -1,0 +1,100 @@
+"""What the images of a run are compared with: filled once, at its start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterable
+from typing import Any, cast
+
+from torch import Tensor
+
+from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.vision.memory import Memory
+from anomalib_clipad.vision.pool import key_of
+
+from .references import References, Transform, fill_memory, fill_pool, normal_images
+
+logger = logging.getLogger(__name__)
+_CHECKPOINT = "checkpoint"
+
+
+class Comparison:
+    """Fills a model's memory with normal images, and lets the images of a run judge each other.
+
+    Args:
+        model: The model whose memory and pool are filled.
+        references: With what.
+    """
+
+    def __init__(self, model: ClipADModel, references: References) -> None:
+        self.model, self.references = model, references
+        self._origin: Hashable = None  # where the images of the memory came from
+        self._keys: set[str] = set()
+        self._scored: set[str] = set()
+
+    def restored(self, references: References) -> None:
+        """Take over what a checkpoint was made with; its memory, if any, stays as it is."""
+        self.references = references
+        self._origin = None if self.model.detector.memory is None else _CHECKPOINT
+
+    def remember(self, data: Any, transform: Transform) -> None:
+        """Fill the memory with normal images, unless that is done or a checkpoint has filled it.
+
+        Args:
+            data: The datamodule of the run, if any.
+            transform: Pre-processing.
+
+        Raises:
+            ValueError: If there are too few images, or there is no source of them.
+            FileNotFoundError: If their folder does not exist or holds no image.
+        """
+        if not self.references.few_shot:
+            return
+        split = (type(data), str(getattr(data, "root", "")), str(getattr(data, "category", "")))
+        origin = self.references.source or split
+        if self._origin in {origin, _CHECKPOINT} or (data is None and self._origin is not None):
+            return
+        images, names = normal_images(self.references, data)
+        logger.info("References: %d normal images: %s.", len(names), ", ".join(names))
+        self._keys = fill_memory(self.model, images, transform, self.references.memory_size)
+        self._origin = origin
+        memory = cast("Memory", self.model.detector.memory)
+        logger.info(
+            "Without validation data, 0.5 is the distance %.3f, the largest of a normal image to %s%s.",
+            float(memory.farthest),
+            "the others" if len(names) > 1 else "its mirror images",
+            " (the text has its own 0.5)" if self.model.settings.text_weight else "",
+        )
+
+    def gather(self, loader: Any, transform: Transform, rank: int, world: int) -> None:
+        """Let the images of a loader judge each other, if they are to.
+
+        Args:
+            loader: The loader of the run.
+            transform: Pre-processing.
+            rank: Number of this process.
+            world: Number of processes.
+
+        Raises:
+            ValueError: If there is only one image.
+        """
+        self.finish()
+        if not self.references.mutual:
+            return
+        self.model.pool = fill_pool(self.model, loader, transform, self.references.pool, rank, world)
+        logger.info("Without validation data, 0.5 is three spreads above the median of these images' map maxima.")
+
+    def notice(self, images: Iterable[Tensor]) -> None:
+        """Look for references among the scored images (3, H, W)."""
+        if self._keys:
+            self._scored |= {key for key in map(key_of, images) if key in self._keys}
+
+    def finish(self) -> None:
+        """End a run: say which images were compared with themselves, and let go of the pool."""
+        if self._scored:
+            logger.warning(
+                "%d of the scored images are references too: their distances are 0, and metrics come out too good.",
+                len(self._scored),
+            )
+        self._scored = set()
+        self.model.pool = None

@@ -1,0 +1,41 @@
+"""The memory of a few-shot model: patch tokens of normal images, and how far these are from each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .dual_path import STAGES
+
+
+class Memory(nn.Module):
+    """What a few-shot model has seen of normal images.
+
+    In float32: a model that was saved and loaded gives the same scores to the last bit. At 240 pixels an image takes
+    3.2 MB with ViT-B-16-plus-240.
+
+    Args:
+        tokens: Patch tokens of all normal images, stage by stage (4, M, width).
+        farthest: Largest few-shot distance of a normal image's map to the others, summed over stages: a scalar.
+
+    Attributes:
+        tokens: As given; part of the state.
+        farthest: As given; part of the state.
+
+    Raises:
+        ValueError: If the tokens are of another shape, or one of them is not a number.
+    """
+
+    tokens: Tensor
+    farthest: Tensor
+
+    def __init__(self, tokens: Tensor, farthest: Tensor | float) -> None:
+        super().__init__()
+        if tokens.ndim != 3 or len(tokens) != STAGES or not tokens.shape[1]:
+            msg = f"A memory holds patch tokens of {STAGES} stages, ({STAGES}, M, width); got {tuple(tokens.shape)}."
+            raise ValueError(msg)
+        self.register_buffer("tokens", tokens.detach().clone().float())
+        self.register_buffer("farthest", torch.as_tensor(farthest, dtype=torch.float32).detach().clone())
+        if not self.tokens.isfinite().all() or not self.farthest.isfinite():
+            msg = "The memory is damaged: it holds values that are no numbers (NaN or infinite). Fill it anew."
+            raise ValueError(msg)

@@ -1,0 +1,118 @@
+"""Unlabelled images that judge each other, none of which is known to be normal (MuSc; docs/algorithm.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from .detector import Detector, Evidence, Prediction
+from .dual_path import STAGES
+from .references import mutual_scores, rescore, scores_against
+from .surgery import Calibration, calibrate_reference_map
+
+_SPREADS = 3.0
+"""How many spreads above the median of a pool the values are that are neither normal nor abnormal."""
+_NORMAL = 1.4826
+"""Standard deviation of a normal distribution, in median absolute deviations."""
+
+
+class Pool:
+    """Images that are compared with each other, and with images from outside.
+
+    Args:
+        detector: Which joins text and distances.
+        evidence: What it has seen of each image of the pool.
+        keys: Names of the images, see ``key_of``.
+
+    Attributes:
+        calibration: How the outputs of ``judge`` become probabilities: 0.5 is three spreads above the pool's median.
+
+    Raises:
+        ValueError: If there is only one image.
+    """
+
+    def __init__(self, detector: Detector, evidence: Evidence, keys: Sequence[str]) -> None:
+        self.detector, self.evidence = detector, evidence
+        self.distance = STAGES * mutual_scores(evidence.tokens)  # (n, N)
+        self.rows = {key: row for row, key in enumerate(keys)}
+        self.peak = _peak(detector.judge(evidence, self.distance))  # (n,)
+        self.score = self._image_scores(self.peak, evidence.cls, evidence.probability)  # (n,)
+        scale = detector.reference_calibration(_outlying(self.peak))
+        self.calibration: Calibration = scale._replace(score_weight=1.0, peak_weight=0.0)
+
+    def judge(self, evidence: Evidence, keys: Sequence[str]) -> Prediction:
+        """Compare images with the pool.
+
+        Args:
+            evidence: What the detector has seen of them, B images.
+            keys: Their names: an image of the pool is not compared with itself.
+
+        Returns:
+            ``anomaly_map`` as of ``Detector.judge``; ``pred_score``: the rescored map maximum plus the image
+            probability on the pool's scale (the text's share permitting), in [0, 1), 0.5 at three spreads above the
+            pool's median.
+        """
+        rows = [self.rows.get(key) for key in keys]
+        outside = [index for index, row in enumerate(rows) if row is None]
+        distance = self.distance[[row or 0 for row in rows]]
+        if outside:
+            distance[outside] = STAGES * scores_against(evidence.tokens[outside], self.evidence.tokens)
+        prediction = self.detector.judge(evidence, distance)
+        peak = _peak(prediction)
+        scores = [
+            self.score[row] if row is not None else self._score_beside(evidence, peak, index)
+            for index, row in enumerate(rows)
+        ]
+        probability = calibrate_reference_map(torch.stack(scores), _outlying(self.score))
+        return prediction._replace(pred_score=probability)
+
+    def _score_beside(self, evidence: Evidence, peak: Tensor, index: int) -> Tensor:
+        """Score of an image from outside, as if it alone had joined the pool."""
+        own = slice(index, index + 1)
+        cls = torch.cat([self.evidence.cls, evidence.cls[own]])
+        joined = None
+        if evidence.probability is not None and self.evidence.probability is not None:
+            joined = torch.cat([self.evidence.probability, evidence.probability[own]])
+        return self._image_scores(torch.cat([self.peak, peak[own]]), cls, joined)[-1]
+
+    def _image_scores(self, peak: Tensor, cls: Tensor, probability: Tensor | None) -> Tensor:
+        """The paper's sum of two min-maxes over all images, the second one rescored: (n,)."""
+        scores = rescore(peak, cls)
+        if probability is None:
+            return scores
+        low, high = probability.aminmax()
+        ranged = (probability - low) / torch.where(high > low, high - low, torch.ones_like(high))
+        return scores + self.detector.factors[0] * ranged
+
+
+def _peak(prediction: Prediction) -> Tensor:
+    """Map maxima (B,)."""
+    return cast("Tensor", prediction.anomaly_map).amax(dim=(-2, -1))
+
+
+def _outlying(values: Tensor) -> Tensor:
+    """Three spreads above the median, by the median absolute deviation, which a few outliers do not move: a scalar."""
+    median = values.median()
+    spread = _NORMAL * (values - median).abs().median()
+    return (median + _SPREADS * spread).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of several batches as one."""
+    columns = zip(*parts, strict=True)
+    return Evidence(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
+
+
+def one_of(evidence: Evidence, index: int) -> Evidence:
+    """The evidence of a single image of a batch."""
+    parts = (None if value is None else value[index : index + 1] for value in evidence)
+    return Evidence(*parts)  # type: ignore[arg-type]
+
+
+def key_of(image: Tensor) -> str:
+    """Name of an image by its content: images (3, H, W) that are equal have the same one."""
+    return hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
