@@ -98,7 +98,7 @@ class ClipAD(AnomalibModule):
             ``none``, ``memory`` or ``disk``.
         k_shot: Number of normal images to compare with, the first ones of the datamodule's training split or of
             ``few_shot_source``. By default none, or all of ``few_shot_source`` where that is given.
-        few_shot_source: Folder of normal images, or a single one.
+        few_shot_source: Folder of normal images, a single one, or a product file of ``anomalib-clipad product``.
         memory_size: Patches of each stage that are kept of the normal images, chosen by a greedy coreset; all by
             default.
         mutual: Compare the images of a run with each other. None of them needs to be known as normal.
@@ -196,12 +196,21 @@ class ClipAD(AnomalibModule):
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
-        self._encode_class()
-        self._remember()
+        self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
             raise RuntimeError(msg)
         return super().forward(batch, *args, **kwargs)
+
+    def prepare(self) -> None:
+        """Encode the prompts of the class and remember the normal images, as the engine does before it predicts.
+
+        Raises:
+            ValueError: If there are no normal images to remember.
+            RuntimeError: If the layers of SDP+ are not trained.
+        """
+        self._encode_class()
+        self._remember()
 
     # Class name and text features
 
@@ -475,13 +484,13 @@ class ClipAD(AnomalibModule):
 
     # Export
 
-    def deployed(self, text_input: bool = False) -> InferenceGraph:
+    def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module, from images in [0, 1] to scores, labels, maps and masks; see ``Exporter.graph``.
 
         Raises:
             RuntimeError: If the model has no class name, or untrained layers.
         """
-        return self._exporter(text_input).graph(text_input).to(self.device)
+        return self._exporter(text_input, memory_input).graph(text_input, memory_input).to(self.device)
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file; see ``Exporter.to_torch``."""
@@ -493,21 +502,23 @@ class ClipAD(AnomalibModule):
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
         text_input: bool = False,
+        memory_input: bool = False,
         **kwargs: Any,
     ) -> Path:
         """Write an ONNX file; see ``Exporter.to_onnx``."""
-        exporter = self._exporter(text_input)
-        return exporter.to_onnx(export_root, model_file_name, input_size, text_input, **kwargs)
+        exporter = self._exporter(text_input, memory_input)
+        return exporter.to_onnx(export_root, model_file_name, input_size, text_input, memory_input, **kwargs)
 
     def to_openvino(self, export_root: Path | str, model_file_name: str = "model", *args: Any, **kwargs: Any) -> Path:
         """Write OpenVINO's files; see ``Exporter.to_openvino``."""
         return self._exporter().to_openvino(export_root, model_file_name, *args, **kwargs)
 
-    def _exporter(self, text_input: bool = False) -> Exporter:
+    def _exporter(self, text_input: bool = False, memory_input: bool = False) -> Exporter:
         if self.references.mutual:
             msg = "mutual compares the images of a whole run, which a file cannot. Export with k_shot, or with neither."
             raise RuntimeError(msg)
-        self._remember()
+        if not memory_input:
+            self._remember()
         if not text_input:
             if self.model.settings.text_weight and self.model.class_name is None and self.class_name is None:
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."

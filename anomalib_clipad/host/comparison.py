@@ -12,6 +12,7 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.memory import Memory
 from anomalib_clipad.vision.pool import key_of
 
+from .products import load_memory
 from .references import References, Transform, fill_memory, fill_pool, normal_images
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Comparison:
             transform: Pre-processing.
 
         Raises:
-            ValueError: If there are too few images, or there is no source of them.
+            ValueError: If there are too few images, there is no source of them, or a product file does not fit.
             FileNotFoundError: If their folder does not exist or holds no image.
         """
         if not self.references.few_shot:
@@ -53,6 +54,10 @@ class Comparison:
         split = (type(data), str(getattr(data, "root", "")), str(getattr(data, "category", "")))
         origin = self.references.source or split
         if self._origin in {origin, _CHECKPOINT} or (data is None and self._origin is not None):
+            return
+        if self.references.product is not None:
+            self.model.detector.memory = load_memory(self.references.product, self.model).to(self.model.device)
+            self._origin = origin
             return
         images, names = normal_images(self.references, data)
         logger.info("References: %d normal images: %s.", len(names), ", ".join(names))

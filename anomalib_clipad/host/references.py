@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from anomalib.data import AnomalibDataModule, PredictDataset
+from anomalib.data import AnomalibDataModule, ImageItem, PredictDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Evidence
 from anomalib_clipad.vision.pool import Pool, joined, key_of, one_of
@@ -32,7 +33,8 @@ class References:
 
     Args:
         k_shot: Number of normal images to remember; ``None`` for all that the source has.
-        source: Folder of normal images, or one image; ``None`` for the datamodule's training split.
+        source: Folder of normal images, one image, or a product file, which holds a memory; ``None`` for the
+            datamodule's training split.
         memory_size: Patches a stage that are kept of them; ``None`` for all.
         mutual: Compare the scored images with each other.
         pool: How many of them at most are kept for that.
@@ -57,9 +59,17 @@ class References:
                 "kinds, cosine to normal images and Euclidean to unlabelled ones. Choose one of them."
             )
             raise ValueError(msg)
+        if self.product is not None and (self.k_shot is not None or self.memory_size is not None):
+            msg = "A product file has its memory already; pass it without k_shot and memory_size."
+            raise ValueError(msg)
         if self.memory_size is not None and not self.few_shot:
             msg = "memory_size bounds the memory of normal images; pass k_shot or few_shot_source with it."
             raise ValueError(msg)
+
+    @property
+    def product(self) -> Path | None:
+        """The product file, if the source is one."""
+        return self.source if self.source is not None and self.source.suffix == ".safetensors" else None
 
     @property
     def few_shot(self) -> bool:
@@ -84,9 +94,9 @@ def normal_images(references: References, datamodule: Any) -> tuple[Dataset, lis
         if not references.source.exists():
             msg = f"There is no folder or image '{references.source}' to take normal images from (few_shot_source)."
             raise FileNotFoundError(msg)
-        folder = PredictDataset(references.source)
-        names = [str(path) for path in folder.image_filenames]
-        return _first(folder, range(len(folder)), names, references.k_shot, f"The folder '{references.source}'")
+        files = _Files(references.source)
+        names = [str(path) for path in files.paths]
+        return _first(files, range(len(names)), names, references.k_shot, f"The folder '{references.source}'")
     if not isinstance(datamodule, AnomalibDataModule) or not hasattr(datamodule, "train_data"):
         msg = (
             "k_shot takes normal images from the training split of a data module, and here is none. Pass "
@@ -98,6 +108,16 @@ def normal_images(references: References, datamodule: Any) -> tuple[Dataset, lis
     normal = samples.index[samples["label_index"] == 0].tolist()
     names = samples["image_path"].astype(str).tolist()
     return _first(_unaugmented(data), normal, names, references.k_shot, f"The training split of {datamodule.name}")
+
+
+class _Files(Dataset):
+    """A folder's images, or a single one, in the order of their names."""
+
+    def __init__(self, source: Path) -> None:
+        self.paths = PredictDataset(source).image_filenames
+
+    def __getitem__(self, index: int) -> ImageItem:
+        return ImageItem(image=read_image(self.paths[index], as_tensor=True))
 
 
 def _first(
@@ -129,7 +149,7 @@ def fill_memory(model: ClipADModel, images: Dataset, transform: Transform, size:
     Returns:
         Keys of the images, see ``key_of``.
     """
-    device = model.text_features.device
+    device = model.device
     loader = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0])
     prepared = [transform(item.image[None].to(device)) for item in loader]
     batches = torch.cat(prepared).split(_BATCH)
@@ -184,7 +204,7 @@ def fill_pool(model: ClipADModel, loader: Any, transform: Transform, limit: int,
         _remark(count, limit)
     chosen = set(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
     seen: dict[int, tuple[Evidence, str]] = {}
-    for indices, images in _batches_with(chosen, loader, transform, model.text_features.device):
+    for indices, images in _batches_with(chosen, loader, transform, model.device):
         places = [place for place, index in enumerate(indices) if index in chosen]
         evidence = model.examine(images[places])
         for row, place in enumerate(places):

@@ -34,7 +34,8 @@ def test_the_first_normal_training_images_are_remembered(
     with caplog.at_level(logging.INFO):
         metrics = results(engine, model, datamodule)
     assert model.model.detector.memory.tokens.shape == (4, 2 * 16, 64)
-    assert "2 normal images" in caplog.text and "train/good/000.png" in caplog.text.replace("\\", "/")
+    assert "2 normal images" in caplog.text
+    assert "train/good/000.png" in caplog.text
     assert "002.png" not in caplog.text
     folder = Path(datamodule.root) / "bolt/train/good"
     same = ClipAD(**tiny, k_shot=2, few_shot_source=folder, text_weight=0.0)
@@ -154,10 +155,10 @@ def test_options_that_make_no_sense_are_refused(tiny: dict, options: dict, messa
 
 
 def test_more_than_there_are_is_refused(tiny: dict, datamodule: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="4 normal images; k_shot is 5.*k_shot=4"):
+    with pytest.raises(ValueError, match="4 normal images; k_shot is 5"):
         engine.test(ClipAD(**tiny, k_shot=5), datamodule=datamodule)
+    normal = folder_of(tmp_path / "normal", 3)
     with pytest.raises(ValueError, match="3 normal images; k_shot is 4"):
-        normal = folder_of(tmp_path / "normal", 3)
         engine.test(ClipAD(**tiny, k_shot=4, few_shot_source=normal), datamodule=datamodule)
 
 
@@ -177,7 +178,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(tiny: dict, image: Path, eng
 def test_an_unreadable_reference_is_named(tiny: dict, image: Path, engine: Engine, tmp_path: Path) -> None:
     normal = folder_of(tmp_path / "normal", 2)
     (normal / "broken.png").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="broken.png"):
+    with pytest.raises(Exception, match=r"broken\.png"):
         engine.predict(ClipAD(**tiny, class_name="bolt", few_shot_source=normal), data_path=image)
 
 
