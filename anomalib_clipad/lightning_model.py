@@ -34,7 +34,7 @@ from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
 from .host.checkpoints import KEY, pack, unpack
 from .host.command_line import message_alone
-from .host.comparison import Comparison
+from .host.comparer import Comparer
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
@@ -184,7 +184,7 @@ class ClipAD(AnomalibModule):
         self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
-        self._comparison = Comparison(model, references)
+        self._comparer = Comparer(model, references)
         self._serve()
         self._record_settings()
 
@@ -267,7 +267,7 @@ class ClipAD(AnomalibModule):
 
     def on_validation_end(self) -> None:
         """Let go of the images that were compared with each other."""
-        self._comparison.finish()
+        self._comparer.finish()
 
     on_test_end = on_validation_end
     on_predict_end = on_validation_end
@@ -308,19 +308,19 @@ class ClipAD(AnomalibModule):
     @property
     def references(self) -> References:
         """What images are compared with, besides the text."""
-        return self._comparison.references
+        return self._comparer.references
 
     def _compare_with(self, loader: Any) -> None:
         """Remember normal images, or let the images of a loader judge each other, as the model is set to."""
         if self._is_fitting:
             return
         self._remember()
-        self._comparison.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
+        self._comparer.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
         self._serve()
 
     def _remember(self) -> None:
         data = getattr(self._trainer, "datamodule", None) if self._trainer else None
-        self._comparison.remember(data, self._pre_process)
+        self._comparer.remember(data, self._pre_process)
         self._serve()
 
     def _pre_process(self, images: Tensor) -> Tensor:
@@ -363,19 +363,19 @@ class ClipAD(AnomalibModule):
         """Predict a batch; the post-processor fits itself on the predictions."""
         del args, kwargs
         require_labels(batch)
-        self._comparison.notice(required(batch.image, "image"))
+        self._comparer.notice(required(batch.image, "image"))
         predictions = self.model(batch.image)
         return batch.update(**predictions._asdict())
 
     def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch, which has to have labels."""
         require_labels(batch)
-        self._comparison.notice(required(batch.image, "image"))
+        self._comparer.notice(required(batch.image, "image"))
         return super().test_step(batch, batch_idx, *args, **kwargs)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predict a batch."""
-        self._comparison.notice(required(batch.image, "image"))
+        self._comparer.notice(required(batch.image, "image"))
         return super().predict_step(batch, batch_idx, dataloader_idx)
 
     def val_dataloader(self) -> list:
@@ -406,7 +406,7 @@ class ClipAD(AnomalibModule):
                 f"The checkpoint is for the class '{restored}', which replaces '{self.class_name}'.", stacklevel=2
             )
         self.class_name, self._pinned = restored, restored is not None
-        self._comparison.restored(replace(self.references, **checkpoint[KEY]["references"]))
+        self._comparer.restored(replace(self.references, **checkpoint[KEY]["references"]))
         self._serve()
         self._record_settings()
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TINY
@@ -17,7 +18,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib_clipad import ClipAD
 
-model = ClipAD(**{tiny!r})
+model = ClipAD(**{tiny!r}, **json.loads(sys.argv[4]))
 engine = Engine(accelerator="cpu", devices=int(sys.argv[1]), strategy=sys.argv[2], logger=False,
                 default_root_dir="results", enable_progress_bar=False)
 data = MVTecAD({root!r}, "bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
@@ -30,19 +31,21 @@ if engine.trainer.is_global_zero:
 """
 
 
-def _run(folder: Path, program: Path, devices: int, strategy: str) -> dict[str, float]:
+def _run(folder: Path, program: Path, devices: int, strategy: str, options: dict[str, Any]) -> dict[str, float]:
     output = folder / f"{devices}.json"
-    command = [sys.executable, str(program), str(devices), strategy, str(output)]
+    command = [sys.executable, str(program), str(devices), strategy, str(output), json.dumps(options)]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(output.read_text())
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path) -> None:
+@pytest.mark.parametrize("options", [{"k_shot": 2}, {"mutual": True, "pool": 8}])
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path, options: dict[str, Any]) -> None:
+    """Seven metrics and the fitted statistics; the pool of the mutual model has images of both processes."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tiny=TINY, root=str(parts)))
-    one, two = _run(tmp_path, program, 1, "auto"), _run(tmp_path, program, 2, "ddp")
+    one, two = (_run(tmp_path, program, *devices, options) for devices in ((1, "auto"), (2, "ddp")))
     assert len(one) > 7 + 4
     assert two == pytest.approx(one, abs=1e-5)
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _CHECKPOINT = "checkpoint"
 
 
-class Comparison:
+class Comparer:
     """Fills a model's memory with normal images, and lets the images of a run judge each other.
 
     Args:
