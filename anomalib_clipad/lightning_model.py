@@ -239,13 +239,17 @@ class ClipAD(AnomalibModule):
                 "class_name='hazelnut', helps the model."
             )
         self.model.setup(name)
+        self._drop_statistics(f"'{known}'", f"'{name}'")
+
+    def _drop_statistics(self, known: str, new: str) -> None:
+        """Forget thresholds and ranges that belong to another class, or to other normal images, and say so."""
         validating = self._is_running(TrainerFn.FITTING, TrainerFn.VALIDATING)
         if self.post_processor is not None and drop_statistics(self.post_processor) and not validating:
             logger.warning(
-                "The thresholds and ranges fitted on '%s' do not hold for '%s' and were dropped: scores are calibrated "
+                "The thresholds and ranges fitted on %s do not hold for %s and were dropped: scores are calibrated "
                 "probabilities until the model is validated on it.",
                 known,
-                name,
+                new,
             )
 
     def on_validation_start(self) -> None:
@@ -320,7 +324,8 @@ class ClipAD(AnomalibModule):
 
     def _remember(self) -> None:
         data = getattr(self._trainer, "datamodule", None) if self._trainer else None
-        self._comparer.remember(data, self._pre_process)
+        if self._comparer.remember(data, self._pre_process):
+            self._drop_statistics("other normal images", "these")
         self._serve()
 
     def _pre_process(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,13 +150,18 @@ def fill_memory(model: ClipADModel, images: Dataset, transform: Transform, size:
     Returns:
         Keys of the images, see ``key_of``.
     """
-    device = model.device
-    loader = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0])
-    prepared = [transform(item.image[None].to(device)) for item in loader]
-    batches = torch.cat(prepared).split(_BATCH)
-    model.detector.check(batches[0])
-    model.detector.remember(batches, None if size is None else lambda memory: coreset(memory, size))
-    return {key_of(image) for batch in batches for image in batch}
+    keys: set[str] = set()
+
+    def batches() -> Iterator[Tensor]:
+        alone = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0].image[None])
+        prepared = (transform(image.to(model.device)) for image in alone)
+        while batch := list(islice(prepared, _BATCH)):
+            keys.update(key_of(image[0]) for image in batch)
+            model.detector.check(batch[0])
+            yield torch.cat(batch)
+
+    model.detector.remember(batches(), None if size is None else lambda memory: coreset(memory, size))
+    return keys
 
 
 def coreset(memory: Tensor, size: int) -> Tensor:

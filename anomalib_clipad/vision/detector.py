@@ -207,13 +207,17 @@ class Detector(nn.Module):
         Raises:
             ValueError: If an image has values that are no numbers.
         """
-        images = list(batches)
-        tokens = torch.cat([self.examine(batch, None).tokens for batch in images])  # (k, 4, N, width)
+        image = torch.empty(0)
+        seen = []
+        for batch in batches:
+            image = batch[:1]
+            seen.append(self.examine(batch, None).tokens)
+        tokens = torch.cat(seen)  # (k, 4, N, width)
         memory = tokens.transpose(0, 1).flatten(1, 2)  # (4, k N, width)
         if len(tokens) > 1:
             distance = leave_one_out(tokens[:LEFT_OUT])
         else:
-            mirrored = torch.cat([images[0].flip(-1), images[0].flip(-2)])
+            mirrored = torch.cat([image.flip(-1), image.flip(-2)])
             distance = nearest_distance(self.examine(mirrored, None).tokens, memory).sum(dim=1)
         farthest = smooth(distance, self.reference_matrix).max()
         self.memory = Memory(memory if choose is None else choose(memory), farthest)

@@ -282,3 +282,19 @@ def test_a_checkpoint_stays_mutual(tiny: dict, datamodule: MVTecAD, engine: Engi
     fresh = ClipAD(**tiny)
     engine.test(fresh, datamodule=datamodule, ckpt_path=engine.best_model_path, verbose=False)
     assert fresh.references.mutual
+
+
+def test_other_normal_images_have_statistics_of_their_own(
+    tiny: dict, parts: Path, tmp_path: Path, engine: Engine
+) -> None:
+    for name in ("bolt", "nut"):
+        shutil.copytree(parts / "bolt", tmp_path / "two" / name)
+    folder_of(tmp_path / "two/nut/train/good", 2, seed=9)
+    options = {"root": tmp_path / "two", "num_workers": 0, "val_split_mode": "same_as_test"}
+    bolt, nut = (MVTecAD(category=name, **options) for name in ("bolt", "nut"))
+    model, fresh = (ClipAD(**tiny, k_shot=2, text_weight=0.0) for _ in range(2))
+    results(engine, model, bolt)
+    before = float(model.post_processor.pixel_threshold)
+    results(engine, model, nut)
+    results(engine, fresh, nut)
+    assert float(model.post_processor.pixel_threshold) == float(fresh.post_processor.pixel_threshold) != before
