@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from conftest import TINY
-from torch.utils.data import DistributedSampler
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_clipad.host.shares import _unrepeat
+from anomalib_clipad.host.shares import _unrepeat, count_once
 
 PROGRAM = """
 import json, sys
@@ -50,12 +51,25 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path, opti
     assert two == pytest.approx(one, abs=1e-5)
 
 
-@pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (8, 4)])
-def test_every_image_is_in_exactly_one_share(count: int, processes: int) -> None:
+@pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (8, 4), (3, 3)])
+def test_every_image_is_in_exactly_one_share(count: int, processes: int, caplog: pytest.LogCaptureFixture) -> None:
     samplers = [DistributedSampler(range(count), processes, rank, shuffle=False) for rank in range(processes)]
     for sampler in samplers:
         _unrepeat(sampler)
     assert sorted(index for sampler in samplers for index in sampler) == list(range(count))
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    assert not caplog.records
+
+
+def test_a_strategys_loaders_repeat_nothing_from_now_on() -> None:
+    strategy = SingleDeviceStrategy()
+    count_once(strategy)
+    loaders = [DataLoader(range(3), sampler=DistributedSampler(range(3), 2, rank, shuffle=False)) for rank in (0, 1)]
+    assert [strategy.process_dataloader(loader) for loader in loaders] == loaders
+    assert [[int(index) for index in loader] for loader in loaders] == [[0, 2], [1]]
+    plain = DataLoader(range(3))
+    assert strategy.process_dataloader(plain) is plain
+    assert strategy.process_dataloader([0, 1]) == [0, 1]
 
 
 def test_fewer_images_than_processes_are_repeated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
