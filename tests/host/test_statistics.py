@@ -155,7 +155,9 @@ def test_dropping_says_whether_there_was_something_to_drop() -> None:
     processor.peak_max.fill_(1.0)
     assert drop_statistics(processor)
     assert processor.peak_max.isnan()
+    processor.part = torch.nn.BatchNorm1d(2)  # whose buffers are its own
     assert not drop_statistics(processor)
+    assert processor.part.running_var.tolist() == [1, 1]
 
 
 def test_an_empty_field_is_named_and_a_falsy_one_is_a_value() -> None:

@@ -124,6 +124,21 @@ def test_masks_are_resized_bilinearly_and_cut_at_one_half() -> None:
     assert np.array_equal(masks[0].numpy(), wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_masks_keep_their_dtype(dtype: torch.dtype) -> None:
+    mask = PillowResize((8, 8))(tv_tensors.Mask(torch.ones(1, 9, 7, dtype=dtype)))
+    assert type(mask) is tv_tensors.Mask
+    assert torch.equal(mask.as_subclass(torch.Tensor), torch.ones(1, 8, 8, dtype=dtype))
+
+
+def test_what_goes_in_comes_out() -> None:
+    transform, image = PillowResize((64, 64)), as_images(noise(90, 70))
+    assert type(transform(image)) is torch.Tensor
+    assert type(transform(tv_tensors.Image(image))) is tv_tensors.Image
+    picture = Image.fromarray(noise(90, 70))
+    assert np.array_equal(transform(picture), picture.resize((64, 64), Image.Resampling.BICUBIC))
+
+
 def test_other_interpolations_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Only bicubic and bilinear .* not nearest"):
         MatrixResize([8, 8], InterpolationMode.NEAREST)
