@@ -42,6 +42,7 @@ class References:
 
     Raises:
         ValueError: If a value is not valid.
+        FileNotFoundError: If the source does not exist.
     """
 
     k_shot: int | None = None
@@ -54,6 +55,9 @@ class References:
         _check_count("k_shot", self.k_shot, least=0)
         _check_count("memory_size", self.memory_size, least=1)
         _check_count("pool", self.pool, least=2)
+        if self.source is not None and not self.source.exists():
+            msg = f"There is no folder, image or product file '{self.source}' to take normal images from."
+            raise FileNotFoundError(msg)
         if self.mutual and self.few_shot:
             msg = (
                 "mutual and k_shot (or few_shot_source) cannot be used together: their distances are of different "
@@ -89,12 +93,9 @@ def normal_images(references: References, datamodule: Any) -> tuple[Dataset, lis
 
     Raises:
         ValueError: If there is no source, or it has too few images.
-        FileNotFoundError: If the folder does not exist or holds no image.
+        FileNotFoundError: If the folder holds no image.
     """
     if references.source is not None:
-        if not references.source.exists():
-            msg = f"There is no folder or image '{references.source}' to take normal images from (few_shot_source)."
-            raise FileNotFoundError(msg)
         files = _Files(references.source)
         names = [str(path) for path in files.paths]
         return _first(files, range(len(names)), names, references.k_shot, f"The folder '{references.source}'")

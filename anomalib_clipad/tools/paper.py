@@ -31,12 +31,17 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "pre_processor": True,
         "post_processor": True,
         "evaluator": True,
+        "k_shot": 0,
+        "mutual": False,
     },
     "data": {"val_split_mode": "same_as_test", "test_split_mode": "from_dir"},
 }
 """The paper's settings, which are the defaults; only the adapter's default is none, SDP."""
 _WITHOUT_EFFECT = {
-    "model": {"variant", "text_cache", "feature_cache", "epochs", "learning_rate", "visualizer"},
+    "model": {
+        *("variant", "text_cache", "feature_cache", "epochs", "learning_rate", "visualizer"),
+        *("text_weight", "pool"),  # without images to compare with
+    },
     "data": {
         *("root", "category", "train_batch_size", "eval_batch_size", "num_workers", "seed"),
         *("train_augmentations", "val_split_ratio", "test_split_ratio"),

@@ -169,7 +169,7 @@ def test_without_a_source_it_says_what_to_pass(tiny: dict, image: Path, engine: 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tiny: dict, image: Path, engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        engine.predict(ClipAD(**tiny, class_name="bolt", few_shot_source=tmp_path / "nowhere"), data_path=image)
+        ClipAD(**tiny, class_name="bolt", few_shot_source=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises((FileNotFoundError, RuntimeError, ValueError), match="empty"):
         engine.predict(ClipAD(**tiny, class_name="bolt", few_shot_source=tmp_path / "empty"), data_path=image)
