@@ -41,13 +41,22 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
         >>> nearest_distance(torch.tensor([[[[3.0, 0.0], [0.0, -1.0]]]]), torch.tensor([[[0.0, 2.0]]]))
         tensor([[[1., 2.]]])
     """
-    queries = normalize(tokens.float(), dim=-1).transpose(0, 1).flatten(1, 2)  # (4, B N, width)
-    keys = normalize(memory.float(), dim=-1)
-    tiles = (keys,) if torch.compiler.is_compiling() else keys.split(_ROWS, dim=1)  # a graph has any number of rows
-    cosine = (queries @ tiles[0].mT).amax(dim=-1)
+    distances = [
+        1 - largest_cosine(stage, normalize(rows.float(), dim=-1))
+        for stage, rows in zip(tokens.unbind(dim=1), memory, strict=True)
+    ]
+    return torch.stack(distances, dim=1)
+
+
+def largest_cosine(tokens: Tensor, rows: Tensor) -> Tensor:
+    """Largest cosine (B, N) of each token (B, N, width) of one stage with unit vectors (M, width)."""
+    queries = tokens.float().flatten(0, 1)
+    tiles = (rows,) if torch.compiler.is_compiling() else rows.split(_ROWS)  # a graph has any number of rows
+    largest = (queries @ tiles[0].T).amax(dim=-1)
     for tile in tiles[1:]:
-        cosine = torch.maximum(cosine, (queries @ tile.mT).amax(dim=-1))
-    return 1 - cosine.unflatten(1, (tokens.shape[0], -1)).transpose(0, 1)
+        largest = torch.maximum(largest, (queries @ tile.T).amax(dim=-1))
+    lengths = queries.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+    return (largest / lengths).unflatten(0, (tokens.shape[0], -1))
 
 
 def neighbourhood_features(tokens: Tensor, radius: int) -> Tensor:
