@@ -43,7 +43,7 @@ class InferenceGraph(nn.Module):
         self.pre_processor = exportable(transform) if transform is not None else nn.Identity()
         settings = (detector.image_size, detector.smoothing, detector.tap)
         parts = (deepcopy(detector.adapter), deepcopy(detector.memory), detector.text_weight)
-        self.detector = Detector(Tower(detector.visual), *settings, *parts)
+        self.detector = Detector(Tower(detector.visual), *settings, *parts, detector.tiles)
         self.text_input, self.metadata = text_input, metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
