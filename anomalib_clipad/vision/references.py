@@ -47,7 +47,7 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     cosine = (queries @ tiles[0].mT).amax(dim=-1)
     for tile in tiles[1:]:
         cosine = torch.maximum(cosine, (queries @ tile.mT).amax(dim=-1))
-    return 1 - cosine.unflatten(1, (len(tokens), -1)).transpose(0, 1)
+    return 1 - cosine.unflatten(1, (tokens.shape[0], -1)).transpose(0, 1)
 
 
 def neighbourhood_features(tokens: Tensor, radius: int) -> Tensor:

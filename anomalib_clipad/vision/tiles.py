@@ -113,14 +113,14 @@ class Tiles(NamedTuple):
 
     def merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
         """Maps (B, H, W) of the views' maps (V, S, S): the mean of the whole's, enlarged, and the joined tiles'."""
-        whole, *tiles = maps.chunk(self.places)
-        enlarged = interpolate(whole.unsqueeze(1), size=(height, width), mode="bilinear").squeeze(1)
-        return (enlarged + self.join(torch.cat(tiles), height, width)) / 2
+        places = maps.unflatten(0, (self.places, -1))
+        enlarged = interpolate(places[0].unsqueeze(1), size=(height, width), mode="bilinear").squeeze(1)
+        return (enlarged + self.join(places[1:].flatten(0, 1), height, width)) / 2
 
     def merge_scores(self, scores: Tensor) -> Tensor:
         """Scores (B,) of the views' scores (V,): the mean of the whole's and the largest of the tiles'."""
-        whole, *tiles = scores.chunk(self.places)
-        return (whole + torch.stack(tiles).amax(dim=0)) / 2
+        places = scores.unflatten(0, (self.places, -1))
+        return (places[0] + places[1:].amax(dim=0)) / 2
 
     # Tokens
 
