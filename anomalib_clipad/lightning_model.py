@@ -35,7 +35,7 @@ from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
 from .host.checkpoints import KEY, pack, unpack
 from .host.command_line import message_alone
-from .host.comparison import Comparison
+from .host.comparer import Comparer
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
@@ -101,7 +101,7 @@ class ClipAD(AnomalibModule):
             ``none``, ``memory`` or ``disk``.
         k_shot: Number of normal images to compare with, the first ones of the datamodule's training split or of
             ``few_shot_source``. By default none, or all of ``few_shot_source`` where that is given.
-        few_shot_source: Folder of normal images, or a single one.
+        few_shot_source: Folder of normal images, a single one, or a product file of ``anomalib-clipad product``.
         memory_size: Patches of each stage that are kept of the normal images, chosen by a greedy coreset; all by
             default.
         mutual: Compare the images of a run with each other. None of them needs to be known as normal.
@@ -197,7 +197,7 @@ class ClipAD(AnomalibModule):
         self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
-        self._comparison = Comparison(model, references)
+        self._comparer = Comparer(model, references)
         self._serve()
         self._record_settings()
 
@@ -210,12 +210,21 @@ class ClipAD(AnomalibModule):
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
         check_source(self.model, batch)
-        self._encode_class()
-        self._remember()
+        self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
             raise RuntimeError(msg)
         return super().forward(batch, *args, **kwargs)
+
+    def prepare(self) -> None:
+        """Encode the prompts of the class and remember the normal images, as the engine does before it predicts.
+
+        Raises:
+            ValueError: If there are no normal images to remember.
+            RuntimeError: If the layers of SDP+ are not trained.
+        """
+        self._encode_class()
+        self._remember()
 
     # Class name and text features
 
@@ -244,13 +253,17 @@ class ClipAD(AnomalibModule):
                 "class_name='hazelnut', helps the model."
             )
         self.model.setup(name)
+        self._drop_statistics(f"'{known}'", f"'{name}'")
+
+    def _drop_statistics(self, known: str, new: str) -> None:
+        """Forget thresholds and ranges that belong to another class, or to other normal images, and say so."""
         validating = self._is_running(TrainerFn.FITTING, TrainerFn.VALIDATING)
         if self.post_processor is not None and drop_statistics(self.post_processor) and not validating:
             logger.warning(
-                "The thresholds and ranges fitted on '%s' do not hold for '%s' and were dropped: scores are calibrated "
+                "The thresholds and ranges fitted on %s do not hold for %s and were dropped: scores are calibrated "
                 "probabilities until the model is validated on it.",
                 known,
-                name,
+                new,
             )
 
     def on_validation_start(self) -> None:
@@ -272,7 +285,7 @@ class ClipAD(AnomalibModule):
 
     def on_validation_end(self) -> None:
         """Let go of the images that were compared with each other."""
-        self._comparison.finish()
+        self._comparer.finish()
 
     on_test_end = on_validation_end
     on_predict_end = on_validation_end
@@ -313,19 +326,20 @@ class ClipAD(AnomalibModule):
     @property
     def references(self) -> References:
         """What images are compared with, besides the text."""
-        return self._comparison.references
+        return self._comparer.references
 
     def _compare_with(self, loader: Any) -> None:
         """Remember normal images, or let the images of a loader judge each other, as the model is set to."""
         if self._is_fitting:
             return
         self._remember()
-        self._comparison.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
+        self._comparer.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
         self._serve()
 
     def _remember(self) -> None:
         data = getattr(self._trainer, "datamodule", None) if self._trainer else None
-        self._comparison.remember(data, self._pre_process)
+        if self._comparer.remember(data, self._pre_process):
+            self._drop_statistics("other normal images", "these")
         self._serve()
 
     def _pre_process(self, images: Tensor) -> Tensor:
@@ -362,10 +376,10 @@ class ClipAD(AnomalibModule):
         if tiles == settings.tiles:
             return
         self.references.check_tiles(tiles, settings.aligned)
-        self._comparison.forget()
+        self._comparer.forget()
         self.model.configure(replace(settings, tiles=tiles))
         cast("Tiles", self.model.detector.tiles).check(height, width)
-        if self.post_processor is not None and drop_statistics(self.post_processor):
+        if self.post_processor is not None and drop_statistics(self.post_processor):  # also where a run only validates
             logger.warning(
                 "The thresholds and ranges fitted with tiles=%s do not hold for %s and were dropped.",
                 settings.tiles,
@@ -404,19 +418,19 @@ class ClipAD(AnomalibModule):
         """Predict a batch; the post-processor fits itself on the predictions."""
         del args, kwargs
         require_labels(batch)
-        self._comparison.notice(required(batch.image, "image"))
+        self._comparer.notice(required(batch.image, "image"))
         predictions = self.model(batch.image)
         return batch.update(**predictions._asdict())
 
     def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch, which has to have labels."""
         require_labels(batch)
-        self._comparison.notice(required(batch.image, "image"))
+        self._comparer.notice(required(batch.image, "image"))
         return super().test_step(batch, batch_idx, *args, **kwargs)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predict a batch."""
-        self._comparison.notice(required(batch.image, "image"))
+        self._comparer.notice(required(batch.image, "image"))
         return super().predict_step(batch, batch_idx, dataloader_idx)
 
     def val_dataloader(self) -> list:
@@ -455,7 +469,7 @@ class ClipAD(AnomalibModule):
                 f"The checkpoint is for the class '{restored}', which replaces '{self.class_name}'.", stacklevel=2
             )
         self.class_name, self._pinned = restored, restored is not None
-        self._comparison.restored(replace(self.references, **checkpoint[KEY]["references"]))
+        self._comparer.restored(replace(self.references, **checkpoint[KEY]["references"]))
         self._serve()
         self._record_settings()
 
@@ -533,13 +547,13 @@ class ClipAD(AnomalibModule):
 
     # Export
 
-    def deployed(self, text_input: bool = False) -> InferenceGraph:
+    def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module, from images in [0, 1] to scores, labels, maps and masks; see ``Exporter.graph``.
 
         Raises:
             RuntimeError: If the model has no class name, or untrained layers.
         """
-        return self._exporter(text_input).graph(text_input).to(self.device)
+        return self._exporter(text_input, memory_input).graph(text_input, memory_input).to(self.device)
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file; see ``Exporter.to_torch``."""
@@ -551,21 +565,23 @@ class ClipAD(AnomalibModule):
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
         text_input: bool = False,
+        memory_input: bool = False,
         **kwargs: Any,
     ) -> Path:
         """Write an ONNX file; see ``Exporter.to_onnx``."""
-        exporter = self._exporter(text_input)
-        return exporter.to_onnx(export_root, model_file_name, input_size, text_input, **kwargs)
+        exporter = self._exporter(text_input, memory_input)
+        return exporter.to_onnx(export_root, model_file_name, input_size, text_input, memory_input, **kwargs)
 
     def to_openvino(self, export_root: Path | str, model_file_name: str = "model", *args: Any, **kwargs: Any) -> Path:
         """Write OpenVINO's files; see ``Exporter.to_openvino``."""
         return self._exporter().to_openvino(export_root, model_file_name, *args, **kwargs)
 
-    def _exporter(self, text_input: bool = False) -> Exporter:
+    def _exporter(self, text_input: bool = False, memory_input: bool = False) -> Exporter:
         if self.references.mutual:
             msg = "mutual compares the images of a whole run, which a file cannot. Export with k_shot, or with neither."
             raise RuntimeError(msg)
-        self._remember()
+        if not memory_input:
+            self._remember()
         if not text_input:
             if self.model.settings.text_weight and self.model.class_name is None and self.class_name is None:
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."

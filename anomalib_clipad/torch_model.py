@@ -80,6 +80,11 @@ class ClipADModel(nn.Module):
         adapter = LinearAdapter(width, dim, grid, self.image_size) if settings.variant == "sdp_plus" else None
         self._build(settings, _without_image_tower(clip), visual, adapter, None)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.text_features.device
+
     def configure(self, settings: Settings) -> None:
         """Take over other settings for the same backbone. Text features stay as they are until the next ``setup``."""
         detector = self.detector

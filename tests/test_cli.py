@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import HAZELNUT, Run
 from PIL import Image
@@ -103,12 +104,16 @@ def test_sdp_plus_is_trained_on_one_data_set_and_used_on_another(
     run_anomalib("test", "--model", "ClipAD", "--model.adapter", layers, *model, *folder, "--default_root_dir", "other")
 
 
-def test_benchmark_runs_a_grid(run_anomalib: Run, tiny: dict[str, str], parts: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"rvs": {"grid": ["dbscan", "mean"]}}, {"k_shot": {"grid": [1, 2]}}])
+def test_benchmark_runs_a_grid(
+    run_anomalib: Run, tiny: dict[str, str], parts: Path, tmp_path: Path, options: dict
+) -> None:
     config = {
         "accelerator": "cpu",
         "benchmark": {
             "seed": 0,
-            "model": {"class_path": "ClipAD", "init_args": {**tiny, "rvs": {"grid": ["dbscan", "mean"]}}},
+            "model": {"class_path": "ClipAD", "init_args": {**tiny, **options}},
             "data": {"class_path": "MVTecAD", "init_args": {"root": str(parts), "category": "bolt", "num_workers": 0}},
         },
     }
@@ -118,6 +123,30 @@ def test_benchmark_runs_a_grid(run_anomalib: Run, tiny: dict[str, str], parts: P
     lines = results.read_text().splitlines()
     assert len(lines) == 3
     assert "pixel_PRO" in lines[0]
+
+
+def test_normal_images_come_from_the_training_split(
+    run_anomalib: Run, model: list[str], folder: list[str], tmp_path: Path
+) -> None:
+    few_shot = ["--model", "ClipAD", "--model.k_shot", "2", "--model.class_name", "bolt", *model]
+    result = run_anomalib("train", *few_shot, *folder)
+    assert "pixel_PRO" in result.stdout
+    (checkpoint,) = (path for path in tmp_path.rglob("*.ckpt") if "latest" not in path.parts)
+    memory = torch.load(checkpoint, weights_only=True)["state_dict"]["model.detector.memory.tokens"]
+    assert memory.shape == (4, 2 * 16, 64)
+
+
+def test_normal_images_come_from_a_folder(run_anomalib: Run, model: list[str], parts: Path, tmp_path: Path) -> None:
+    references = ["--model.few_shot_source", parts / "bolt/train/good"]
+    data = ["--data", parts / "bolt/test/scratch"]
+    run_anomalib("predict", "--model", "ClipAD", "--model.class_name", "bolt", *references, *model, *data)
+    assert len(list(tmp_path.rglob("images/**/*.png"))) == 6
+
+
+def test_images_of_a_folder_judge_each_other(run_anomalib: Run, model: list[str], parts: Path, tmp_path: Path) -> None:
+    alone = ["--model.mutual", "true", "--model.text_weight", "0"]
+    run_anomalib("predict", "--model", "ClipAD", *alone, *model, "--data", parts / "bolt/test/scratch")
+    assert len(list(tmp_path.rglob("images/**/*.png"))) == 6
 
 
 def test_help_lists_every_parameter(run_anomalib: Run) -> None:
@@ -134,6 +163,12 @@ def test_help_lists_every_parameter(run_anomalib: Run) -> None:
         "tap": "{reference,block}",
         "text_cache": "Keep prompt embeddings on disk",
         "precision": "{float32,bfloat16,float16}",
+        "k_shot": "Number of normal images",
+        "few_shot_source": "Folder of normal images",
+        "memory_size": "greedy coreset",
+        "mutual": "with each other",
+        "pool": "at most",
+        "text_weight": "Share of the text",
         "pre_processor": "bicubic resize",
         "post_processor": "ClipADPostProcessor",
         "evaluator": "pixel AUROC",

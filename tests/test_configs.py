@@ -60,9 +60,17 @@ def adapted(tap: str) -> list[dict[str, Any]]:
 MEDICAL = [{**DEFAULT, **SDP, "prompts": "medical"}]
 BENCHMARKS = {
     "comparison": Benchmark([{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS}], "MVTecAD", MVTEC_AD, winclip=True),
+    "few_shot": Benchmark(
+        [{**MINI, **SDP, "k_shot": k, "text_weight": w} for k in (1, 2, 4, 8) for w in (0.0, 0.5)],
+        "GeneratedParts",
+        HELD_OUT,
+    ),
     "generated_parts": Benchmark([{**SDP, **MINI}], "GeneratedParts", HELD_OUT),
     "medical_images": Benchmark(MEDICAL, "HeadCT BrainMRI", ("head ct", "brain ct")),
     "medical_pixels": Benchmark(MEDICAL, "ISIC2016 CVCClinicDB", ("skin", "colon")),
+    "mutual": Benchmark(
+        [{**MINI, **SDP, "mutual": True, "text_weight": w} for w in (0.0, 0.5)], "GeneratedParts", HELD_OUT
+    ),
     "mvtec_ad": Benchmark([{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS}], "MVTecAD", MVTEC_AD),
     "mvtec_ad_sdp_plus": Benchmark(
         [{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS, "adapter": "visa"}], "MVTecAD", MVTEC_AD

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 from anomalib.deploy import ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
 
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
@@ -47,26 +47,32 @@ class Exporter(ExportMixin):
     def __init__(self, model: ClipADModel, transform: nn.Module | None, post_processor: nn.Module | None) -> None:
         self.model, self.transform, self.post_processor = model, transform, post_processor
 
-    def graph(self, text_input: bool = False) -> InferenceGraph:
+    def graph(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module on the CPU, from images in [0, 1] to scores, labels, maps and masks.
 
         Args:
-            text_input: Take text features as a second input, for any class. Fitted statistics are those of one class,
-                so scores are then the calibrated probabilities of a model without validation data.
+            text_input: Take text features as an input, for any class.
+            memory_input: Take a memory and its scale as inputs, for any product. Fitted statistics are those of one
+                class, so with either input scores are the calibrated probabilities of a model without validation data.
 
         Raises:
-            RuntimeError: If the layers of the model are not trained.
+            RuntimeError: If the layers of the model are not trained, or text is asked for that has no share.
         """
         detector = self.model.detector
         if detector.adapter is not None and not detector.adapter.trained:
             msg = "The layers of SDP+ are not trained; export with `adapter`, or from a checkpoint of a training."
             raise RuntimeError(msg)
-        post_processor = ClipADPostProcessor() if text_input and self.post_processor else self.post_processor
-        class_name = "any: text_features is the second input" if text_input else self.model.class_name
+        if text_input and memory_input and not self.model.settings.text_weight:
+            msg = "With text_weight 0 the text has no share; export with memory_input alone."
+            raise RuntimeError(msg)
+        any_product = text_input or memory_input
+        post_processor = ClipADPostProcessor() if any_product and self.post_processor else self.post_processor
+        class_name = "any: text_features is an input" if text_input else self.model.class_name
         facts = {"class_name": class_name, **self.model.settings.as_dict(), **_statistics(post_processor)}
         metadata = {name: str(value) for name, value in facts.items()}
         text_features = self.model.text_features
-        return InferenceGraph(detector, text_features, self.transform, post_processor, text_input, metadata).cpu()
+        inputs = (text_input, memory_input)
+        return InferenceGraph(detector, text_features, self.transform, post_processor, inputs, metadata).cpu()
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file for anomalib's ``TorchInferencer``, readable with this package installed."""
@@ -81,6 +87,7 @@ class Exporter(ExportMixin):
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
         text_input: bool = False,
+        memory_input: bool = False,
         **kwargs: Any,
     ) -> Path:
         """Write an ONNX file that needs nothing but a runtime.
@@ -89,7 +96,9 @@ class Exporter(ExportMixin):
             export_root: Folder; the file is ``weights/onnx/<name>.onnx`` in it.
             model_file_name: Its name.
             input_size: Height and width of all images to come; by default any.
-            text_input: Take text features (D, 2) as a second input, ``text_features``.
+            text_input: Take text features (D, 2) as an input, ``text_features``.
+            memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``undecided``, the map value whose
+                probability is 0.5, as product files hold them.
             **kwargs: Further arguments of ``torch.onnx.export``.
 
         Raises:
@@ -103,25 +112,32 @@ class Exporter(ExportMixin):
             msg = "The exporter of torch.onnx has to be dynamo=True; leave that argument out."
             raise ValueError(msg)
         path = _file(export_root, ExportType.ONNX, f"{model_file_name}.onnx")
-        graph = self.graph(text_input)
+        graph = self.graph(text_input, memory_input)
         height, width = input_size or (self.model.image_size + 60, self.model.image_size + 36)
-        inputs = [torch.zeros(2, 3, height, width)]
         sides = {} if input_size else {2: Dim("height", min=2), 3: Dim("width", min=2)}
-        shapes: list[dict[int, Any] | None] = [{0: Dim("batch"), **sides}]
+        images = torch.zeros(2, 3, height, width)
+        shapes: dict[str, dict[int, Any] | None] = {"images": {0: Dim("batch"), **sides}}
+        others: dict[str, Tensor] = {}
         if text_input:
-            inputs.append(graph.text_features)
-            shapes.append(None)
+            others["text_features"], shapes["text_features"] = graph.text_features, None
+        if memory_input:
+            others["memory"], shapes["memory"] = (
+                torch.randn(graph.memory_shape),
+                {len(graph.memory_shape) - 2: Dim("patches", min=2)},
+            )
+            others["undecided"], shapes["undecided"] = torch.tensor(1.0), None
         options = {
-            "input_names": ["input", "text_features"][: len(inputs)],
-            "output_names": [name for name in _OUTPUTS if getattr(graph(*inputs), name) is not None],
-            "dynamic_shapes": tuple(shapes),
+            "kwargs": others,
+            "input_names": ["input", *others],
+            "output_names": [name for name in _OUTPUTS if getattr(graph(images, **others), name) is not None],
+            "dynamic_shapes": shapes,
             "opset_version": _OPSET,
             "external_data": False,
             "verbose": False,
             **kwargs,
         }
         with atomic_folder(path.parent) as folder, _without_remarks("onnx_ir", "onnxscript", "torch.onnx"):
-            torch.onnx.export(graph, tuple(inputs), folder / path.name, dynamo=True, **options)
+            torch.onnx.export(graph, (images,), folder / path.name, dynamo=True, **options)
             proto = onnx.load(folder / path.name)
             onnx.helper.set_model_props(proto, graph.metadata)
             onnx.save(proto, folder / path.name)

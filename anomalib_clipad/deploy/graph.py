@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
+from typing import cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -11,20 +12,21 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.vision.detector import Detector
+from anomalib_clipad.vision.dual_path import STAGES
 from anomalib_clipad.vision.resize import MatrixResize, PillowResize
 
 from .tower import Tower
 
 
 class InferenceGraph(nn.Module):
-    """A copy of a model for one class, or for any class if text features are its second input.
+    """A copy of a model for one class, or for any class or product if text features or a memory are inputs.
 
     Args:
         detector: The model's detector.
         text_features: Representative vectors, normal and abnormal (D, 2).
         transform: Its pre-processing, torchvision's, from images in [0, 1].
         post_processor: Its post-processing, if any.
-        text_input: Whether text features come with the images.
+        inputs: Whether text features, and whether a memory, come with the images.
         metadata: What anyone should know who finds the file.
     """
 
@@ -36,42 +38,66 @@ class InferenceGraph(nn.Module):
         text_features: Tensor,
         transform: nn.Module | None,
         post_processor: nn.Module | None,
-        text_input: bool,
+        inputs: tuple[bool, bool],
         metadata: dict[str, str],
     ) -> None:
         super().__init__()
         self.pre_processor = exportable(transform) if transform is not None else nn.Identity()
         settings = (detector.image_size, detector.smoothing, detector.tap)
-        parts = (deepcopy(detector.adapter), deepcopy(detector.memory), detector.text_weight)
+        self.text_input, self.memory_input = inputs
+        memory = None if self.memory_input else deepcopy(detector.memory)
+        parts = (deepcopy(detector.adapter), memory, detector.text_weight)
         self.detector = Detector(Tower(detector.visual), *settings, *parts, detector.tiles)
-        self.text_input, self.metadata = text_input, metadata
+        self.metadata = metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
         if isinstance(self.post_processor, ClipADPostProcessor):
             self.post_processor.serve(self.detector.calibration)
         self.eval().requires_grad_(False)
 
+    @property
+    def memory_shape(self) -> tuple[int, ...]:
+        """Shape of a memory of one image."""
+        width, _ = cast("Tensor", self.detector.visual.proj).shape
+        of_a_view = (STAGES, self.detector.reference_matrix.shape[1] ** 2, width)
+        return of_a_view if self.detector.tiles is None else (self.detector.tiles.places, *of_a_view)
+
     @torch.no_grad()
-    def forward(self, images: Tensor, text_features: Tensor | None = None) -> InferenceBatch:
+    def forward(
+        self,
+        images: Tensor,
+        text_features: Tensor | None = None,
+        memory: Tensor | None = None,
+        undecided: Tensor | None = None,
+    ) -> InferenceBatch:
         """Find defects.
 
         Args:
             images: RGB images (B, 3, H, W) of any size, values in [0, 1].
             text_features: Representative vectors, normal and abnormal (D, 2), of a model with ``text_input``.
+            memory: Patch tokens of normal images, as of ``Memory``, of a model with ``memory_input``.
+            undecided: The raw map value whose probability is 0.5, of a model with ``memory_input``: a scalar.
 
         Returns:
             ``pred_score`` (B,), ``pred_label`` (B,), ``anomaly_map`` (B, h, w) and ``pred_mask`` (B, h, w), of the
             model's own size h, w.
 
         Raises:
-            ValueError: If text features are given to a model without that input, or missing for one with it.
+            ValueError: If an input is given that the model does not have, or one is missing.
         """
-        if self.text_input == (text_features is None):
-            msg = "Text features are the second input of a model exported with text_input, and only of such a one."
+        if self.text_input == (text_features is None) or {memory is None, undecided is None} != {not self.memory_input}:
+            msg = (
+                "text_features are an input of a model exported with text_input, memory and undecided of one exported "
+                "with memory_input, and only of such a one."
+            )
             raise ValueError(msg)
         text = self.text_features if text_features is None else text_features
-        raw = InferenceBatch(*self.detector(self.pre_processor(images), text))
-        return self.post_processor(raw) if self.post_processor is not None else raw
+        raw = InferenceBatch(*self.detector(self.pre_processor(images), text, memory))
+        if self.post_processor is None:
+            return raw
+        if undecided is None:
+            return self.post_processor(raw)
+        return self.post_processor(raw, self.detector.reference_calibration(undecided))
 
 
 def _without_trainer(post_processor: nn.Module | None) -> nn.Module | None:

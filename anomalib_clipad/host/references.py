@@ -6,15 +6,17 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from anomalib.data import AnomalibDataModule, PredictDataset
+from anomalib.data import AnomalibDataModule, ImageItem, PredictDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Evidence
 from anomalib_clipad.vision.pool import Pool, joined, key_of, one_of
@@ -32,7 +34,8 @@ class References:
 
     Args:
         k_shot: Number of normal images to remember; ``None`` for all that the source has.
-        source: Folder of normal images, or one image; ``None`` for the datamodule's training split.
+        source: Folder of normal images, one image, or a product file, which holds a memory; ``None`` for the
+            datamodule's training split.
         memory_size: Patches a stage that are kept of them, and with tiles a place; ``None`` for all.
         mutual: Compare the scored images with each other.
         pool: How many of them at most are kept for that.
@@ -57,6 +60,9 @@ class References:
                 "kinds, cosine to normal images and Euclidean to unlabelled ones. Choose one of them."
             )
             raise ValueError(msg)
+        if self.product is not None and (self.k_shot is not None or self.memory_size is not None):
+            msg = "A product file has its memory already; pass it without k_shot and memory_size."
+            raise ValueError(msg)
         if self.memory_size is not None and not self.few_shot:
             msg = "memory_size bounds the memory of normal images; pass k_shot or few_shot_source with it."
             raise ValueError(msg)
@@ -73,6 +79,11 @@ class References:
         if aligned and not self.few_shot:
             msg = "aligned compares tiles with those of normal images; pass k_shot or few_shot_source with it."
             raise ValueError(msg)
+
+    @property
+    def product(self) -> Path | None:
+        """The product file, if the source is one."""
+        return self.source if self.source is not None and self.source.suffix == ".safetensors" else None
 
     @property
     def few_shot(self) -> bool:
@@ -97,9 +108,9 @@ def normal_images(references: References, datamodule: Any) -> tuple[Dataset, lis
         if not references.source.exists():
             msg = f"There is no folder or image '{references.source}' to take normal images from (few_shot_source)."
             raise FileNotFoundError(msg)
-        folder = PredictDataset(references.source)
-        names = [str(path) for path in folder.image_filenames]
-        return _first(folder, range(len(folder)), names, references.k_shot, f"The folder '{references.source}'")
+        files = _Files(references.source)
+        names = [str(path) for path in files.paths]
+        return _first(files, range(len(names)), names, references.k_shot, f"The folder '{references.source}'")
     if not isinstance(datamodule, AnomalibDataModule) or not hasattr(datamodule, "train_data"):
         msg = (
             "k_shot takes normal images from the training split of a data module, and here is none. Pass "
@@ -111,6 +122,16 @@ def normal_images(references: References, datamodule: Any) -> tuple[Dataset, lis
     normal = samples.index[samples["label_index"] == 0].tolist()
     names = samples["image_path"].astype(str).tolist()
     return _first(_unaugmented(data), normal, names, references.k_shot, f"The training split of {datamodule.name}")
+
+
+class _Files(Dataset):
+    """A folder's images, or a single one, in the order of their names."""
+
+    def __init__(self, source: Path) -> None:
+        self.paths = PredictDataset(source).image_filenames
+
+    def __getitem__(self, index: int) -> ImageItem:
+        return ImageItem(image=read_image(self.paths[index], as_tensor=True))
 
 
 def _first(
@@ -142,13 +163,18 @@ def fill_memory(model: ClipADModel, images: Dataset, transform: Transform, size:
     Returns:
         Keys of the images, see ``key_of``.
     """
-    device = model.text_features.device
-    loader = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0])
-    prepared = [transform(item.image[None].to(device)) for item in loader]
-    batches = torch.cat(prepared).split(_BATCH)
-    model.detector.check(batches[0])
-    model.detector.remember(batches, None if size is None else lambda memory: coreset(memory, size))
-    return {key_of(image) for batch in batches for image in batch}
+    keys: set[str] = set()
+
+    def batches() -> Iterator[Tensor]:
+        alone = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0].image[None])
+        prepared = (transform(image.to(model.device)) for image in alone)
+        while batch := list(islice(prepared, _BATCH)):
+            keys.update(key_of(image[0]) for image in batch)
+            model.detector.check(batch[0])
+            yield torch.cat(batch)
+
+    model.detector.remember(batches(), None if size is None else lambda memory: coreset(memory, size))
+    return keys
 
 
 def coreset(memory: Tensor, size: int) -> Tensor:
@@ -197,7 +223,7 @@ def fill_pool(model: ClipADModel, loader: Any, transform: Transform, limit: int,
         _remark(count, limit)
     chosen = set(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
     seen: dict[int, tuple[Evidence, str]] = {}
-    for indices, images in _batches_with(chosen, loader, transform, model.text_features.device):
+    for indices, images in _batches_with(chosen, loader, transform, model.device):
         places = [place for place, index in enumerate(indices) if index in chosen]
         evidence = model.examine(images[places])
         for row, place in enumerate(places):

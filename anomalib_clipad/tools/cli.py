@@ -15,12 +15,21 @@ _COMMANDS = {
     "bench": ("bench.bench", "measure speed and memory against peers"),
     "report": ("report", "turn benchmark results into one table and picture"),
     "deployment": ("bench.deployment", "compare export formats: size, speed, metrics"),
+    "product": ("product", "write text vectors and normal images of a product for an exported model"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
 }
 """Module in this package and purpose of each command."""
 
 _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
+    "product": {
+        "class_name": (["--class-name"], {"help": "what the images show"}),
+        "normal": (["--normal"], {"required": True, "type": Path, "help": "folder of normal images"}),
+        "output": (
+            ["-o", "--output"],
+            {"type": Path, "default": "product.safetensors", "help": "file of memory, scale and text features"},
+        ),
+    },
     "text-features": {
         "class_name": (["--class-name"], {"nargs": "+", "required": True, "help": "names of the classes"}),
         "output": (

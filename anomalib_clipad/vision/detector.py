@@ -221,10 +221,11 @@ class Detector(nn.Module):
         Raises:
             ValueError: If an image has values that are no numbers.
         """
-        images = list(batches)
-        height, width = images[0].shape[-2:]
+        image, seen = torch.empty(0), []
         places = 1 if self.tiles is None else self.tiles.places
-        seen = [self.examine(self._views(batch), None).tokens.unflatten(0, (places, -1)) for batch in images]
+        for batch in batches:
+            image = batch[:1]
+            seen.append(self.examine(self._views(batch), None).tokens.unflatten(0, (places, -1)))
         tokens = torch.cat(seen, dim=1)  # (places, k, 4, N, width)
         memory = tokens.movedim(1, 2).flatten(2, 3)  # (places, 4, k N, width)
         if self.tiles is None:
@@ -232,8 +233,8 @@ class Detector(nn.Module):
         if tokens.shape[1] > 1:
             distance = self._left_out(tokens[:, :LEFT_OUT].flatten(0, 1))
         else:
-            distance = self._mirrored(images[0], memory)
-        farthest = self._merge_maps(smooth(distance, self.reference_matrix), height, width).max()
+            distance = self._mirrored(image, memory)
+        farthest = self._merge_maps(smooth(distance, self.reference_matrix), *image.shape[-2:]).max()
         if choose is not None:
             memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
         self.memory = Memory(memory, farthest)

@@ -25,6 +25,8 @@ def read(path: str) -> np.ndarray:
     return np.stack([1 - grey if tags.get(262) == 0 else grey] * 3)
 
 
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-score, label, anomaly_map, mask = session.run(None, {"input": read(sys.argv[2])[None]})
-print(f"score {score[0]:.4f}, {'defective' if label[0] else 'good'}, {int(mask.sum())} defective pixels of {mask.size}")
+if __name__ == "__main__":
+    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    score, label, anomaly_map, mask = session.run(None, {"input": read(sys.argv[2])[None]})
+    verdict = "defective" if label[0] else "good"
+    print(f"score {score[0]:.4f}, {verdict}, {int(mask.sum())} defective pixels of {mask.size}")

@@ -8,8 +8,11 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 from conftest import GOLDEN, OPTIONS, TINY
+from torch import nn
 
-from anomalib_clipad import ClipAD
+from anomalib_clipad import ClipAD, ClipADModel
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.host.checkpoints import pack, unpack
 from anomalib_clipad.host.evaluator import SevenMetrics
 
 
@@ -121,3 +124,36 @@ def test_foreign_checkpoints_are_refused(
     torch.save(content, path)
     with pytest.raises(ValueError, match=f"written by {origin}; this version cannot read it"):
         ClipAD.load_from_checkpoint(path)
+
+
+def test_only_a_finished_training_leaves_the_optimizers_state_out(backbone: Backbone) -> None:
+    model = ClipADModel(backbone)
+    for finished, kept in ((False, [{"state": {}}]), (True, [])):
+        checkpoint = {"state_dict": {"model.encoder.x": 1, "model.detector.visual.x": 2, "evaluator.x": 3, "other": 4},
+                      "optimizer_states": [{"state": {}}]}  # fmt: skip
+        pack(checkpoint, model, finished)
+        assert checkpoint["optimizer_states"] == kept
+        assert checkpoint["state_dict"] == {"other": 4}
+
+
+def test_a_checkpoint_of_another_variant_is_refused(backbone: Backbone) -> None:
+    checkpoint = {"state_dict": {}}
+    pack(checkpoint, ClipADModel(backbone, variant="sdp_plus"), False)
+    with pytest.raises(ValueError, match="of variant 'sdp', the checkpoint of 'sdp_plus'"):
+        unpack(checkpoint, nn.Linear(2, 2), ClipADModel(backbone))
+
+
+def test_a_checkpoints_state_gets_the_names_the_module_has(
+    backbone: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, model = nn.Linear(2, 2), ClipADModel(backbone)
+    checkpoint = {"state_dict": {"weight": torch.ones(2, 2)}}
+    pack(checkpoint, model, False)
+    unpack(checkpoint, module, model)
+    assert torch.equal(checkpoint["state_dict"]["weight"], torch.ones(2, 2))
+    assert torch.equal(checkpoint["state_dict"]["bias"], module.bias)
+    assert not caplog.records
+    checkpoint["state_dict"] = {"b": torch.ones(1), "a": torch.ones(1)}
+    unpack(checkpoint, module, model)
+    assert list(checkpoint["state_dict"]) == ["weight", "bias"]
+    assert "The model has no place for a, b of the checkpoint" in caplog.text

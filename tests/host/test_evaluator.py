@@ -1,10 +1,12 @@
 """The seven metrics against scikit-learn and an independent per-region overlap."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from anomalib.data import ImageBatch
+from anomalib.metrics import Evaluator
 from test_post_processor import images, reference_metrics
 
 from anomalib_clipad.host.evaluator import SevenMetrics
@@ -83,3 +85,30 @@ def test_metrics_of_one_sided_sets_are_nan_with_one_warning(abnormal: bool, capl
         f"Every image of the test set is {state}: its image metrics are undefined (NaN).",
         "Every pixel of the test set is normal: its pixel metrics are undefined (NaN).",
     ]
+
+
+def test_one_sided_means_that_no_label_differs() -> None:
+    batch = images(6, 0)
+    batch.gt_label[:] = torch.arange(6) == 5
+    batch.pred_score = torch.arange(6) / 10
+    assert evaluate(batch)["image_AUROC"] == evaluate(batch)["image_AP"] == 1
+
+
+@pytest.mark.parametrize(("processes", "logged"), [(1, METRICS[:3]), (2, METRICS)])
+def test_metrics_without_data_are_left_out_unless_another_process_may_have_some(
+    processes: int, logged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, seen = SevenMetrics(), []
+    for metric in evaluator.test_metrics:
+        metric.update(images(6, 0, masks=False))
+    all_seven = evaluator.test_metrics
+
+    def log(self: Evaluator, trainer: object, pl_module: object) -> None:
+        seen.extend(metric.name for metric in self.test_metrics)
+        raise InterruptedError
+
+    monkeypatch.setattr(Evaluator, "on_test_epoch_end", log)
+    with pytest.raises(InterruptedError):
+        evaluator.on_test_epoch_end(SimpleNamespace(world_size=processes), None)
+    assert tuple(seen) == logged
+    assert evaluator.test_metrics is all_seven

@@ -1,11 +1,13 @@
 """ClipADPostProcessor: metrics of its outputs are those of the raw ones, and it has an answer for every data set."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.metrics import AUROC, Evaluator
 from scipy.ndimage import label as connected_components
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
@@ -243,3 +245,52 @@ def test_nothing_warns_on_an_ordinary_set() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(ClipADPostProcessor(), images(20, 16))
+
+
+def test_an_epoch_without_images_fits_nothing() -> None:
+    assert all(buffer.isnan() for buffer in fit(ClipADPostProcessor()).buffers())
+
+
+def test_labels_and_masks_a_batch_has_already_are_kept() -> None:
+    batch, processor = images(6, 5), ClipADPostProcessor()
+    wanted = process(processor, batch)
+    labels, masks = ~wanted.pred_label, ~wanted.pred_mask
+    batch.pred_label, batch.pred_mask = labels, masks
+    processor.post_process_batch(batch)
+    assert torch.equal(batch.pred_score, wanted.pred_score)
+    assert torch.equal(batch.anomaly_map, wanted.anomaly_map)
+    assert torch.equal(batch.pred_label, labels)
+    assert torch.equal(batch.pred_mask, masks)
+
+
+def test_labels_and_masks_a_batch_lacks_are_added() -> None:
+    batch, processor = images(6, 5), ClipADPostProcessor()
+    wanted = process(processor, batch)
+    processor.post_process_batch(batch)
+    assert torch.equal(batch.pred_label, wanted.pred_label)
+    assert torch.equal(batch.pred_mask, wanted.pred_mask)
+
+
+@pytest.mark.parametrize(("score", "anomaly_map", "name"), [(None, 0.0, "pred_score"), (0.5, None, "map")])
+def test_what_is_missing_is_named(score: float | None, anomaly_map: float | None, name: str) -> None:
+    given = InferenceBatch(
+        pred_score=None if score is None else torch.full((1,), score),
+        anomaly_map=None if anomaly_map is None else torch.full((1, SIDE, SIDE), anomaly_map),
+    )
+    with pytest.raises(ValueError, match=f"The batch has no {name}"):
+        ClipADPostProcessor()(given)
+
+
+def test_only_validation_metrics_of_image_scores_get_the_fused_ones() -> None:
+    fused, other = AUROC(["pred_score", "gt_label"]), AUROC(["anomaly_map", "gt_mask"], strict=False)
+    evaluator, validation = Evaluator(val_metrics=[fused, other]), images(40, 1)
+    for metric in evaluator.val_metrics:
+        metric.update(validation)
+    before = float(other.compute())
+    processor = ClipADPostProcessor()
+    processor.on_validation_batch_end(None, None, validation)
+    processor.on_validation_epoch_end(None, SimpleNamespace(evaluator=evaluator))
+    wanted = roc_auc_score(validation.gt_label, paper_score(validation, validation))
+    assert float(fused.compute()) == pytest.approx(wanted, abs=1e-6)
+    assert wanted != pytest.approx(roc_auc_score(validation.gt_label, validation.pred_score), abs=1e-3)
+    assert float(other.compute()) == before

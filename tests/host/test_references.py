@@ -34,7 +34,8 @@ def test_the_first_normal_training_images_are_remembered(
     with caplog.at_level(logging.INFO):
         metrics = results(engine, model, datamodule)
     assert model.model.detector.memory.tokens.shape == (4, 2 * 16, 64)
-    assert "2 normal images" in caplog.text and "train/good/000.png" in caplog.text.replace("\\", "/")
+    assert "2 normal images" in caplog.text
+    assert "train/good/000.png" in caplog.text
     assert "002.png" not in caplog.text
     folder = Path(datamodule.root) / "bolt/train/good"
     same = ClipAD(**tiny, k_shot=2, few_shot_source=folder, text_weight=0.0)
@@ -154,10 +155,10 @@ def test_options_that_make_no_sense_are_refused(tiny: dict, options: dict, messa
 
 
 def test_more_than_there_are_is_refused(tiny: dict, datamodule: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="4 normal images; k_shot is 5.*k_shot=4"):
+    with pytest.raises(ValueError, match="4 normal images; k_shot is 5"):
         engine.test(ClipAD(**tiny, k_shot=5), datamodule=datamodule)
+    normal = folder_of(tmp_path / "normal", 3)
     with pytest.raises(ValueError, match="3 normal images; k_shot is 4"):
-        normal = folder_of(tmp_path / "normal", 3)
         engine.test(ClipAD(**tiny, k_shot=4, few_shot_source=normal), datamodule=datamodule)
 
 
@@ -177,7 +178,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(tiny: dict, image: Path, eng
 def test_an_unreadable_reference_is_named(tiny: dict, image: Path, engine: Engine, tmp_path: Path) -> None:
     normal = folder_of(tmp_path / "normal", 2)
     (normal / "broken.png").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="broken.png"):
+    with pytest.raises(Exception, match=r"broken\.png"):
         engine.predict(ClipAD(**tiny, class_name="bolt", few_shot_source=normal), data_path=image)
 
 
@@ -281,3 +282,19 @@ def test_a_checkpoint_stays_mutual(tiny: dict, datamodule: MVTecAD, engine: Engi
     fresh = ClipAD(**tiny)
     engine.test(fresh, datamodule=datamodule, ckpt_path=engine.best_model_path, verbose=False)
     assert fresh.references.mutual
+
+
+def test_other_normal_images_have_statistics_of_their_own(
+    tiny: dict, parts: Path, tmp_path: Path, engine: Engine
+) -> None:
+    for name in ("bolt", "nut"):
+        shutil.copytree(parts / "bolt", tmp_path / "two" / name)
+    folder_of(tmp_path / "two/nut/train/good", 2, seed=9)
+    options = {"root": tmp_path / "two", "num_workers": 0, "val_split_mode": "same_as_test"}
+    bolt, nut = (MVTecAD(category=name, **options) for name in ("bolt", "nut"))
+    model, fresh = (ClipAD(**tiny, k_shot=2, text_weight=0.0) for _ in range(2))
+    results(engine, model, bolt)
+    before = float(model.post_processor.pixel_threshold)
+    results(engine, model, nut)
+    results(engine, fresh, nut)
+    assert float(model.post_processor.pixel_threshold) == float(fresh.post_processor.pixel_threshold) != before

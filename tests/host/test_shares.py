@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import TINY
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_clipad.host.shares import _unrepeat
+from anomalib_clipad.host.shares import _unrepeat, count_once
 
 PROGRAM = """
 import json, sys
@@ -17,7 +19,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib_clipad import ClipAD
 
-model = ClipAD(**{tiny!r})
+model = ClipAD(**{tiny!r}, **json.loads(sys.argv[4]))
 engine = Engine(accelerator="cpu", devices=int(sys.argv[1]), strategy=sys.argv[2], logger=False,
                 default_root_dir="results", enable_progress_bar=False)
 data = MVTecAD({root!r}, "bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
@@ -30,29 +32,42 @@ if engine.trainer.is_global_zero:
 """
 
 
-def _run(folder: Path, program: Path, devices: int, strategy: str) -> dict[str, float]:
+def _run(folder: Path, program: Path, devices: int, strategy: str, options: dict[str, Any]) -> dict[str, float]:
     output = folder / f"{devices}.json"
-    command = [sys.executable, str(program), str(devices), strategy, str(output)]
+    command = [sys.executable, str(program), str(devices), strategy, str(output), json.dumps(options)]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(output.read_text())
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path) -> None:
+@pytest.mark.parametrize("options", [{"k_shot": 2}, {"mutual": True, "pool": 8}])
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path, options: dict[str, Any]) -> None:
+    """Seven metrics and the fitted statistics; the pool of the mutual model has images of both processes."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tiny=TINY, root=str(parts)))
-    one, two = _run(tmp_path, program, 1, "auto"), _run(tmp_path, program, 2, "ddp")
+    one, two = (_run(tmp_path, program, *devices, options) for devices in ((1, "auto"), (2, "ddp")))
     assert len(one) > 7 + 4
     assert two == pytest.approx(one, abs=1e-5)
 
 
-@pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (8, 4)])
-def test_every_image_is_in_exactly_one_share(count: int, processes: int) -> None:
+@pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (8, 4), (3, 3)])
+def test_every_image_is_in_exactly_one_share(count: int, processes: int, caplog: pytest.LogCaptureFixture) -> None:
     samplers = [DistributedSampler(range(count), processes, rank, shuffle=False) for rank in range(processes)]
     for sampler in samplers:
         _unrepeat(sampler)
     assert sorted(index for sampler in samplers for index in sampler) == list(range(count))
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    assert not caplog.records
+
+
+def test_a_strategys_loaders_repeat_nothing_from_now_on() -> None:
+    strategy = SimpleNamespace(process_dataloader=lambda loader: ("processed", loader))
+    count_once(strategy)
+    loaders = [DataLoader(range(3), sampler=DistributedSampler(range(3), 2, rank, shuffle=False)) for rank in (0, 1)]
+    assert [strategy.process_dataloader(loader) for loader in loaders] == [("processed", loader) for loader in loaders]
+    assert [[int(index) for index in loader] for loader in loaders] == [[0, 2], [1]]
+    assert strategy.process_dataloader([0, 1]) == ("processed", [0, 1])
 
 
 def test_fewer_images_than_processes_are_repeated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.host.statistics import drop_statistics, required
 
 FITTED = ("image_min", "image_max", "pixel_min", "pixel_max", "_image_threshold", "_pixel_threshold")
 
@@ -146,3 +147,20 @@ def test_a_post_processor_learns_the_scale_of_the_model_it_serves(own: PostProce
 def test_wrong_arguments_are_named_before_a_backbone_is_loaded(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=option.replace("_name", ".name")):
         ClipAD(backbone="no such backbone", **{option: value})
+
+
+def test_dropping_says_whether_there_was_something_to_drop() -> None:
+    processor = ClipADPostProcessor()
+    assert not drop_statistics(processor)
+    processor.peak_max.fill_(1.0)
+    assert drop_statistics(processor)
+    assert processor.peak_max.isnan()
+    processor.part = torch.nn.BatchNorm1d(2)  # whose buffers are its own
+    assert not drop_statistics(processor)
+    assert processor.part.running_var.tolist() == [1, 1]
+
+
+def test_an_empty_field_is_named_and_a_falsy_one_is_a_value() -> None:
+    assert required(0, "count") == 0
+    with pytest.raises(ValueError, match=r"The batch has no gt_mask\."):
+        required(None, "gt_mask")

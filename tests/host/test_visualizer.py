@@ -8,7 +8,9 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from anomalib.engine import Engine
+from anomalib.visualization import ImageVisualizer
 from conftest import save
+from PIL import Image
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.host.visualizer import ClipADVisualizer
@@ -72,3 +74,39 @@ def test_another_run_replaces_the_pictures(tmp_path: Path, again: int) -> None:
 def test_images_in_memory_have_pictures_too(tmp_path: Path) -> None:
     written = write([None, None], tmp_path / "out")
     assert [Path(name).name for name in written] == ["image-2.png", "image.png"]
+
+
+@pytest.mark.parametrize(("name", "picture"), [("a.JPG", "a.JPG"), ("camera 1.0", "camera 1.0.png"), ("a", "a.png")])
+def test_names_that_are_no_image_files_become_pngs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, picture: str
+) -> None:
+    monkeypatch.setattr(ImageVisualizer, "visualize", lambda self, item: Image.new("RGB", (8, 8)))
+    assert write([tmp_path / "parts" / name], tmp_path / "out") == [f"parts/{picture}"]
+
+
+def test_without_a_folder_of_its_own_it_writes_to_the_runs_images(tmp_path: Path) -> None:
+    path = grey(tmp_path / "parts/a.png", 9)
+    assert write([path], tmp_path / "run", ClipADVisualizer()) == ["images/parts/a.png"]
+
+
+def test_what_has_no_picture_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [grey(tmp_path / f"parts/{name}.png", 9) for name in "ab"]
+    drawn = iter([None, Image.new("RGB", (8, 8))])
+    monkeypatch.setattr(ImageVisualizer, "visualize", lambda self, item: next(drawn))
+    assert write(paths, tmp_path / "out") == ["parts/b.png"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_common_folder_is_that_of_all_data_sets(tmp_path: Path, several: bool) -> None:
+    visualizer = ClipADVisualizer(output_dir=tmp_path / "out")
+    sets = [SimpleNamespace(image_filenames=[f"{tmp_path}/lots/{lot}/good/a.png"]) for lot in (1, 2)]
+    loaders = [SimpleNamespace(dataset=data) for data in sets]
+    trainer = SimpleNamespace(predict_dataloaders=[*loaders, object()] if several else loaders[1])
+    visualizer.on_predict_start(trainer, None)
+    assert visualizer._root == tmp_path / ("lots" if several else "lots/2/good")
+
+
+def test_images_without_files_have_no_common_folder(tmp_path: Path) -> None:
+    visualizer = ClipADVisualizer(output_dir=tmp_path / "out")
+    visualizer.on_predict_start(SimpleNamespace(predict_dataloaders=SimpleNamespace(dataset=[1, 2])), None)
+    assert visualizer._root is None

@@ -99,22 +99,31 @@ def test_the_image_tower_and_unused_tokens_do_not_matter(backbone: Backbone, tok
     before = EmbeddingCache.key(clip, tokens)
     clip.visual.proj.data += 1
     clip.token_embedding.weight.data[12345] += 1
+    for block in clip.visual.transformer.resblocks:
+        block.attn.num_heads = 1
     assert EmbeddingCache.key(clip, tokens) == before
+
+
+def test_the_number_format_of_tokens_does_not_matter(backbone: Backbone, tokens: Tensor) -> None:
+    assert EmbeddingCache.key(backbone.clip, tokens.int()) == EmbeddingCache.key(backbone.clip, tokens.long())
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
 def test_a_corrupt_entry_is_computed_again(
-    backbone: Backbone, tokens: Tensor, tmp_path: Path, damage: bytes | None
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache, encode = EmbeddingCache(tmp_path), Encoder()
     cache.get(backbone.clip, tokens, encode)
     (entry,) = cache.directory.glob("*.safetensors")
     entry.write_bytes(entry.read_bytes()[:-4] if damage is None else damage)
     assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+    assert f"Ignoring the unreadable cache entry {entry}" in caplog.text
     assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
 
 
-def test_a_directory_that_cannot_be_written_only_costs_time(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_only_costs_time(
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     encode = Encoder()
@@ -122,18 +131,34 @@ def test_a_directory_that_cannot_be_written_only_costs_time(backbone: Backbone, 
     cache.get(backbone.clip, tokens, encode)
     cache.get(backbone.clip, tokens, encode)
     assert encode.calls == 2
+    assert "Prompt embeddings are not kept" in caplog.text
 
 
 @pytest.mark.parametrize("other", [torch.zeros(2, 7), torch.zeros(2), torch.zeros(2, 3, dtype=torch.int8)])
 def test_an_entry_that_was_not_written_here_is_computed_again(
-    backbone: Backbone, tokens: Tensor, tmp_path: Path, other: Tensor
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, other: Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache, encode = EmbeddingCache(tmp_path), Encoder()
     cache.get(backbone.clip, tokens, encode)
     (entry,) = cache.directory.glob("*.safetensors")
     save_file({"embeddings": other}, entry)
     assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+    assert f"Ignoring the cache entry {entry}: it is not what was written there" in caplog.text
     assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
+
+
+def test_an_entry_of_another_number_of_prompts_is_computed_again(
+    backbone: Backbone, tokens: Tensor, tmp_path: Path
+) -> None:
+    cache, encode = EmbeddingCache(tmp_path), Encoder()
+    cache.get(backbone.clip, tokens, lambda: torch.zeros(5, 3))
+    assert torch.equal(cache.get(backbone.clip, tokens, encode), torch.ones(2, 3))
+
+
+def test_embeddings_of_any_layout_are_kept(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
+    embeddings = torch.arange(6.0).view(3, 2).T
+    assert torch.equal(EmbeddingCache(tmp_path).get(backbone.clip, tokens, lambda: embeddings), embeddings)
+    assert torch.equal(EmbeddingCache(tmp_path).get(backbone.clip, tokens, Encoder()), embeddings)
 
 
 def test_a_flipped_bit_is_noticed(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 from conftest import CLASSES
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -15,6 +16,9 @@ from anomalib_clipad.text.encoder import encode_prompts
 from anomalib_clipad.text.prompts import INDUSTRIAL
 
 PROMPTS = ["a photo of a flawless cup.", "a cup", "a jpeg corrupted photo of the cup without contamination."]
+
+VISION = {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16, "head_width": 8}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -51,6 +55,42 @@ def test_a_text_tower_of_another_kind_runs_as_it_is() -> None:
         full = normalize(clip.encode_text(open_clip.tokenize(PROMPTS, 76)), dim=-1)
     cut = encode_prompts(clip, lambda texts: open_clip.tokenize(texts, 76), PROMPTS)
     torch.testing.assert_close(cut, full, atol=1e-5, rtol=0)
+
+
+class OtherBlock(ResidualAttentionBlock):
+    """A block that computes something else."""
+
+    def forward(self, *args: object, **options: object) -> Tensor:
+        return 2 * super().forward(*args, **options)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"no_causal_mask": True}, {"embed_cls": True}, {"pool_type": "last"}, {"proj_bias": True}, {}], ids=str
+)
+def test_towers_that_read_what_follows_the_end_run_as_they_are(kind: dict) -> None:
+    torch.manual_seed(0)
+    clip = open_clip.CustomTextCLIP(24, VISION, {**TEXT, **kind}).eval()
+    if not kind:
+        clip.text.transformer.resblocks[0].__class__ = OtherBlock
+    with torch.inference_mode():
+        wanted = normalize(clip.encode_text(open_clip.tokenize(PROMPTS)), dim=-1)
+    found = encode_prompts(clip, open_clip.tokenize, PROMPTS)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert not found.requires_grad
+
+
+def test_a_tower_without_a_module_of_its_own_may_pool_elsewhere_too() -> None:
+    torch.manual_seed(0)
+    clip = open_clip.CLIP(24, VISION, {**TEXT, "pool_type": "last"}).eval()
+    with torch.inference_mode():
+        wanted = normalize(clip.encode_text(open_clip.tokenize(PROMPTS)), dim=-1)
+    torch.testing.assert_close(encode_prompts(clip, open_clip.tokenize, PROMPTS), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_prompt_may_leave_one_token_of_the_context(backbone: Backbone) -> None:
+    assert encode_prompts(backbone.clip, backbone.tokenizer, ["cup " * 74]).isfinite().all()
+    with pytest.raises(ValueError, match="longer than the 77 tokens"):
+        encode_prompts(backbone.clip, backbone.tokenizer, ["cup " * 75])
 
 
 def test_a_class_name_beyond_the_context_is_refused(backbone: Backbone) -> None:

@@ -1,5 +1,7 @@
 """Prompts: the paper's sets, and files of one's own."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -30,9 +32,15 @@ def test_the_medical_prompts_say_healthy_and_diseased() -> None:
     assert "an image of the skin with polyp for screening." in abnormal
 
 
+@pytest.mark.parametrize(("name", "digest"), [("industrial", "dbe8f4a184b16e60"), ("medical", "968faa9fb312e4d0")])
+def test_a_wording_is_that_of_the_published_results(name: str, digest: str) -> None:
+    normal, abnormal = load_prompts(name).texts("cup")
+    assert hashlib.sha256("\n".join([*normal, *abnormal]).encode()).hexdigest()[:16] == digest
+
+
 def test_the_built_in_sets_are_found_by_name() -> None:
     assert load_prompts("industrial") is INDUSTRIAL
-    assert load_prompts("medical") is MEDICAL
+    assert load_prompts("medical") is load_prompts(Path("medical")) is MEDICAL
 
 
 @pytest.mark.filterwarnings("error")
@@ -53,8 +61,15 @@ def test_a_file_gives_states_in_order_each_with_all_templates(tmp_path: Path) ->
     assert abnormal == ["a photo of a bad cup.", "one bad cup.", "a photo of a cup with dents.", "one cup with dents."]
 
 
+def test_a_file_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text(OWN)
+    assert load_prompts("~/own.yaml").normal == ("good {}",)
+
+
 def test_plain_data_restores_a_prompt_set() -> None:
     assert load_prompts(INDUSTRIAL.as_dict()) == INDUSTRIAL
+    assert json.loads(json.dumps(INDUSTRIAL.as_dict())) == INDUSTRIAL.as_dict()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +82,9 @@ def test_plain_data_restores_a_prompt_set() -> None:
         (OWN.replace("good {}", "good {} {}"), "'normal' needs exactly one '{}'"),
         (OWN.replace("'good {}'", "3"), "'normal' needs exactly one '{}'; got 3"),
         (OWN.replace("['good {}']", "good {}"), "'normal' has to be a list"),
+        (OWN.replace("['good {}']", "3"), "'normal' has to be a list of texts; got 3"),
         ("- just\n- a list\n", "got list"),
+        ("", "got NoneType"),
         ("normal: [", "is not YAML"),
     ],
 )
@@ -77,6 +94,13 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, me
     with pytest.raises(ValueError, match=r"own\.yaml") as error:
         load_prompts(str(file))
     assert message in str(error.value)
+
+
+def test_a_file_that_is_no_text_is_not_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ValueError, match=r"The prompt file .*own\.yaml is not YAML"):
+        load_prompts(file)
 
 
 def test_an_unknown_set_lists_the_known_ones() -> None:

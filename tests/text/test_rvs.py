@@ -121,6 +121,15 @@ def test_the_largest_cluster_under_the_options_is_averaged(method: str, options:
     torch.testing.assert_close(vector, normalize(members.mean(dim=0), dim=0), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("distance", "merged"), [(0.49, True), (0.51, False)])
+def test_dbscans_eps_is_one_half(distance: float, merged: bool) -> None:
+    sine = distance * (1 - distance**2 / 4) ** 0.5
+    first, second = torch.tensor([[1.0, 0.0], [1 - distance**2 / 2, sine]])
+    vector = rvs.dbscan(torch.cat([first.expand(16, 2), second.expand(15, 2)]))
+    members = (16 * first + 15 * second) / 31 if merged else first
+    torch.testing.assert_close(vector, normalize(members, dim=0), atol=1e-6, rtol=0)
+
+
 def test_min_samples_decides_what_is_a_cluster() -> None:
     small, large = two_groups()
     with pytest.warns(UserWarning, match="only noise"):
@@ -135,9 +144,13 @@ def test_min_samples_decides_what_is_a_cluster() -> None:
         ("mean", {"eps": 1}, "it takes no options"),
         ("dbscan", {"eps": -1}, "'eps' has to be a positive number; got -1"),
         ("dbscan", {"min_samples": 2.5}, "'min_samples' has to be a positive integer; got 2.5"),
+        ("dbscan", {"min_samples": True}, "'min_samples' has to be a positive integer; got True"),
         ("kde", {"bandwidth": "wide"}, "'bandwidth' has to be a positive number; got 'wide'"),
+        ("kde", {"bandwidth": 0}, "'bandwidth' has to be a positive number; got 0"),
     ],
 )
 def test_wrong_options_are_explained(method: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rvs.check_options(method, options)
+    with pytest.raises(ValueError, match=message):
+        rvs.representative_vector(torch.eye(20), method, options)

@@ -85,12 +85,31 @@ def test_values_that_pillow_cannot_hold_are_treated_as_in_exports(value: float) 
     assert found[0, 1].isnan().any() == (not np.isfinite(value))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_between_levels_are_rounded_first(dtype: torch.dtype) -> None:
+    images = torch.rand(1, 3, 90, 70, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    wanted = pillows((255 * images[0]).round().byte().movedim(0, -1).numpy(), 64)
+    assert torch.equal(PillowResize((64, 64))(images), wanted)
+    assert torch.equal(MatrixResize([64, 64])(images), wanted)
+
+
+def test_images_stay_on_their_device() -> None:
+    assert PillowResize((64, 48))(torch.zeros(1, 3, 90, 70, device="meta")).device.type == "meta"
+
+
 def test_images_may_have_any_number_of_channels_and_dimensions() -> None:
     images = as_images(noise(90, 70))
     wanted = PillowResize((64, 48))(images)
     assert torch.equal(PillowResize((64, 48))(images[0]), wanted[0])
     assert torch.equal(PillowResize((64, 48))(images[:, :1]), wanted[:, :1])
     assert torch.equal(PillowResize((64, 48))(images[None]), wanted[None])
+
+
+def test_images_of_whole_numbers_are_antialiased_too() -> None:
+    pixels = noise(300, 400)
+    found = PillowResize((64, 64))(torch.from_numpy(pixels).movedim(-1, 0))
+    assert found.dtype == torch.uint8
+    torch.testing.assert_close(found / 255, pillows(pixels, 64)[0], atol=1.01 / 255, rtol=0)
 
 
 def test_masks_are_resized_bilinearly_and_cut_at_one_half() -> None:
@@ -103,6 +122,21 @@ def test_masks_are_resized_bilinearly_and_cut_at_one_half() -> None:
     assert images.shape == (1, 3, 64, 64)
     assert masks.dtype == torch.bool
     assert np.array_equal(masks[0].numpy(), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_masks_keep_their_dtype(dtype: torch.dtype) -> None:
+    mask = PillowResize((8, 8))(tv_tensors.Mask(torch.ones(1, 9, 7, dtype=dtype)))
+    assert type(mask) is tv_tensors.Mask
+    assert torch.equal(mask.as_subclass(torch.Tensor), torch.ones(1, 8, 8, dtype=dtype))
+
+
+def test_what_goes_in_comes_out() -> None:
+    transform, image = PillowResize((64, 64)), as_images(noise(90, 70))
+    assert type(transform(image)) is torch.Tensor
+    assert type(transform(tv_tensors.Image(image))) is tv_tensors.Image
+    picture = Image.fromarray(noise(90, 70))
+    assert np.array_equal(transform(picture), picture.resize((64, 64), Image.Resampling.BICUBIC))
 
 
 def test_other_interpolations_are_refused() -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from anomalib_clipad.vision.surgery import abnormal_probability, abnormal_response, calibrate_map, class_weights
+from anomalib_clipad.vision.surgery import (
+    SDP,
+    SDP_PLUS,
+    Calibration,
+    abnormal_probability,
+    abnormal_response,
+    calibrate_adapted_map,
+    calibrate_map,
+    class_weights,
+)
 
 
 def test_the_response_is_the_abnormal_product_less_the_mean_of_both() -> None:
@@ -36,3 +45,14 @@ def test_a_calibrated_map_is_the_softmax_of_the_mean_stage() -> None:
     summed = 4 * (abnormal - normal) / 2
     softmax = torch.stack([100 * normal, 100 * abnormal]).softmax(dim=0)[1]
     torch.testing.assert_close(calibrate_map(summed), softmax)
+
+
+def test_a_calibrated_map_of_sdp_plus_is_nearly_the_mean_within_zero_and_one() -> None:
+    means = torch.tensor([-1.0, 0.0, 0.1, 0.3, 0.5, 0.9, 1.0, 2.0])
+    calibrated = calibrate_adapted_map(4 * means).tolist()
+    assert calibrated == pytest.approx([0.00001, 0.04150, 0.10768, 0.30002, 0.5, 0.89232, 0.95850, 0.99999], abs=1e-5)
+
+
+@pytest.mark.parametrize("calibration", [SDP, SDP_PLUS])
+def test_a_calibration_is_one_half_where_it_is_undecided(calibration: Calibration) -> None:
+    assert calibration.probability(torch.tensor(calibration.undecided)) == 0.5

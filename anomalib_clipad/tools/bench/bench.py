@@ -12,8 +12,9 @@ from anomalib_clipad.tools.arguments import check_counts
 from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import markdown_table
 
+from .comparison import Comparison
 from .growth import growth
-from .measurements import MEASUREMENTS, Comparison
+from .measurements import MEASUREMENTS
 
 _COLUMNS = (("measured", ""), ("value", ".4g"), ("peer", ""), ("its value", ".4g"), ("ratio", ".3f"))
 
@@ -33,8 +34,8 @@ def bench(
         batch_size: Images per batch.
         repeats: Runs of each side, in turns; medians are printed.
         threads: Threads torch uses; by default its own choice.
-        only: Which to measure of forward, precision, compiled, winclip, text, memory, training, engine, metrics,
-            imports; by default all.
+        only: Which to measure of forward, precision, compiled, winclip, references, text, memory, training, engine,
+            metrics, imports; by default all.
         growth_to: Measure instead how cost grows with batch size, image size and backbone, and write a table and a
             plot into this folder.
 

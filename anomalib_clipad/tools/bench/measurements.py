@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -26,11 +26,11 @@ from anomalib_clipad.sdp_plus.losses import adapter_losses, total
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.encoder import encode_prompts
 from anomalib_clipad.text.prompts import INDUSTRIAL
-from anomalib_clipad.torch_model import ClipADModel
 
+from .comparison import CLASS, Comparison, random_model
+from .references import references
 from .timing import interleaved, peak_memory, statement_seconds
 
-_CLASS = "metal_nut"
 PHOTOGRAPHS = 128
 """How many ``Engine.predict`` is measured on."""
 MODEL_PROGRAM = """
@@ -74,28 +74,6 @@ STEPS = {
     "visualise": "[Callback]ClipADVisualizer.on_predict_batch_end",
 }
 """Parts of ``Engine.predict`` by the names Lightning's profiler gives them."""
-
-
-class Comparison(NamedTuple):
-    """Something measured beside its peer; both values in the unit that ``what`` names."""
-
-    what: str
-    value: float
-    peer: str
-    peers_value: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times the peer's value it is."""
-        return self.value / self.peers_value
-
-
-def random_model(backbone: Backbone, **options: Any) -> ClipADModel:
-    """A model with random text features: they do not matter for time."""
-    model = ClipADModel(backbone, **options)
-    model.text_features.normal_()
-    model.class_name = _CLASS
-    return model
 
 
 def forward_seconds(backbone: Backbone, batch_size: int, repeats: int, **options: Any) -> tuple[float, float]:
@@ -148,7 +126,7 @@ def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison
     loaded = load_backbone(backbone, None)
     exact, rounded = random_model(loaded), random_model(loaded, precision="bfloat16")
     with patch.object(winclip_module, "PRETRAINED", None):
-        peer = winclip_module.WinClipModel(_CLASS).eval()
+        peer = winclip_module.WinClipModel(CLASS).eval()
     size = exact.image_size
     images, theirs = torch.randn(batch_size, 3, size, size), torch.randn(batch_size, 3, 240, 240)
     runs = {"float32": partial(exact, images), "bfloat16": partial(rounded, images), "WinClip": partial(peer, theirs)}
@@ -163,7 +141,7 @@ def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """Text features of one class, without and with the disk cache."""
     del batch_size
     clip, tokenizer = (loaded := load_backbone(backbone, None)).clip, loaded.tokenizer
-    prompts = [text for state in INDUSTRIAL.texts(_CLASS) for text in state]
+    prompts = [text for state in INDUSTRIAL.texts(CLASS) for text in state]
     tokens = tokenizer(prompts)
 
     @torch.inference_mode()
@@ -208,7 +186,7 @@ def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Compariso
 
 def engine(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """``Engine.predict`` on JPEGs of 900x900 pixels: throughput, and where a single process spends its time."""
-    model = ClipAD(class_name=_CLASS, backbone=backbone, pretrained=None)
+    model = ClipAD(class_name=CLASS, backbone=backbone, pretrained=None)
     size = model.model.image_size
     with tempfile.TemporaryDirectory() as folder:
         dataset = _photographs(Path(folder), count := PHOTOGRAPHS)
@@ -269,6 +247,18 @@ def imports(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison
 
 MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Comparison]]] = {
     measurement.__name__: measurement
-    for measurement in (forward, precision, compiled, winclip, text, memory, training, engine, metrics, imports)
+    for measurement in (
+        forward,
+        precision,
+        compiled,
+        winclip,
+        references,
+        text,
+        memory,
+        training,
+        engine,
+        metrics,
+        imports,
+    )
 }
 """Measurements by name: backbone, images per batch and runs of each side to comparisons."""

@@ -15,8 +15,9 @@ from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.tools.bench import growth as growth_module
 from anomalib_clipad.tools.bench import measurements, timing
 from anomalib_clipad.tools.bench.bench import bench
+from anomalib_clipad.tools.bench.comparison import Comparison
 from anomalib_clipad.tools.bench.growth import Cost, Setting, cost_plot, growth
-from anomalib_clipad.tools.bench.measurements import MEASUREMENTS, Comparison
+from anomalib_clipad.tools.bench.measurements import MEASUREMENTS
 
 BACKBONE = TINY["backbone"]
 SETTING = Setting(BACKBONE, 96, 2)

@@ -12,13 +12,14 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.memory import Memory
 from anomalib_clipad.vision.pool import key_of
 
+from .products import load_memory
 from .references import References, Transform, fill_memory, fill_pool, normal_images
 
 logger = logging.getLogger(__name__)
 _CHECKPOINT = "checkpoint"
 
 
-class Comparison:
+class Comparer:
     """Fills a model's memory with normal images, and lets the images of a run judge each other.
 
     Args:
@@ -48,23 +49,30 @@ class Comparison:
             raise ValueError(msg)
         self._origin, self.model.detector.memory = None, None
 
-    def remember(self, data: Any, transform: Transform) -> None:
+    def remember(self, data: Any, transform: Transform) -> bool:
         """Fill the memory with normal images, unless that is done or a checkpoint has filled it.
 
         Args:
             data: The datamodule of the run, if any.
             transform: Pre-processing.
 
+        Returns:
+            Whether it was filled now.
+
         Raises:
-            ValueError: If there are too few images, or there is no source of them.
+            ValueError: If there are too few images, there is no source of them, or a product file does not fit.
             FileNotFoundError: If their folder does not exist or holds no image.
         """
         if not self.references.few_shot:
-            return
+            return False
         split = (type(data), str(getattr(data, "root", "")), str(getattr(data, "category", "")))
         origin = self.references.source or split
         if self._origin in {origin, _CHECKPOINT} or (data is None and self._origin is not None):
-            return
+            return False
+        if self.references.product is not None:
+            self.model.detector.memory = load_memory(self.references.product, self.model).to(self.model.device)
+            self._origin = origin
+            return True
         images, names = normal_images(self.references, data)
         logger.info("References: %d normal images: %s.", len(names), ", ".join(names))
         self._keys = fill_memory(self.model, images, transform, self.references.memory_size)
@@ -76,6 +84,7 @@ class Comparison:
             "the others" if len(names) > 1 else "its mirror images",
             " (the text has its own 0.5)" if self.model.settings.text_weight else "",
         )
+        return True
 
     def gather(self, loader: Any, transform: Transform, rank: int, world: int) -> None:
         """Let the images of a loader judge each other, if they are to.

@@ -1,0 +1,32 @@
+"""A measured value beside its peer's, and the models that are measured."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.torch_model import ClipADModel
+
+CLASS = "metal_nut"
+
+
+class Comparison(NamedTuple):
+    """Something measured beside its peer; both values in the unit that ``what`` names."""
+
+    what: str
+    value: float
+    peer: str
+    peers_value: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times the peer's value it is."""
+        return self.value / self.peers_value
+
+
+def random_model(backbone: Backbone, **options: Any) -> ClipADModel:
+    """A model with random text features: they do not matter for time."""
+    model = ClipADModel(backbone, **options)
+    model.text_features.normal_()
+    model.class_name = CLASS
+    return model
