@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import open_clip
+import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, Batch, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
@@ -42,6 +43,7 @@ from .host.pre_processor import ClipADPreProcessor
 from .host.references import References
 from .host.shares import count_once
 from .host.statistics import drop_statistics, require_labels, required, reset_metrics
+from .host.tiler import SourceSize, check_source, tiles_of
 from .host.visualizer import ClipADVisualizer
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
 from .sdp_plus.files import adapter_file, load_adapter
@@ -54,6 +56,7 @@ from .text.rvs import Method
 from .torch_model import ClipADModel
 from .vision.detector import Precision
 from .vision.dual_path import Tap
+from .vision.tiles import Tiles
 
 logger = logging.getLogger(__name__)
 _TRUE_PRECISIONS = {"bf16-true", "16-true", "64-true", "transformer-engine", "transformer-engine-float16"}
@@ -105,8 +108,14 @@ class ClipAD(AnomalibModule):
         pool: How many images at most are compared with, where ``mutual``; of more, some are chosen by a fixed seed.
         text_weight: Share of the text in [0, 1] where images are compared with others too. By default both parts
             weigh alike; with 0 no class name is needed.
-        pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, CLIP's
-            normalisation.
+        tiles: Rows and columns of overlapping tiles, for small defects in large images: each tile is seen at the
+            model's image size, beside the whole image. The map comes out at the tiles' resolution, with the default
+            pre-processor about (1 + 3 rows) / 4 times the image size high; any other may deliver other sizes that the
+            tiles cover. anomalib's ``TilerConfigurationCallback`` sets them too, see ``follow_tiler``.
+        aligned: Where there are tiles and normal images: compare a tile with the tiles of the same place only, for
+            parts that lie in a fixture.
+        pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, or with
+            tiles to their rectangle, CLIP's normalisation.
         post_processor: anomalib post-processor, or whether to use the default, ``ClipADPostProcessor``.
         evaluator: anomalib evaluator, or whether to use the default: image AUROC, F1-max, AP; pixel AUROC, F1-max,
             AP, PRO.
@@ -141,6 +150,8 @@ class ClipAD(AnomalibModule):
         mutual: bool = False,
         pool: int = 100,
         text_weight: float = 0.5,
+        tiles: list[int] | None = None,
+        aligned: bool = False,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -164,15 +175,17 @@ class ClipAD(AnomalibModule):
                 variant=variant if adapter is None else "sdp_plus",
                 precision=precision,
                 text_weight=text_weight,
+                tiles=_plain(tiles),
+                aligned=aligned,
             )
+            references.check_tiles(settings.tiles, settings.aligned)
             layers = None if adapter is None else adapter_file(str(adapter))
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
             model = ClipADModel(loaded, settings, EmbeddingCache() if text_cache else None)
             if model.detector.adapter is not None and layers is not None:
                 load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
-            size = (loaded.image_size, loaded.image_size)
-            pre_processor = self.configure_pre_processor(size, loaded.mean, loaded.std)
+            pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -191,11 +204,12 @@ class ClipAD(AnomalibModule):
     def _record_settings(self) -> None:
         """Keep the model's settings as hyper-parameters: plain data, with which a checkpoint constructs it again."""
         filled = {"k_shot": None, "few_shot_source": None, "memory_size": None}  # a checkpoint has the memory itself
-        self.hparams.update({**self.model.settings.as_dict(), **filled, "adapter": None})
+        self.hparams.update({**self.model.settings.as_dict(), **filled, "aligned": False, "adapter": None})
         self.hparams.update({"mutual": self.references.mutual, "pool": self.references.pool})
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
+        check_source(self.model, batch)
         self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
@@ -339,15 +353,51 @@ class ClipAD(AnomalibModule):
             pool = self.model.pool
             self.post_processor.serve(self.model.detector.calibration if pool is None else pool.calibration)
 
+    # Tiles
+
+    def follow_tiler(self) -> None:
+        """Cut images as anomalib's ``TilerConfigurationCallback`` asks for, if it does.
+
+        Its ``tile_size`` is the model's image size, and images have to be larger than that: pass a pre-processor that
+        delivers them so. Rows and columns follow from that size and the ``stride``, and the tiles are spread evenly::
+
+            pre_processor = ClipAD.configure_pre_processor((480, 480))  # or PreProcessor(Compose([Resize, Normalize]))
+            tiler = TilerConfigurationCallback(enable=True, tile_size=240, stride=180)
+            Engine(callbacks=[tiler]).test(ClipAD(pre_processor=pre_processor), datamodule=data)
+
+        Raises:
+            ValueError: If its sizes do not fit the model's and the pre-processor's.
+        """
+        size, settings = self.model.image_size, self.model.settings
+        if self.model.tiler is None:
+            return
+        height, width = self._pre_process(torch.zeros(1, 3, size, size)).shape[-2:]
+        tiles = tiles_of(self.model.tiler, size, height, width)
+        if tiles == settings.tiles:
+            return
+        self.references.check_tiles(tiles, settings.aligned)
+        self._comparer.forget()
+        self.model.configure(replace(settings, tiles=tiles))
+        cast("Tiles", self.model.detector.tiles).check(height, width)
+        if self.post_processor is not None and drop_statistics(self.post_processor):  # also where a run only validates
+            logger.warning(
+                "The thresholds and ranges fitted with tiles=%s do not hold for %s and were dropped.",
+                settings.tiles,
+                tiles,
+            )
+        self._serve()
+        self._record_settings()
+
     # Evaluation
 
     def setup(self, stage: str) -> None:
         """Check Lightning's precision, allow data without a validation set, share images among processes exactly.
 
         Raises:
-            ValueError: If the trainer's precision would cast the whole model.
+            ValueError: If the trainer's precision would cast the whole model, or the tiler does not fit the model.
         """
         super().setup(stage)
+        self.follow_tiler()
         if str(self.trainer.precision) in _TRUE_PRECISIONS:
             msg = (
                 f"The engine's precision '{self.trainer.precision}' would cast scores and thresholds too. Leave it at "
@@ -361,8 +411,8 @@ class ClipAD(AnomalibModule):
             count_once(self.trainer.strategy)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Components of anomalib, and before them the care for image files."""
-        return [FullDepthReading(), *cast("list[Callback]", super().configure_callbacks())]
+        """Components of anomalib, and before them the care for image files and their size."""
+        return [FullDepthReading(), SourceSize(), *cast("list[Callback]", super().configure_callbacks())]
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch; the post-processor fits itself on the predictions."""
@@ -401,10 +451,18 @@ class ClipAD(AnomalibModule):
         """Restore class name, settings and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
 
         Raises:
-            ValueError: If the checkpoint was written by another version, or with another backbone or variant.
+            ValueError: If the checkpoint was written by another version, or with another backbone, variant or tiler.
         """
         super().on_load_checkpoint(checkpoint)
+        asked = self.model.settings.tiles
         unpack(checkpoint, self, self.model)
+        written = self.model.settings.tiles
+        if self.model.tiler is not None and written != asked:
+            msg = (
+                f"The checkpoint was written with tiles={written}, TilerConfigurationCallback asks for {asked}. Leave "
+                "out the callback, or fit the model anew with it."
+            )
+            raise ValueError(msg)
         restored = self.model.class_name
         if self.class_name not in {None, restored}:
             warnings.warn(

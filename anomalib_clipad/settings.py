@@ -32,6 +32,8 @@ class Settings:
         variant: ``sdp``, or ``sdp_plus``: with four linear layers.
         precision: Number format of the image tower.
         text_weight: Share of the text where images are compared with others too.
+        tiles: Rows and columns of tiles that images are cut into; ``None``, or 1 and 1, for none.
+        aligned: Compare a tile with the tiles of the same place in normal images only.
 
     Raises:
         ValueError: If a value is not valid; the message says what is.
@@ -48,6 +50,8 @@ class Settings:
     variant: Variant = "sdp"
     precision: Precision = "float32"
     text_weight: float = 0.5
+    tiles: tuple[int, int] | None = None
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS}
@@ -61,6 +65,10 @@ class Settings:
             raise ValueError(msg)
         if isinstance(self.text_weight, bool) or not 0 <= self.text_weight <= 1:
             msg = f"text_weight has to be a share in [0, 1]; got {self.text_weight}."
+            raise ValueError(msg)
+        object.__setattr__(self, "tiles", _grid(self.tiles))
+        if self.aligned and self.tiles is None:
+            msg = "aligned compares tiles with those of the same place, and there are none; pass tiles=[rows, columns]."
             raise ValueError(msg)
         for name in ("backbone", "pretrained"):
             object.__setattr__(self, name, _absolute(getattr(self, name)))
@@ -85,7 +93,23 @@ class Settings:
         """Plain data, for checkpoints and files; ``Settings.of(**data)`` restores them."""
         data = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         built_in = next((name for name, prompts in BUILT_IN.items() if prompts == self.prompts), None)
-        return {**data, "rvs_options": dict(self.rvs_options), "prompts": built_in or self.prompts.as_dict()}
+        return {
+            **data,
+            "rvs_options": dict(self.rvs_options),
+            "prompts": built_in or self.prompts.as_dict(),
+            "tiles": None if self.tiles is None else list(self.tiles),
+        }
+
+
+def _grid(tiles: Any) -> tuple[int, int] | None:
+    """Rows and columns of tiles, if there are any; one tile is the image itself."""
+    if tiles is None:
+        return None
+    numbers = tuple(tiles) if isinstance(tiles, Sequence) else ()
+    if len(numbers) != 2 or any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in numbers):
+        msg = f"tiles has to be two integers, 1 or more, [rows, columns], such as [2, 3]; got {tiles!r}."
+        raise ValueError(msg)
+    return None if numbers == (1, 1) else numbers
 
 
 def _absolute(name: Any) -> Any:

@@ -18,6 +18,7 @@ from .vision.adapter import LinearAdapter
 from .vision.detector import Detector, Evidence, patch_size
 from .vision.memory import Memory
 from .vision.pool import Pool, key_of
+from .vision.tiles import Tiles
 
 
 class ClipADModel(nn.Module):
@@ -37,6 +38,7 @@ class ClipADModel(nn.Module):
         text_features: Representative vectors, normal and abnormal (D, 2).
         pool: Unlabelled images that the scored ones are compared with, if any.
         fingerprint: Digest of the image tower.
+        tiler: anomalib's ``Tiler``, which its ``TilerConfigurationCallback`` sets; ``ClipAD`` reads it.
 
     Raises:
         ValueError: If a setting is not valid.
@@ -54,6 +56,7 @@ class ClipADModel(nn.Module):
     encoder: ClassEncoder
     detector: Detector
     text_features: Tensor
+    tiler: Any = None
 
     def __init__(
         self,
@@ -93,9 +96,17 @@ class ClipADModel(nn.Module):
         self.settings = settings
         text = (settings.prompts, settings.rvs, settings.rvs_options, self.cache)
         self.encoder = ClassEncoder(clip, self.tokenizer, *text)
+        patch = patch_size(visual)
+        tiles = Tiles(*settings.tiles, self.image_size, patch, settings.aligned) if settings.tiles else None
         parts = (adapter, memory, settings.text_weight)
-        detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, *parts)
+        detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, *parts, tiles)
         self.detector = detector.to(self.text_features.device)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels at which images are best delivered: those of its input, or more with tiles."""
+        tiles = self.detector.tiles
+        return (self.image_size, self.image_size) if tiles is None else tiles.canvas
 
     def train(self, mode: bool = True) -> ClipADModel:
         """CLIP is frozen: it stays in evaluation mode."""
@@ -116,28 +127,36 @@ class ClipADModel(nn.Module):
     @torch.no_grad()
     def tokens(self, images: Tensor) -> list[Tensor]:
         """What the layers of SDP+ see: tapped ordinary stream of the patches, four tensors (B, N, width)."""
-        self.detector.check(images)
+        self._check_whole(images)
         return self.detector.tokens(images)
 
     @torch.no_grad()
     def examine(self, images: Tensor) -> Evidence:
         """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others."""
-        self.detector.check(images)
+        self._check_whole(images)
         return self.detector.examine(images, self._text())
+
+    def _check_whole(self, images: Tensor) -> None:
+        if self.detector.tiles is not None:
+            msg = "SDP+ is trained on whole images, and mutual compares whole images: leave out tiles for both."
+            raise ValueError(msg)
+        self.detector.check(images)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> InferenceBatch:
         """Score images.
 
         Args:
-            images: Normalised images (B, 3, H, W) of the backbone's size.
+            images: Normalised images (B, 3, H, W) of the backbone's size; with tiles, of ``input_size`` or another one
+                that the tiles cover.
 
         Returns:
             ``pred_score`` (B,) and ``anomaly_map`` (B, H, W), see ``Detector.forward`` and ``Pool.judge``.
 
         Raises:
             RuntimeError: If ``setup`` was not called, or the text has no share and there is nothing else.
-            ValueError: If the images are of another shape, or the device cannot run the precision.
+            ValueError: If the images are of another shape, the memory is of other tiles, or the device cannot run the
+                precision.
         """
         if self.pool is not None:
             return InferenceBatch(*self.pool.judge(self.examine(images), [key_of(image) for image in images]))

@@ -121,7 +121,8 @@ class Exporter(ExportMixin):
         if text_input:
             others["text_features"], shapes["text_features"] = graph.text_features, None
         if memory_input:
-            others["memory"], shapes["memory"] = torch.randn(graph.memory_shape), {1: Dim("patches", min=2)}
+            others["memory"] = torch.randn(graph.memory_shape)
+            shapes["memory"] = {others["memory"].ndim - 2: Dim("patches", min=2)}
             others["undecided"], shapes["undecided"] = torch.tensor(1.0), None
         options = {
             "kwargs": others,

@@ -47,7 +47,7 @@ class InferenceGraph(nn.Module):
         self.text_input, self.memory_input = inputs
         memory = None if self.memory_input else deepcopy(detector.memory)
         parts = (deepcopy(detector.adapter), memory, detector.text_weight)
-        self.detector = Detector(Tower(detector.visual), *settings, *parts)
+        self.detector = Detector(Tower(detector.visual), *settings, *parts, detector.tiles)
         self.metadata = metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
@@ -56,10 +56,11 @@ class InferenceGraph(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
-    def memory_shape(self) -> tuple[int, int, int]:
+    def memory_shape(self) -> tuple[int, ...]:
         """Shape of a memory of one image."""
         width, _ = cast("Tensor", self.detector.visual.proj).shape
-        return STAGES, self.detector.reference_matrix.shape[1] ** 2, width
+        of_a_view = (STAGES, self.detector.reference_matrix.shape[1] ** 2, width)
+        return of_a_view if self.detector.tiles is None else (self.detector.tiles.places, *of_a_view)
 
     @torch.no_grad()
     def forward(
@@ -74,7 +75,7 @@ class InferenceGraph(nn.Module):
         Args:
             images: RGB images (B, 3, H, W) of any size, values in [0, 1].
             text_features: Representative vectors, normal and abnormal (D, 2), of a model with ``text_input``.
-            memory: Patch tokens of normal images (4, M, width), of a model with ``memory_input``.
+            memory: Patch tokens of normal images, as of ``Memory``, of a model with ``memory_input``.
             undecided: The raw map value whose probability is 0.5, of a model with ``memory_input``: a scalar.
 
         Returns:

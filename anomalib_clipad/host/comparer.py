@@ -38,6 +38,17 @@ class Comparer:
         self.references = references
         self._origin = None if self.model.detector.memory is None else _CHECKPOINT
 
+    def forget(self) -> None:
+        """Let go of the memory, to fill it anew for other tiles.
+
+        Raises:
+            ValueError: If a checkpoint filled it.
+        """
+        if self._origin == _CHECKPOINT:
+            msg = "The memory of the checkpoint was filled with other tiles. Fit the model anew with these."
+            raise ValueError(msg)
+        self._origin, self.model.detector.memory = None, None
+
     def remember(self, data: Any, transform: Transform) -> bool:
         """Fill the memory with normal images, unless that is done or a checkpoint has filled it.
 

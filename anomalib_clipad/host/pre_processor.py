@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_clipad.vision.resize import PillowResize
@@ -14,7 +15,7 @@ _OURS = "clip_ad"
 
 
 class ClipADPreProcessor(PreProcessor):
-    """Bicubic resize to a square, aspect not kept, as Pillow does it, and CLIP's normalisation.
+    """Bicubic resize to one size, aspect not kept, as Pillow does it, and CLIP's normalisation.
 
     Args:
         size: Height and width in pixels.
@@ -32,6 +33,10 @@ class ClipADPreProcessor(PreProcessor):
         return {**PreProcessor(Compose([plain, normalize])).checkpoint_config(), _OURS: True}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Take over a transform that is not this one, which follows from the backbone."""
-        if not config.get(_OURS):
-            super().load_checkpoint_config(config)
+        """Take over a transform that is not this one; of this one, which follows from the backbone, the size."""
+        ours = cast("Compose", self.transform)
+        super().load_checkpoint_config(config)
+        if config.get(_OURS):
+            size = cast("Compose", self.transform).transforms[0].size
+            self.transform = Compose([PillowResize(tuple(size)), ours.transforms[1]])
+            self.export_transform = get_exportable_transform(self.transform)

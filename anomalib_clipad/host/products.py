@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anomalib_clipad.torch_model import ClipADModel
 
 _FORMAT = "anomalib_clipad product, version 1"
-_KNOWN_BY = ("image_tower", "image_size", "tap")
+_KNOWN_BY = ("image_tower", "image_size", "tap", "tiles")
 """What has to be the same in the file and in the model."""
 
 
@@ -57,7 +57,7 @@ def load_memory(path: Path, model: ClipADModel) -> Memory:
 
     Args:
         path: Written by ``save_product``.
-        model: Whose backbone, tap and image size have to be those of the file.
+        model: Whose backbone, tap, image size and tiles have to be those of the file.
 
     Raises:
         ValueError: If the file is damaged, no product file, or of another model.

@@ -36,7 +36,7 @@ class References:
         k_shot: Number of normal images to remember; ``None`` for all that the source has.
         source: Folder of normal images, one image, or a product file, which holds a memory; ``None`` for the
             datamodule's training split.
-        memory_size: Patches a stage that are kept of them; ``None`` for all.
+        memory_size: Patches a stage that are kept of them, and with tiles a place; ``None`` for all.
         mutual: Compare the scored images with each other.
         pool: How many of them at most are kept for that.
 
@@ -69,6 +69,19 @@ class References:
             raise ValueError(msg)
         if self.memory_size is not None and not self.few_shot:
             msg = "memory_size bounds the memory of normal images; pass k_shot or few_shot_source with it."
+            raise ValueError(msg)
+
+    def check_tiles(self, tiles: tuple[int, int] | None, aligned: bool) -> None:
+        """Check that it goes with the tiles images are cut into.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if self.mutual and tiles is not None:
+            msg = f"mutual compares whole images and cannot be used with tiles={list(tiles)}. Choose one of them."
+            raise ValueError(msg)
+        if aligned and not self.few_shot:
+            msg = "aligned compares tiles with those of normal images; pass k_shot or few_shot_source with it."
             raise ValueError(msg)
 
     @property

@@ -23,6 +23,7 @@ from .surgery import (
     calibrate_map,
     calibrate_reference_map,
 )
+from .tiles import Tiles
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -78,6 +79,7 @@ class Detector(nn.Module):
         adapter: Layers of SDP+; without them it is SDP.
         memory: Normal images to compare with, if any.
         text_weight: Share of the text where there is something to compare with, in [0, 1].
+        tiles: How larger images are cut, if they are: whole and tiles go through the tower in one batch.
 
     Example:
         An image becomes a map.
@@ -105,10 +107,12 @@ class Detector(nn.Module):
         adapter: LinearAdapter | None = None,
         memory: Memory | None = None,
         text_weight: float = 0.5,
+        tiles: Tiles | None = None,
     ) -> None:
         super().__init__()
         self.visual, self.adapter, self.memory = visual, adapter, memory
         self.image_size, self.smoothing, self.tap, self.text_weight = image_size, smoothing, tap, text_weight
+        self.tiles = tiles
         grid = image_size // patch_size(visual)
         blur = blur_matrix(image_size, smoothing)
         self.register_buffer("smoothing_matrix", smoothing_matrix(grid, image_size, smoothing), persistent=False)
@@ -143,28 +147,38 @@ class Detector(nn.Module):
         """Find defects.
 
         Args:
-            images: Normalised images (B, 3, H, W) of the detector's size.
+            images: Normalised images (B, 3, H, W) of the detector's size, or of one its tiles cover.
             text: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image. ``None`` where
                 the text has no share.
-            memory: Patch tokens of normal images (4, M, width), in place of the detector's own.
+            memory: Patch tokens of normal images, in place of the detector's own, as of ``Memory``.
 
         Returns:
             ``pred_score``: probability of the abnormal state, or the map's maximum where the text has no share;
             ``anomaly_map``: smoothed sum of the four stages' abnormal responses, in units of cosine, for SDP+ also of
-            the four layers' probabilities. With a memory, see ``judge``. Float32.
+            the four layers' probabilities. With a memory, see ``judge``; with tiles, see ``Tiles`` for how they are
+            merged. Float32.
         """
         if memory is None and self.memory is not None:
             memory = self.memory.tokens
+        views = self._views(images)
+        if self.tiles is not None and text is not None and text.ndim == 3:
+            text = text.repeat(self.tiles.places, 1, 1)
         if memory is None:
             assert text is not None, "without references there is nothing but the text"
-            stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None)
+            stages = dual_path(self.visual, views, self.tap, patches=self.adapter is not None)
             probability, anomaly_map, _ = self._compare_with_text(stages, text)
-            return Prediction(pred_score=probability, anomaly_map=anomaly_map)
-        evidence = self.examine(images, text)
-        return self.judge(evidence, nearest_distance(evidence.tokens, memory).sum(dim=1))
+            return self._merge(probability, anomaly_map, images)
+        evidence = self.examine(views, text)
+        judged = self.judge(evidence, self._distance(evidence.tokens, memory))
+        return self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), images)
 
     def examine(self, images: Tensor, text: Tensor | None) -> Evidence:
-        """One pass through the tower, for images that are to be compared with others; arguments as in ``forward``."""
+        """One pass through the tower, for views that are to be compared with others.
+
+        Args:
+            images: Normalised images (B, 3, H, W) of the detector's size.
+            text: As in ``forward``.
+        """
         if not self.text_weight or text is None:
             outputs = ordinary_path(self.visual, images)  # 4 x (B, 1 + N, width)
             cls = project_features(self.visual, outputs[-1][:, :1]).squeeze(1)  # (B, D)
@@ -207,20 +221,65 @@ class Detector(nn.Module):
         Raises:
             ValueError: If an image has values that are no numbers.
         """
-        image = torch.empty(0)
-        seen = []
+        image, seen = torch.empty(0), []
+        places = 1 if self.tiles is None else self.tiles.places
         for batch in batches:
             image = batch[:1]
-            seen.append(self.examine(batch, None).tokens)
-        tokens = torch.cat(seen)  # (k, 4, N, width)
-        memory = tokens.transpose(0, 1).flatten(1, 2)  # (4, k N, width)
-        if len(tokens) > 1:
-            distance = leave_one_out(tokens[:LEFT_OUT])
+            seen.append(self.examine(self._views(batch), None).tokens.unflatten(0, (places, -1)))
+        tokens = torch.cat(seen, dim=1)  # (places, k, 4, N, width)
+        memory = tokens.movedim(1, 2).flatten(2, 3)  # (places, 4, k N, width)
+        if self.tiles is None:
+            memory = memory.squeeze(0)
+        if tokens.shape[1] > 1:
+            distance = self._left_out(tokens[:, :LEFT_OUT].flatten(0, 1))
         else:
+            distance = self._mirrored(image, memory)
+        farthest = self._merge_maps(smooth(distance, self.reference_matrix), *image.shape[-2:]).max()
+        if choose is not None:
+            memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
+        self.memory = Memory(memory, farthest)
+
+    def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
+        """Distance of each view's patches to the nearest of the memory, summed over the four stages (V, N)."""
+        if self.tiles is None:
+            return nearest_distance(tokens, memory).sum(dim=1)
+        groups = zip(self.tiles.group(tokens), self.tiles.group(memory), strict=True)
+        return self.tiles.ungroup([nearest_distance(seen, known[0]).sum(dim=1) for seen, known in groups])
+
+    def _left_out(self, tokens: Tensor) -> Tensor:
+        """The same distance (V, N) among normal images, each to all the others, from their tokens (V, 4, N, width)."""
+        if self.tiles is None:
+            return leave_one_out(tokens)
+        return self.tiles.ungroup([leave_one_out(group) for group in self.tiles.group(tokens)])
+
+    def _mirrored(self, image: Tensor, memory: Tensor) -> Tensor:
+        """The same distance (2 V, N), of the mirror images of one image (1, 3, H, W).
+
+        A tile is mirrored in its place, and its distances are mirrored back, to join those of its neighbours.
+        """
+        if self.tiles is None:
             mirrored = torch.cat([image.flip(-1), image.flip(-2)])
-            distance = nearest_distance(self.examine(mirrored, None).tokens, memory).sum(dim=1)
-        farthest = smooth(distance, self.reference_matrix).max()
-        self.memory = Memory(memory if choose is None else choose(memory), farthest)
+            return self._distance(self.examine(mirrored, None).tokens, memory)
+        views, grid, found = self._views(image), self.reference_matrix.shape[1], []
+        for axis in (-1, -2):
+            distance = self._distance(self.examine(views.flip(axis), None).tokens, memory)
+            found.append(distance.unflatten(1, (grid, grid)).flip(axis).flatten(1))
+        return torch.stack(found, dim=1).flatten(0, 1)
+
+    def _views(self, images: Tensor) -> Tensor:
+        """What the tower sees of images (B, 3, H, W): themselves, or wholes and tiles."""
+        return images if self.tiles is None else self.tiles.views(images)
+
+    def _merge(self, probability: Tensor | None, maps: Tensor, images: Tensor) -> Prediction:
+        """One prediction for each image (B, 3, H, W), of the views' probabilities (V,), if any, and maps (V, S, S)."""
+        anomaly_map = self._merge_maps(maps, *images.shape[-2:])
+        if probability is None:
+            return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
+        score = probability if self.tiles is None else self.tiles.merge_scores(probability)
+        return Prediction(pred_score=score, anomaly_map=anomaly_map)
+
+    def _merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
+        return maps if self.tiles is None else self.tiles.merge_maps(maps, height, width)
 
     def _compare_with_text(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probability of the abnormal state (B,), map (B, H, W) and the last stage's CLS features (B, D)."""
@@ -248,12 +307,23 @@ class Detector(nn.Module):
         """Check images before they are scored.
 
         Raises:
-            ValueError: If the images are of another shape, the model was cast to another number format, or the device
-                cannot run the tower's.
+            ValueError: If the images are of another shape, the memory is of other tiles, the model was cast to another
+                number format, or the device cannot run the tower's.
         """
-        expected = (3, self.image_size, self.image_size)
+        size = (self.image_size, self.image_size) if self.tiles is None else self.tiles.canvas
+        if self.tiles is not None and images.ndim == 4:
+            height, width = size = (images.shape[2], images.shape[3])
+            self.tiles.check(height, width)
+        expected = (3, *size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             msg = f"Expected images of shape (B, {', '.join(map(str, expected))}); got {tuple(images.shape)}."
+            raise ValueError(msg)
+        places = 1 if self.tiles is None else self.tiles.places
+        if self.memory is not None and self.memory.places != places:
+            msg = (
+                f"The memory holds {self.memory.places} views of each normal image, the model has {places}: it was "
+                "filled with other tiles. Fill it anew."
+            )
             raise ValueError(msg)
         if self.smoothing_matrix.dtype != torch.float32:
             given = str(self.smoothing_matrix.dtype).removeprefix("torch.")

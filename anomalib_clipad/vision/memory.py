@@ -15,12 +15,14 @@ class Memory(nn.Module):
     3.2 MB with ViT-B-16-plus-240.
 
     Args:
-        tokens: Patch tokens of all normal images, stage by stage (4, M, width).
+        tokens: Patch tokens of all normal images, stage by stage (4, M, width); where images are cut into tiles,
+            place by place (1 + T, 4, M, width), see ``Tiles``.
         farthest: Largest few-shot distance of a normal image's map to the others, summed over stages: a scalar.
 
     Attributes:
         tokens: As given; part of the state.
         farthest: As given; part of the state.
+        places: Views of each image.
 
     Raises:
         ValueError: If the tokens are of another shape, or one of them is not a number.
@@ -31,9 +33,10 @@ class Memory(nn.Module):
 
     def __init__(self, tokens: Tensor, farthest: Tensor | float) -> None:
         super().__init__()
-        if tokens.ndim != 3 or len(tokens) != STAGES or not tokens.shape[1]:
+        if tokens.ndim not in {3, 4} or tokens.shape[-3] != STAGES or not tokens.shape[-2]:
             msg = f"A memory holds patch tokens of {STAGES} stages, ({STAGES}, M, width); got {tuple(tokens.shape)}."
             raise ValueError(msg)
+        self.places = 1 if tokens.ndim == 3 else len(tokens)
         self.register_buffer("tokens", tokens.detach().clone().float())
         self.register_buffer("farthest", torch.as_tensor(farthest, dtype=torch.float32).detach().clone())
         if not self.tokens.isfinite().all() or not self.farthest.isfinite():

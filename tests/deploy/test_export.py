@@ -342,3 +342,39 @@ def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
     make_engine(tmp_path).fit(model, datamodule=data)
     graph = model.deployed()
     assert graph(torch.rand(1, 3, 70, 70)).pred_score.isfinite().all()
+
+
+# Tiles
+
+
+@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0, "aligned": True}], ids=["text", "references"])
+def tiled(request: pytest.FixtureRequest, parts: Path) -> ClipAD:
+    options = {"few_shot_source": parts / "bolt/train/good", **request.param} if request.param else {}
+    return ClipAD(**TINY, class_name="bolt", visualizer=False, tiles=[2, 3], **options)
+
+
+def test_tiles_run_in_anomalibs_inferencer(
+    tiled: ClipAD, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_engine(tmp_path).export(tiled, "torch", export_root=tmp_path)
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    check(tiled, images, tmp_path, TorchInferencer(path, device="cpu").predict)
+
+
+@pytest.mark.slow
+def test_tiles_run_in_onnxruntime_and_openvino(tiled: ClipAD, images: Path, tmp_path: Path) -> None:
+    path = make_engine(tmp_path).export(tiled, "onnx", export_root=tmp_path)
+    assert {entry.key: entry.value for entry in onnx.load(path).metadata_props}["tiles"] == "[2, 3]"
+    check(tiled, images, tmp_path, onnx_predict(path))
+    pixels = np.random.default_rng(0).random((3, 3, 150, 170), np.float32)
+    together = onnxruntime.InferenceSession(path).run(None, {"input": pixels})
+    assert together[2].shape[-2:] == (112, 160)
+    for index, image in enumerate(pixels):
+        alone = onnxruntime.InferenceSession(path).run(None, {"input": image[None]})
+        for several, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(several[index], one[0], atol=1e-5)
+    # its float32 weights of the resize put some pixels one level off (docs/deployment.md)
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(pixels)
+    for index, name in enumerate(OUTPUTS):
+        if name in {"pred_score", "anomaly_map"}:
+            np.testing.assert_allclose(compiled[index], together[index], atol=2e-3)

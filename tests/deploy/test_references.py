@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_export import check, onnx_predict
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.host.products import save_product
 from anomalib_clipad.tools.product import product
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_products.py"
@@ -147,3 +148,22 @@ def test_inputs_that_the_graph_lacks_are_refused(normal: Path) -> None:
         few_shot(normal).deployed(memory_input=True)(images, memory=torch.rand(4, 16, 64))
     with pytest.raises(RuntimeError, match="memory_input alone"):
         few_shot(normal, text_weight=0.0).deployed(text_input=True, memory_input=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_graph_with_tiles_takes_the_memory_of_a_product(
+    normal: Path, images: Path, tmp_path: Path, aligned: bool
+) -> None:
+    model = few_shot(normal, text_weight=0.0, tiles=[2, 2], aligned=aligned)
+    model.prepare()
+    save_product(tmp_path / "one.safetensors", model.model)
+    given = {name: value.numpy() for name, value in load_file(tmp_path / "one.safetensors").items()}
+    assert given["memory"].shape == (5, 4, 3 * 16, 64)
+    path = model.to_onnx(tmp_path, memory_input=True)
+    check(model, images, tmp_path, onnx_predict(path, memory=given["memory"], undecided=given["undecided"]))
+    again = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 2], aligned=aligned)
+    check(again, images, tmp_path, onnx_predict(path, memory=given["memory"], undecided=given["undecided"]))
+    other = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 3])
+    with pytest.raises(ValueError, match=r"model with tiles \[2, 2\], this one has tiles \[2, 3\]"):
+        other.prepare()

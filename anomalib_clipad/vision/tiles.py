@@ -1,0 +1,163 @@
+"""Tiles: a large image cut into overlapping squares of the model's size, and their maps joined without seams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from .resize import MatrixResize
+
+_PITCH = 0.75
+"""Distance between neighbouring tiles in the images the default pre-processor delivers, in sides of a tile."""
+
+
+class Tiles(NamedTuple):
+    """A grid of tiles, spread evenly over images of any size they can cover.
+
+    The views of an image are the whole of it, at the size of a tile, and its tiles, row by row. Batches of views are
+    ordered by place: first the wholes of all B images, then the first tile of each, and so on, V = (1 + T) B in all.
+
+    Args:
+        rows: Tiles above each other.
+        columns: Tiles beside each other.
+        size: Height and width of a tile, and of the model's input, in pixels.
+        patch: Height and width of a patch in pixels.
+        aligned: Compare a tile with the tiles of the same place in other images, not with all of theirs.
+
+    Example:
+        Joining what was cut gives it back.
+
+        >>> tiles = Tiles(rows=2, columns=3, size=64, patch=16)
+        >>> tiles.canvas
+        (112, 160)
+        >>> image = torch.rand(1, 3, *tiles.canvas)
+        >>> pieces = tiles.cut(image)
+        >>> pieces.shape
+        torch.Size([6, 3, 64, 64])
+        >>> torch.allclose(tiles.join(pieces[:, 0], *tiles.canvas), image[:, 0])
+        True
+    """
+
+    rows: int
+    columns: int
+    size: int
+    patch: int
+    aligned: bool = False
+
+    @property
+    def places(self) -> int:
+        """Views of one image: 1 + T."""
+        return 1 + self.rows * self.columns
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width in pixels at which neighbours overlap by about a quarter and start a whole patch apart."""
+        pitch = max(round(_PITCH * self.size / self.patch), 1) * self.patch
+        return self.size + (self.rows - 1) * pitch, self.size + (self.columns - 1) * pitch
+
+    def check(self, height: int, width: int) -> None:
+        """Check that the tiles cover images of a size, in pixels, and that no two are the same patches.
+
+        Raises:
+            ValueError: If they do not; the message says which numbers do.
+        """
+        for name, count, length in (("rows", self.rows, height), ("columns", self.columns, width)):
+            least, most = -(-length // self.size), (length - self.size) // self.patch + 1
+            if not least <= count <= most:
+                fitting = f"{least} to {most} would" if least <= most else "none would"
+                msg = (
+                    f"{count} {name} of tiles of {self.size} pixels do not fit images of {height} x {width} pixels, "
+                    f"{fitting}. The default pre-processor delivers {self.canvas[0]} x {self.canvas[1]}."
+                )
+                raise ValueError(msg)
+
+    def check_source(self, height: int, width: int) -> None:
+        """Check that images, before they are resized, have at least a patch of pixels for each tile.
+
+        Raises:
+            ValueError: If they have less; the message says how many tiles work.
+        """
+        if height // self.rows < self.patch or width // self.columns < self.patch:
+            most = [min(self.rows, max(height // self.patch, 1)), min(self.columns, max(width // self.patch, 1))]
+            msg = (
+                f"An image of {height} x {width} pixels is too small for tiles=[{self.rows}, {self.columns}]: a tile "
+                f"would show less of it than a patch of {self.patch} pixels. At most tiles={most} works."
+            )
+            raise ValueError(msg)
+
+    # Images
+
+    def views(self, images: Tensor) -> Tensor:
+        """Whole and tiles (V, 3, S, S) of normalised images (B, 3, H, W)."""
+        whole = MatrixResize([self.size, self.size], whole_levels=False)(images)
+        return torch.cat([whole, self.cut(images)])
+
+    def cut(self, images: Tensor) -> Tensor:
+        """Tiles (T B, 3, S, S) of images (B, 3, H, W)."""
+        height, width = images.shape[-2:]
+        tops, lefts = self._starts(self.rows, height), self._starts(self.columns, width)
+        side = self.size
+        return torch.cat([images[..., top : top + side, left : left + side] for top in tops for left in lefts])
+
+    # Maps and scores
+
+    def join(self, maps: Tensor, height: int, width: int) -> Tensor:
+        """Maps (B, H, W) of the tiles' maps (T B, S, S): where tiles overlap, one fades into the other."""
+        grid = maps.unflatten(0, (self.rows, self.columns, -1))  # (rows, columns, B, S, S)
+        bands = self._faded(grid.unbind(1), width)  # (rows, B, S, W)
+        return self._faded([band.mT for band in bands], height).mT
+
+    def merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
+        """Maps (B, H, W) of the views' maps (V, S, S): the mean of the whole's, enlarged, and the joined tiles'."""
+        places = maps.unflatten(0, (self.places, -1))
+        enlarged = interpolate(places[0].unsqueeze(1), size=(height, width), mode="bilinear").squeeze(1)
+        return (enlarged + self.join(places[1:].flatten(0, 1), height, width)) / 2
+
+    def merge_scores(self, scores: Tensor) -> Tensor:
+        """Scores (B,) of the views' scores (V,): the mean of the whole's and the largest of the tiles'."""
+        places = scores.unflatten(0, (self.places, -1))
+        return (places[0] + places[1:].amax(dim=0)) / 2
+
+    # Tokens
+
+    def group(self, tokens: Tensor) -> list[Tensor]:
+        """Sort the tokens of views by what is compared with each other.
+
+        Args:
+            tokens: Patch tokens of the views (V, 4, N, width).
+
+        Returns:
+            One (B, 4, n N, width) for the wholes, n = 1, and one for all tiles, n = T; where ``aligned``, one for each
+            place, n = 1.
+        """
+        places = tokens.unflatten(0, (self.places, -1)).split(self._groups)
+        return [group.movedim(0, 2).flatten(2, 3) for group in places]
+
+    def ungroup(self, values: Sequence[Tensor]) -> Tensor:
+        """Values (V, N) of the views' patches from those of each group (B, n N)."""
+        places = [group.unflatten(1, (n, -1)).movedim(1, 0) for group, n in zip(values, self._groups, strict=True)]
+        return torch.cat(places).flatten(0, 1)
+
+    @property
+    def _groups(self) -> list[int]:
+        return [1] * self.places if self.aligned else [1, self.places - 1]
+
+    def _starts(self, count: int, length: int) -> list[int]:
+        """First pixels of tiles along an axis; a symbolic length stays symbolic."""
+        return [place * (length - self.size) // max(count - 1, 1) for place in range(count)]
+
+    def _faded(self, pieces: Sequence[Tensor], length: int) -> Tensor:
+        """Pieces (..., S), side by side along the last axis, as one (..., length)."""
+        starts = self._starts(len(pieces), length)
+        pixels = torch.arange(length, device=pieces[0].device) + 0.5
+        hats = [torch.minimum(pixels - start, start + self.size - pixels).clamp(min=0) for start in starts]
+        total = torch.stack(hats).sum(dim=0)  # hats over their sum: 1 alone, and linear ramps where two overlap
+        joined = torch.zeros(())
+        for piece, start, hat in zip(pieces, starts, hats, strict=True):
+            end = start + self.size
+            joined = joined + pad(piece * (hat / total)[start:end], (start, length - end))
+        return joined
