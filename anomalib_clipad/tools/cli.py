@@ -15,6 +15,7 @@ _COMMANDS = {
     "bench": ("bench.bench", "measure speed and memory against peers"),
     "report": ("report", "turn benchmark results into one table and picture"),
     "deployment": ("bench.deployment", "compare export formats: size, speed, metrics"),
+    "large-images": ("bench.large_images", "compare ways to find small defects in large pictures"),
     "product": ("product", "write text vectors and normal images of a product for an exported model"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
 }
