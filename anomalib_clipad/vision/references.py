@@ -170,9 +170,9 @@ def nearest_in_each(features: Tensor) -> Tensor:
     for index, own in enumerate(features):
         for first in range(index, count, images):
             others = slice(first, min(first + images, count))
-            cosine = own @ features[others].mT  # (others, N, N): own patch, other's patch
-            nearest[index, :, others] = cosine.amax(dim=2).T
-            nearest[others, :, index] = cosine.amax(dim=1)
+            cosine = (features[others].flatten(0, 1) @ own.T).unflatten(0, (-1, patches))  # (others, theirs, own)
+            nearest[index, :, others] = cosine.amax(dim=1).T
+            nearest[others, :, index] = cosine.amax(dim=2)
     return nearest
 
 
