@@ -125,6 +125,7 @@ def test_benchmark_runs_a_grid(
     assert "pixel_PRO" in lines[0]
 
 
+@pytest.mark.slow
 def test_normal_images_come_from_the_training_split(
     run_anomalib: Run, model: list[str], folder: list[str], tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_normal_images_come_from_a_folder(run_anomalib: Run, model: list[str], p
     assert len(list(tmp_path.rglob("images/**/*.png"))) == 6
 
 
+@pytest.mark.slow
 def test_images_of_a_folder_judge_each_other(run_anomalib: Run, model: list[str], parts: Path, tmp_path: Path) -> None:
     alone = ["--model.mutual", "true", "--model.text_weight", "0"]
     run_anomalib("predict", "--model", "ClipAD", *alone, *model, "--data", parts / "bolt/test/scratch")

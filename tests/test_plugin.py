@@ -166,6 +166,7 @@ def test_lazy_models_get_their_names_when_they_are_asked_for(fake: Run, tmp_path
     fake("import anomalib.models\nassert not hasattr(anomalib.models, 'Other')")
 
 
+@pytest.mark.slow
 def test_torch_imports_without_anomalib(run_python: Run) -> None:
     run_python("""
 import sys
@@ -181,6 +182,7 @@ else:
 """)
 
 
+@pytest.mark.slow
 def test_a_failing_hook_does_not_break_torch(run_python: Run) -> None:
     result = run_python("""
 import sys

@@ -360,6 +360,7 @@ def test_a_training_sets_images_and_masks_are_named(
         engine.fit(plus, datamodule=auxiliary(parts_folder))
 
 
+@pytest.mark.slow
 def test_training_on_16_bits_is_training_on_8(parts_folder: Path, tmp_path: Path) -> None:
     learnt = []
     for depth in ("8 bits", "16 bits"):

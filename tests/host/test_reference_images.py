@@ -60,6 +60,7 @@ def test_without_text_no_class_name_is_needed(
     assert float(prediction.pred_score) == pytest.approx(float(prediction.anomaly_map.max()), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_half_is_the_largest_distance_among_the_normal_images(tiny: dict, tmp_path: Path, engine: Engine) -> None:
     normal = folder_of(tmp_path / "normal", 4)
     model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0)
@@ -81,6 +82,7 @@ def raw(model: ClipAD, engine: Engine, path: Path) -> Tensor:
     return prediction.anomaly_map
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [{}, {"precision": "bfloat16"}, {"smoothing": 0.0, "tap": "block"}])
 def test_a_checkpoint_holds_the_memory(
     tiny: dict, datamodule: MVTecAD, engine: Engine, image: Path, variant: dict
@@ -99,6 +101,7 @@ def test_a_checkpoint_holds_the_memory(
     assert torch.equal(loaded.model.detector.memory.farthest, model.model.detector.memory.farthest)
 
 
+@pytest.mark.slow
 def test_another_category_has_references_of_its_own(tiny: dict, parts: Path, tmp_path: Path, engine: Engine) -> None:
     shutil.copytree(parts / "bolt", tmp_path / "two/nut")
     shutil.copytree(parts / "bolt", tmp_path / "two/bolt")
@@ -125,6 +128,7 @@ def test_normal_images_that_are_scored_too_are_said(
     assert "references too" not in caplog.text
 
 
+@pytest.mark.slow
 def test_augmentations_of_training_do_not_reach_references(tiny: dict, parts: Path, engine: Engine) -> None:
     from torchvision.transforms.v2 import RandomHorizontalFlip
 
@@ -208,6 +212,7 @@ def test_a_coreset_leaves_the_users_random_numbers_alone() -> None:
     assert (torch.rand(1), np.random.rand()) == expected
 
 
+@pytest.mark.slow
 def test_memory_size_bounds_the_memory(tiny: dict, datamodule: MVTecAD, engine: Engine) -> None:
     model = ClipAD(**tiny, k_shot=4, memory_size=10)
     results(engine, model, datamodule)
@@ -253,6 +258,7 @@ def test_a_pool_bounds_what_is_compared(tiny: dict, tmp_path: Path, engine: Engi
     assert torch.cat([batch.pred_score for batch in predictions]).isfinite().all()
 
 
+@pytest.mark.slow
 def test_images_of_different_sizes_are_found_in_the_pool(tiny: dict, datamodule: MVTecAD, engine: Engine) -> None:
     from anomalib_clipad.vision import pool
 
@@ -274,6 +280,7 @@ def test_mutual_is_refused_where_there_is_no_run(tiny: dict, tmp_path: Path) -> 
         model.to_torch(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_stays_mutual(tiny: dict, datamodule: MVTecAD, engine: Engine) -> None:
     model = ClipAD(**tiny, mutual=True, pool=7)
     engine.fit(model, datamodule=datamodule)
@@ -284,6 +291,7 @@ def test_a_checkpoint_stays_mutual(tiny: dict, datamodule: MVTecAD, engine: Engi
     assert fresh.references.mutual
 
 
+@pytest.mark.slow
 def test_other_normal_images_have_statistics_of_their_own(
     tiny: dict, parts: Path, tmp_path: Path, engine: Engine
 ) -> None:

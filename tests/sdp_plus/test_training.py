@@ -75,6 +75,7 @@ class Watch(Callback):
         self.with_gradient |= {name for name, p in pl_module.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_training_changes_the_layers_and_nothing_of_clip(data: Auxiliary, tmp_path: Path) -> None:
     model, watch = make_model(epochs=3), Watch()
     clip, before = copy.deepcopy(model.model.detector.visual.state_dict()), layers(model)
@@ -99,6 +100,7 @@ def test_no_activation_of_clip_is_kept(data: Auxiliary, expected: dict[str, Tens
     assert all(tokens.grad_fn is None and not tokens.requires_grad for tokens in patches)
 
 
+@pytest.mark.slow
 def test_each_picture_is_compared_with_its_own_categorys_text(data: Auxiliary, tmp_path: Path) -> None:
     model, seen = make_model(epochs=1), []
     forward = model.model.detector.adapter.forward
@@ -201,6 +203,7 @@ def test_checkpoints_hold_the_layers_and_move(data: Auxiliary, tmp_path: Path) -
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_other_variant_is_refused(data: Auxiliary, tmp_path: Path) -> None:
     make_engine(tmp_path).fit(make_model(epochs=1), datamodule=data)
     (checkpoint,) = tmp_path.rglob("v0/**/model.ckpt")
@@ -287,6 +290,7 @@ def test_unknown_options_are_named(option: str) -> None:
         ClipAD(**TINY, **{option: "sdpp"})
 
 
+@pytest.mark.slow
 def test_without_validation_data_scores_are_the_mean_probability(data: Auxiliary, tmp_path: Path) -> None:
     make_engine(tmp_path).fit(make_model(epochs=1), datamodule=data)
     (written,) = tmp_path.rglob("v0/weights/adapter.safetensors")

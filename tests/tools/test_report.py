@@ -203,6 +203,7 @@ def test_settings_are_those_all_rows_share(tmp_path: Path) -> None:
     assert "duration" not in text
 
 
+@pytest.mark.slow
 def test_the_command_writes_three_files(tmp_path: Path) -> None:
     path = write(tmp_path / "results.csv", "ClipAD", MVTEC)
     command = [str(Path(sys.executable).with_name("anomalib-clipad")), "report", str(path), "--output", "out"]
