@@ -68,6 +68,8 @@ def deployment(
     repeats: int = 5,
     threads: int = 2,
     formats: list[str] | None = None,
+    k_shot: int | None = None,
+    text_weight: float = 0.5,
 ) -> None:
     """Export to every format, measure size, speed and metrics, and print a table.
 
@@ -78,6 +80,8 @@ def deployment(
         repeats: Runs of each format, in turns; medians are printed.
         threads: Threads of every runtime.
         formats: Which of torch, ONNX, OpenVINO, ...; by default all.
+        k_shot: Number of normal pictures in the memory, with ``clipad-mini``; by default no memory.
+        text_weight: Share of the text beside them.
 
     Raises:
         ValueError: If a format, a category or the backbone is unknown, or a number is below one.
@@ -90,15 +94,17 @@ def deployment(
     logging.getLogger("nncf").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     measured = backbone == "clipad-mini"
+    options = {"k_shot": k_shot, "text_weight": text_weight} if measured else {"pretrained": None}
     modules = [
-        GeneratedParts(category=category, train_images=1, eval_batch_size=batch_size)
+        GeneratedParts(category=category, train_images=k_shot or 1, eval_batch_size=batch_size)
         for category in categories or ["gear", "wood"][: 2 if measured else 1]
     ]
     metrics: dict[str, list[Metrics]] = {name: [] for name in FORMATS}
     with quiet(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         for data in modules:
-            models = _export_all(backbone, data, Path(folder) / data.category, threads, formats or list(FORMATS))
+            wanted = formats or list(FORMATS)
+            models = _export_all(backbone, options, data, Path(folder) / data.category, threads, wanted)
             if measured:
                 for name, model in models.items():
                     metrics[name].append(_metrics(model.predict, data))
@@ -120,9 +126,8 @@ def deployment(
 
 
 def _export_all(
-    backbone: str, data: GeneratedParts, folder: Path, threads: int, formats: list[str]
+    backbone: str, options: dict[str, Any], data: GeneratedParts, folder: Path, threads: int, formats: list[str]
 ) -> dict[str, Deployed]:
-    options: dict[str, Any] = {} if backbone == "clipad-mini" else {"pretrained": None}
     model = ClipAD(backbone=backbone, visualizer=False, **options)
     engine = Engine(default_root_dir=folder, logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
     if backbone == "clipad-mini":
