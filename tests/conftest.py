@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -15,7 +21,7 @@ import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anomalib_clipad import ClipADModel, load_backbone
@@ -28,6 +34,20 @@ OPTIONS = {"rvs": "kde", "rvs_options": {"bandwidth": 0.4}, "smoothing": 4.0, "t
 """Settings of ``ClipAD`` that are none of the defaults."""
 HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 """Real photographs beside the repository, where there are any."""
+
+
+@cache
+def shallow() -> dict[str, str]:
+    """The tiny CLIP with the first four of its twelve blocks, one per stage: exports take a third of the time."""
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    config = json.loads(Path(TINY["backbone"]).read_text())
+    config["vision_cfg"]["layers"] = 4
+    (folder / "shallow.json").write_text(json.dumps(config))
+    deeper = re.compile(r"visual\.transformer\.resblocks\.([4-9]|1\d)\.")
+    weights = {name: value for name, value in load_file(TINY["pretrained"]).items() if not deeper.match(name)}
+    save_file(weights, folder / "shallow.safetensors")
+    return {"backbone": str(folder / "shallow.json"), "pretrained": str(folder / "shallow.safetensors")}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
-from conftest import GOLDEN, HAZELNUT, TINY, save
+from conftest import GOLDEN, HAZELNUT, TINY, save, shallow
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -69,7 +69,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> ClipAD:
     expected = load_file(GOLDEN / "tiny12_expected.safetensors")
     layers = {name.removeprefix("adapter/"): value for name, value in expected.items() if name.startswith("adapter/")}
     torch.save({"linear_layers": layers}, path)
-    return ClipAD(**TINY, adapter=str(path), class_name="bottle", visualizer=False)
+    return ClipAD(**shallow(), adapter=str(path), class_name="bottle", visualizer=False)
 
 
 def predicted(model: ClipAD, images: Path, folder: Path) -> dict[str, Any]:
@@ -289,14 +289,14 @@ def test_an_openvino_file_for_one_size_predicts_the_same(fitted: ClipAD, images:
 
 @pytest.mark.slow
 def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
-    model = ClipAD(**TINY, visualizer=False)
+    model = ClipAD(**shallow(), visualizer=False)
     path = model.to_onnx(tmp_path, text_input=True)
     output = tmp_path / "features.safetensors"
-    text_features(["bottle", "metal_nut"], output, TINY["backbone"], TINY["pretrained"])
+    text_features(["bottle", "metal_nut"], output, **shallow())
     vectors = load_file(output)
     assert sorted(vectors) == ["bottle", "metal_nut"]
     for name, vector in vectors.items():
-        single = ClipAD(**TINY, class_name=name, visualizer=False)
+        single = ClipAD(**shallow(), class_name=name, visualizer=False)
         check(single, images, tmp_path / name, onnx_predict(path, text_features=vector.numpy()))
 
 
@@ -329,16 +329,16 @@ def test_missing_packages_name_the_extra(adapted: ClipAD, tmp_path: Path, monkey
 
 def test_a_model_needs_a_class_and_trained_layers(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="for one class; give class_name"):
-        ClipAD(**TINY).to_torch(tmp_path)
+        ClipAD(**shallow()).to_torch(tmp_path)
     with pytest.raises(RuntimeError, match="not trained"):
-        ClipAD(**TINY, variant="sdp_plus", class_name="bolt").to_torch(tmp_path)
+        ClipAD(**shallow(), variant="sdp_plus", class_name="bolt").to_torch(tmp_path)
 
 
 def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
     """Statistics of image labels alone."""
     layout = {"normal_dir": "train/good", "abnormal_dir": "test/scratch", "normal_test_dir": "test/good"}
     data = Folder("bolt", root=parts / "bolt", val_split_mode="same_as_test", num_workers=0, **layout)
-    model = ClipAD(**TINY, class_name="bolt", visualizer=False)
+    model = ClipAD(**shallow(), class_name="bolt", visualizer=False)
     make_engine(tmp_path).fit(model, datamodule=data)
     graph = model.deployed()
     assert graph(torch.rand(1, 3, 70, 70)).pred_score.isfinite().all()
@@ -350,7 +350,7 @@ def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0, "aligned": True}], ids=["text", "references"])
 def tiled(request: pytest.FixtureRequest, parts: Path) -> ClipAD:
     options = {"few_shot_source": parts / "bolt/train/good", **request.param} if request.param else {}
-    return ClipAD(**TINY, class_name="bolt", visualizer=False, tiles=[2, 3], **options)
+    return ClipAD(**shallow(), class_name="bolt", visualizer=False, tiles=[2, 3], **options)
 
 
 def test_tiles_run_in_anomalibs_inferencer(

@@ -286,7 +286,7 @@ def example_input(path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
     monkeypatch.setattr(sys, "argv", ["onnx_predict.py", "model.onnx", str(path)])
-    runpy.run_path(str(EXAMPLE))
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
     return given[0]
 
 
