@@ -198,5 +198,9 @@ def _run(command: list[str], folder: Path, expect: int | None, environment: dict
 
 
 @pytest.fixture(autouse=True)
-def reproducible() -> None:
+def reproducible() -> Iterator[None]:
+    """One seed for every test, and its number of threads is no other's: too many make small tensors slow."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -56,6 +56,7 @@ def test_tiles_work_by_the_papers_protocol_with_normal_images(
 # Checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{}, {"tiles": [3, 3]}, {"tiles": [2, 3]}])
 def test_a_checkpoint_restores_tiles_with_the_pre_processor(
     tiny: dict, datamodule: MVTecAD, engine: Engine, image: Path, own: dict
@@ -129,6 +130,7 @@ def test_the_callback_of_anomalib_sets_tiles(tiny: dict, image: Path, engine: En
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_the_callback_fills_the_memory_anew(tiny: dict, datamodule: MVTecAD, engine: Engine, tmp_path: Path) -> None:
     model = ClipAD(**tiny, k_shot=2, text_weight=0.0, pre_processor=ClipAD.configure_pre_processor((64, 64)))
     engine.test(model, datamodule=datamodule, verbose=False)
@@ -150,6 +152,7 @@ def test_the_callback_drops_statistics_of_other_tiles(
     assert model.post_processor.image_min.isnan()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_the_callback_have_to_agree(
     tiny: dict, datamodule: MVTecAD, image: Path, tmp_path: Path
 ) -> None:
