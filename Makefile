@@ -49,7 +49,7 @@ test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_cl
 
 test-lowest: $(INSTALLED)  ## Test the core against the lowest versions in pyproject.toml (a second environment, GBs)
 	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
-	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable . 'pytest>=8' setuptools
+	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable . 'pytest>=8' 'setuptools>=77'
 	.venv-lowest/bin/python -m pytest $(CORE)
 
 lint: $(INSTALLED)  ## Check style, declared dependencies and the direction of imports
