@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .detector import Detector, Evidence, Prediction
 from .dual_path import STAGES
-from .references import mutual_scores, rescore, scores_against
+from .references import mutual_scores, ranged, rescore, scores_against
 from .surgery import Calibration, calibrate_reference_map
 
 _SPREADS = 3.0
@@ -41,6 +41,7 @@ class Pool:
         self.rows = {key: row for row, key in enumerate(keys)}
         self.peak = _peak(detector.judge(evidence, self.distance))  # (n,)
         self.score = self._image_scores(self.peak, evidence.cls, evidence.probability)  # (n,)
+        self._undecided = _outlying(self.score)
         scale = detector.reference_calibration(_outlying(self.peak))
         self.calibration: Calibration = scale._replace(score_weight=1.0, peak_weight=0.0)
 
@@ -67,11 +68,11 @@ class Pool:
             self.score[row] if row is not None else self._score_beside(evidence, peak, index)
             for index, row in enumerate(rows)
         ]
-        probability = calibrate_reference_map(torch.stack(scores), _outlying(self.score))
+        probability = calibrate_reference_map(torch.stack(scores), self._undecided)
         return prediction._replace(pred_score=probability)
 
     def _score_beside(self, evidence: Evidence, peak: Tensor, index: int) -> Tensor:
-        """Score of an image from outside, as if it alone had joined the pool."""
+        """Score of an image from outside, beside those of the pool, which do not change."""
         own = slice(index, index + 1)
         cls = torch.cat([self.evidence.cls, evidence.cls[own]])
         joined = None
@@ -84,9 +85,7 @@ class Pool:
         scores = rescore(peak, cls)
         if probability is None:
             return scores
-        low, high = probability.aminmax()
-        ranged = (probability - low) / torch.where(high > low, high - low, torch.ones_like(high))
-        return scores + self.detector.factors[0] * ranged
+        return scores + self.detector.factors[0] * ranged(probability)
 
 
 def _peak(prediction: Prediction) -> Tensor:

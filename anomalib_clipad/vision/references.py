@@ -132,14 +132,19 @@ def rescore(peak: Tensor, cls: Tensor, neighbours: Sequence[int] = NEIGHBOURS) -
     Returns:
         Scores (n,) in [0, 1].
     """
-    low, high = peak.aminmax()
-    scores = (peak - low) / torch.where(high > low, high - low, torch.ones_like(high))
+    scores = ranged(peak)
     similar, images = (cls @ cls.T).topk(min(max(neighbours), len(peak)))  # (n, k), the most alike first
     rescored = [
         (similar[:, :count] * scores[images[:, :count]]).sum(dim=1) / similar[:, :count].sum(dim=1)
         for count in neighbours
     ]
     return torch.stack(rescored).mean(dim=0)
+
+
+def ranged(values: Tensor) -> Tensor:
+    """Min-max of values (n,); 0 where they are all equal."""
+    low, high = values.aminmax()
+    return (values - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
 def leave_one_out(tokens: Tensor) -> Tensor:
