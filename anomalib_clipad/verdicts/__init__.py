@@ -1,0 +1,1 @@
+"""Verdicts with a guarantee: conformal p-values, regions, drift. Arithmetic only."""

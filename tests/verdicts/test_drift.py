@@ -1,0 +1,86 @@
+"""Drift: the bets of crepes, few alarms where nothing changes, an alarm where something does, a state that lasts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crepes.martingales import SimpleJumper
+
+from anomalib_clipad.verdicts.drift import Drift
+
+
+def online_p_values(scores: np.ndarray, calibration: int) -> np.ndarray:
+    """Written out, for scores without ties."""
+    found = []
+    for end in range(calibration, len(scores)):
+        share = np.random.default_rng(end - calibration).random()
+        found.append(((scores[:end] > scores[end]).sum() + share) / (end + 1))
+    return np.array(found)
+
+
+def test_the_stake_is_that_of_crepes() -> None:
+    scores = np.random.default_rng(0).normal(np.repeat([0, 0.7], [80, 60]))
+    drift, stakes = Drift(scores[:50]), []
+    for score in scores[50:]:
+        drift.update(score)
+        stakes.append(drift.evidence)
+    np.testing.assert_allclose(stakes, SimpleJumper(J=0.01).apply(online_p_values(scores, 50)), rtol=1e-9)
+
+
+def test_it_rarely_alarms_without_a_change() -> None:
+    """Stated: 1 in 20, over 1,000 images; 100 production lines, of scores that are often equal too."""
+    alarms = 0
+    for seed in range(100):
+        scores = np.round(np.random.default_rng(seed).standard_normal(430), 1)
+        alarms += Drift(scores[:30], level=0.05).extend(scores[30:].tolist())
+    assert alarms <= 11  # more than 99 % of all cases where the chance is 0.05
+
+
+def test_it_alarms_after_a_change_and_bears_some_defects() -> None:
+    rng = np.random.default_rng(3)
+    normal = rng.standard_normal(600)
+    normal[100::25] += 6  # one part in 25 is defective
+    drift = Drift(normal[:50])
+    assert not drift.extend(normal[50:].tolist())
+    assert drift.extend(rng.normal(1.0, 1, 200).tolist())
+    assert drift.alarmed_at is not None
+    assert 550 < drift.alarmed_at < 750
+    assert "no longer fits: 1 in 1,000" in str(drift)
+
+
+def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
+    scores = np.random.default_rng(5).standard_normal(120).tolist()
+    whole, part = Drift(scores[:40], level=0.01), Drift(scores[:40], level=0.01)
+    whole.extend(scores[40:])
+    part.extend(scores[40:70])
+    part.save(tmp_path / "line.drift")
+    again = Drift.load(tmp_path / "line.drift")
+    assert (again.seen, again.level) == (30, 0.01)
+    again.extend(scores[70:])
+    assert again.evidence == whole.evidence
+    assert [path.name for path in tmp_path.iterdir()] == ["line.drift"]
+
+
+def test_a_foreign_or_damaged_state_is_named(tmp_path: Path) -> None:
+    Drift([0.1, 0.2]).save(tmp_path / "a")
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:200])
+    (tmp_path / "c").write_text("{}")
+    for name in "bc":
+        with pytest.raises(ValueError, match=f"{name} holds no state of a drift alarm"):
+            Drift.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        Drift.load(tmp_path / "d")
+
+
+def test_a_score_that_is_no_number_is_the_highest() -> None:
+    drift = Drift(np.zeros(10))
+    drift.update(float("nan"))
+    assert drift.seen == 1
+    assert np.isfinite(drift.evidence)
+
+
+def test_levels_and_scores_are_checked() -> None:
+    with pytest.raises(ValueError, match="level of a drift alarm"):
+        Drift([0.1], level=0)
+    with pytest.raises(ValueError, match="scores of normal images"):
+        Drift([])
