@@ -33,7 +33,8 @@ from .backbones import load_backbone
 from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
-from .host.checkpoints import KEY, pack, unpack
+from .host.calibration import Calibrator, check_guarantee
+from .host.checkpoints import KEY, drop_normal, pack, unpack
 from .host.command_line import message_alone
 from .host.comparer import Comparer
 from .host.evaluator import SevenMetrics
@@ -114,6 +115,14 @@ class ClipAD(AnomalibModule):
             tiles cover. anomalib's ``TilerConfigurationCallback`` sets them too, see ``follow_tiler``.
         aligned: Where there are tiles and normal images: compare a tile with the tiles of the same place only, for
             parts that lie in a fixture.
+        false_alarm_rate: Largest share of normal images that are called defective, such as 0.05: labels and masks then
+            follow conformal p-values, and predictions have ``p_value``. It takes 1 / rate - 1 calibration images or
+            more. By default labels follow the threshold with the best F1 on labelled validation data.
+        calibration_source: Folder of normal images that are neither references nor scored; ``validation``, the
+            datamodule's validation split; or ``references``, those normal images, each left out in turn. By default
+            the validation split where it has no defective images, else the references.
+        verify_images: Folder of images that exports carry with their scores, for ``anomalib-clipad verify``; by
+            default generated ones.
         pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, or with
             tiles to their rectangle, CLIP's normalisation.
         post_processor: anomalib post-processor, or whether to use the default, ``ClipADPostProcessor``.
@@ -152,6 +161,9 @@ class ClipAD(AnomalibModule):
         text_weight: float = 0.5,
         tiles: list[int] | None = None,
         aligned: bool = False,
+        false_alarm_rate: float | None = None,
+        calibration_source: str | Path | None = None,
+        verify_images: str | Path | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -163,6 +175,7 @@ class ClipAD(AnomalibModule):
             _check_training(epochs, learning_rate, feature_cache)
             source = None if few_shot_source is None else Path(few_shot_source).expanduser()
             references = References(k_shot, source, memory_size, mutual, pool)
+            normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
             settings = Settings.of(
                 backbone=backbone,
                 pretrained=pretrained,
@@ -198,12 +211,22 @@ class ClipAD(AnomalibModule):
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
         self._comparer = Comparer(model, references)
+        self._calibrator = Calibrator(model, self._comparer, normal)
+        self.verify_images = None if verify_images is None else Path(verify_images).expanduser()
+        if false_alarm_rate is not None:
+            self._ask_for(false_alarm_rate)
         self._serve()
         self._record_settings()
 
     def _record_settings(self) -> None:
         """Keep the model's settings as hyper-parameters: plain data, with which a checkpoint constructs it again."""
-        filled = {"k_shot": None, "few_shot_source": None, "memory_size": None}  # a checkpoint has the memory itself
+        filled = {
+            "k_shot": None,
+            "calibration_source": None,
+            "verify_images": None,
+            "few_shot_source": None,
+            "memory_size": None,
+        }  # a checkpoint has the memory itself
         self.hparams.update({**self.model.settings.as_dict(), **filled, "aligned": False, "adapter": None})
         self.hparams.update({"mutual": self.references.mutual, "pool": self.references.pool})
 
@@ -225,6 +248,7 @@ class ClipAD(AnomalibModule):
         """
         self._encode_class()
         self._remember()
+        self._certify()
 
     # Class name and text features
 
@@ -286,6 +310,7 @@ class ClipAD(AnomalibModule):
     def on_validation_end(self) -> None:
         """Let go of the images that were compared with each other."""
         self._comparer.finish()
+        self._calibrator.finish()
 
     on_test_end = on_validation_end
     on_predict_end = on_validation_end
@@ -335,12 +360,26 @@ class ClipAD(AnomalibModule):
         self._remember()
         self._comparer.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
         self._serve()
+        self._certify()
 
     def _remember(self) -> None:
         data = getattr(self._trainer, "datamodule", None) if self._trainer else None
         if self._comparer.remember(data, self._pre_process):
             self._drop_statistics("other normal images", "these")
         self._serve()
+
+    # False-alarm rate
+
+    def _ask_for(self, rate: float) -> None:
+        if not isinstance(self.post_processor, ClipADPostProcessor):
+            msg = "Verdicts at a false-alarm rate are those of ClipADPostProcessor; leave out post_processor."
+            raise ValueError(msg)
+        self.post_processor.false_alarm_rate = rate
+
+    def _certify(self) -> None:
+        """Score the calibration images, if there is a rate and that is not done yet."""
+        data = getattr(self._trainer, "datamodule", None) if self._trainer else None
+        self._calibrator.certify(self.post_processor, data, self._pre_process)
 
     def _pre_process(self, images: Tensor) -> Tensor:
         """Pre-process images (B, 3, H, W) as the engine does."""
@@ -425,13 +464,18 @@ class ClipAD(AnomalibModule):
     def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Predict a batch, which has to have labels."""
         require_labels(batch)
-        self._comparer.notice(required(batch.image, "image"))
+        self._notice(batch)
         return super().test_step(batch, batch_idx, *args, **kwargs)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predict a batch."""
-        self._comparer.notice(required(batch.image, "image"))
+        self._notice(batch)
         return super().predict_step(batch, batch_idx, dataloader_idx)
+
+    def _notice(self, batch: Batch) -> None:
+        images = required(batch.image, "image")
+        self._comparer.notice(images)
+        self._calibrator.notice(images)
 
     def val_dataloader(self) -> list:
         """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""
@@ -445,6 +489,7 @@ class ClipAD(AnomalibModule):
         super().on_save_checkpoint(checkpoint)
         fitted = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         pack(checkpoint, self.model, finished=fitted and self._is_last_epoch)
+        checkpoint[KEY]["calibration"] = self._calibrator.state()
         checkpoint[KEY]["references"] = {"mutual": self.references.mutual, "pool": self.references.pool}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -455,6 +500,8 @@ class ClipAD(AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         asked = self.model.settings.tiles
+        if self._calibrator.source.given:  # other images than those of the checkpoint
+            drop_normal(checkpoint)
         unpack(checkpoint, self, self.model)
         written = self.model.settings.tiles
         if self.model.tiler is not None and written != asked:
@@ -470,6 +517,8 @@ class ClipAD(AnomalibModule):
             )
         self.class_name, self._pinned = restored, restored is not None
         self._comparer.restored(replace(self.references, **checkpoint[KEY]["references"]))
+        if "calibration" in checkpoint[KEY] and not self._calibrator.source.given:
+            self._calibrator.restored(checkpoint[KEY]["calibration"])
         self._serve()
         self._record_settings()
 

@@ -97,7 +97,7 @@ class InferenceGraph(nn.Module):
             return raw
         if undecided is None:
             return self.post_processor(raw)
-        return self.post_processor(raw, self.detector.reference_calibration(undecided))
+        return self.post_processor(raw, calibration=self.detector.reference_calibration(undecided))
 
 
 def _without_trainer(post_processor: nn.Module | None) -> nn.Module | None:

@@ -22,6 +22,10 @@ LAYERS = "model.detector.adapter."
 """Prefix of the layers of SDP+ in a checkpoint's ``state_dict``."""
 MEMORY = "model.detector.memory."
 """Prefix of a few-shot model's memory."""
+NORMAL = "post_processor.normal."
+"""Prefix of the scores of calibration images."""
+STATISTICS = "post_processor.probability_min"
+"""What only our post-processor has."""
 _CLIP = ("model.encoder.", "model.detector.visual.")
 _BACKBONE = ("backbone", "pretrained", "image_size")
 
@@ -90,9 +94,19 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
     checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
 
 
+def drop_normal(checkpoint: dict[str, Any]) -> None:
+    """Take the scores of calibration images out of a checkpoint; Lightning keeps them with the callbacks too."""
+    for state in (checkpoint["state_dict"], *checkpoint.get("callbacks", {}).values()):
+        for name in [name for name in state if name.endswith(("normal.score", "normal.peak"))]:
+            del state[name]
+
+
 def _completed(saved: dict[str, Tensor], current: dict[str, Tensor]) -> dict[str, Tensor]:
     """The saved state with the names of the current one."""
-    unknown = sorted(saved.keys() - current.keys())
+    has_place = any(name.startswith(STATISTICS) for name in current)
+    normal = {name: value for name, value in saved.items() if name.startswith(NORMAL) and has_place}
+    unknown = sorted(saved.keys() - current.keys() - normal.keys())
     if unknown:
         logger.warning("The model has no place for %s of the checkpoint.", ", ".join(unknown))
-    return {name: saved.get(name, value) for name, value in current.items()}
+    current = {name: value for name, value in current.items() if not name.startswith(NORMAL)}
+    return {**{name: saved.get(name, value) for name, value in current.items()}, **normal}

@@ -33,6 +33,11 @@ class Comparer:
         self._keys: set[str] = set()
         self._scored: set[str] = set()
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of the images of the memory, where they were read in this process; see ``key_of``."""
+        return frozenset(self._keys)
+
     def restored(self, references: References) -> None:
         """Take over what a checkpoint was made with; its memory, if any, stays as it is."""
         self.references = references

@@ -10,10 +10,11 @@ from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
 from .normalization import min_max, normalize_monotone
@@ -44,6 +45,33 @@ class ImageScores(Metric):
         return dim_zero_cat(self.probability), dim_zero_cat(self.peak), dim_zero_cat(self.label)
 
 
+class CertifiedBatch(InferenceBatch):
+    """Predictions with p-values; a tuple of anomalib's four fields, as its inferencers expect.
+
+    Attributes:
+        p_value: Conformal p-value of each image (B,).
+    """
+
+    p_value: Tensor
+
+
+class NormalScores(nn.Module):
+    """Raw outputs for the calibration images, before any statistics: part of a checkpoint.
+
+    Args:
+        score: Image scores of the model (n,).
+        peak: Maxima of its maps (n,).
+    """
+
+    score: Tensor
+    peak: Tensor
+
+    def __init__(self, score: Tensor, peak: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("score", score.detach().clone().float())
+        self.register_buffer("peak", peak.detach().clone().float())
+
+
 class ClipADPostProcessor(PostProcessor):
     """anomalib's post-processor with CLIP-AD's scores.
 
@@ -59,7 +87,13 @@ class ClipADPostProcessor(PostProcessor):
     Image and pixel thresholds never stand in for each other: they are of different scales. A score or map value that is
     NaN, such as those of an image with NaN in it, counts as defective.
 
+    **With a false-alarm rate** labels and masks follow conformal p-values among the scores of normal images, and
+    predictions have ``p_value`` too; see ``Certificate``. Scores and maps stay what they are. Without statistics
+    these are probabilities: a validation set without defects fits none, since they would depend on the images they
+    are compared with.
+
     Args:
+        false_alarm_rate: Largest share of normal images that are called defective; it may be changed at any time.
         **kwargs: Those of ``anomalib.post_processing.PostProcessor``.
     """
 
@@ -68,12 +102,41 @@ class ClipADPostProcessor(PostProcessor):
     peak_min: Tensor
     peak_max: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    normal: NormalScores | None
+
+    def __init__(self, false_alarm_rate: float | None = None, **kwargs: Any) -> None:
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
+        self.false_alarm_rate = false_alarm_rate
+        self.normal = None
         self.calibration: Calibration = SDP
         self._image_scores = ImageScores()
         for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
             self.register_buffer(name, torch.tensor(torch.nan))
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        return (*super()._checkpoint_config_keys, "false_alarm_rate")
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore what a checkpoint holds, but a false-alarm rate that was asked for."""
+        asked = self.false_alarm_rate
+        super().load_checkpoint_config(config)
+        self.false_alarm_rate = config.get("false_alarm_rate") if asked is None else asked
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Make room for the scores of calibration images, of which a checkpoint has any number, or none."""
+        given = [state_dict[name] for name in (f"{prefix}normal.score", f"{prefix}normal.peak") if name in state_dict]
+        self.normal = NormalScores(*given).to(self.image_min.device) if given else None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The calibration images' scores, on the scale of its outputs, if there are any and a rate is asked for."""
+        if self.normal is None or self.false_alarm_rate is None:
+            return None
+        score, _ = self._decide(self.normal.score, self.normal.peak, self.calibration)
+        peak, _ = self._scale(self.normal.peak, self.calibration)
+        return Certificate(score, peak)
 
     def serve(self, calibration: Calibration) -> None:
         """Learn the scale of a detector's outputs: those of SDP, SDP+ and each memory differ."""
@@ -101,6 +164,10 @@ class ClipADPostProcessor(PostProcessor):
             return
         probability, peak, label = self._image_scores.compute()
         self._image_scores.reset()
+        if self.false_alarm_rate is not None and not label.any():
+            for metric in (self._pixel_min_max_metric, self._pixel_threshold_metric):
+                metric.reset()
+            return
         _copy_range(probability, self.probability_min, self.probability_max)
         _copy_range(peak, self.peak_min, self.peak_max)
         score = self._fuse(probability, peak, self.calibration)
@@ -133,30 +200,55 @@ class ClipADPostProcessor(PostProcessor):
             batch.pred_label = processed.pred_label
         if batch.pred_mask is None:
             batch.pred_mask = processed.pred_mask
+        if isinstance(processed, CertifiedBatch):
+            batch.p_value = processed.p_value  # type: ignore[attr-defined]  # beside anomalib's fields
 
-    def forward(self, predictions: InferenceBatch, calibration: Calibration | None = None) -> InferenceBatch:
+    def forward(
+        self,
+        predictions: InferenceBatch,
+        image_sensitivity: float | Tensor | None = None,
+        pixel_sensitivity: float | Tensor | None = None,
+        *,
+        calibration: Calibration | None = None,
+    ) -> InferenceBatch:
         """Post-process raw outputs of ``ClipADModel``.
 
         Args:
             predictions: Scores (B,) and maps (B, H, W).
+            image_sensitivity: In place of its own, where outputs are normalised: the threshold is 1 less it. Verdicts
+                at a false-alarm rate follow that alone.
+            pixel_sensitivity: The same for masks.
             calibration: Their scale, in place of the one that was learnt.
         """
         calibration = calibration or self.calibration
         probability, raw_map = required(predictions.pred_score, "pred_score"), required(predictions.anomaly_map, "map")
-        fitted = ~torch.isnan(self.image_min)
-        undecided = torch.as_tensor(calibration.undecided, dtype=raw_map.dtype, device=raw_map.device)
-        anomaly_map, map_threshold = raw_map, torch.where(fitted, self.pixel_threshold, undecided)
-        if self.enable_normalization:
-            fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, map_threshold)
-            anomaly_map = torch.where(fitted, fitted_map, calibration.probability(raw_map))
-            map_threshold = self.normalized_pixel_threshold
+        anomaly_map, map_threshold = self._scale(raw_map, calibration)
         score, score_threshold = self._decide(probability, raw_map.amax(dim=(-2, -1)), calibration)
+        if self.enable_normalization and image_sensitivity is not None:
+            score_threshold = torch.as_tensor(1 - image_sensitivity)
+        if self.enable_normalization and pixel_sensitivity is not None:
+            map_threshold = torch.as_tensor(1 - pixel_sensitivity)
+        if not self.enable_thresholding:
+            return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+        certificate = self.certificate
+        if certificate is not None:
+            return certified(score, anomaly_map, certificate, self.false_alarm_rate or 0)
         return InferenceBatch(
             pred_score=score,
             anomaly_map=anomaly_map,
-            pred_label=_defective(score, score_threshold) if self.enable_thresholding else None,
-            pred_mask=_defective(anomaly_map, map_threshold) if self.enable_thresholding else None,
+            pred_label=_defective(score, score_threshold),
+            pred_mask=_defective(anomaly_map, map_threshold),
         )
+
+    def _scale(self, raw_map: Tensor, calibration: Calibration) -> tuple[Tensor, Tensor]:
+        """Map values of raw ones of any shape, and the threshold on them."""
+        fitted = ~torch.isnan(self.image_min)
+        undecided = torch.as_tensor(calibration.undecided, dtype=raw_map.dtype, device=raw_map.device)
+        threshold = torch.where(fitted, self.pixel_threshold, undecided)
+        if not self.enable_normalization:
+            return raw_map, threshold
+        fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, threshold)
+        return torch.where(fitted, fitted_map, calibration.probability(raw_map)), self.normalized_pixel_threshold
 
     def _decide(self, raw_score: Tensor, peak: Tensor, calibration: Calibration) -> tuple[Tensor, Tensor]:
         """Image scores (B,) of raw scores and map maxima (B,), and the threshold on them."""
@@ -176,6 +268,15 @@ class ClipADPostProcessor(PostProcessor):
         scores = min_max(raw_score, self.probability_min, self.probability_max)
         peaks = min_max(peak, self.peak_min, self.peak_max)
         return calibration.score_weight * scores + calibration.peak_weight * peaks
+
+
+def certified(score: Tensor, anomaly_map: Tensor, certificate: Certificate, rate: float | Tensor) -> CertifiedBatch:
+    """Scores (B,) and maps (B, H, W) with verdicts at a false-alarm rate."""
+    rate = torch.as_tensor(rate, dtype=torch.float32, device=score.device)
+    verdict = certificate(score, anomaly_map, rate)
+    batch = CertifiedBatch(score, verdict.pred_label, anomaly_map, verdict.pred_mask)
+    batch.p_value = verdict.p_value
+    return batch
 
 
 def _defective(values: Tensor, threshold: Tensor) -> Tensor:

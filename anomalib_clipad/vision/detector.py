@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -239,6 +239,22 @@ class Detector(nn.Module):
             memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
         self.memory = Memory(memory, farthest)
 
+    @torch.no_grad()
+    def leave_one_out(self, batches: Iterable[Tensor], text: Tensor | None) -> Prediction:
+        """Judge each of several normal images by all the others, as ``forward`` would with a memory of those.
+
+        Args:
+            batches: Normalised images (B, 3, H, W), k >= 2 altogether.
+            text: As in ``forward``.
+        """
+        places = 1 if self.tiles is None else self.tiles.places
+        image, seen = torch.empty(0), []
+        for image in batches:
+            seen.append(self.examine(self._views(image), text))
+        joined = Evidence(*(_by_place(parts, places) for parts in zip(*seen, strict=True)))
+        judged = self.judge(joined, self._left_out(joined.tokens))
+        return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image)
+
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Distance of each view's patches to the nearest of the memory, summed over the four stages (V, N)."""
         if self.tiles is None:
@@ -335,3 +351,10 @@ class Detector(nn.Module):
         if self.visual.proj.dtype == torch.float16 and images.device.type == "cpu":
             msg = "float16 does not run on a CPU; use precision='bfloat16' or 'float32', or a GPU."
             raise ValueError(msg)
+
+
+def _by_place(parts: Sequence[Any], places: int) -> Any:
+    """Views of several batches (places B, ...) as those of one, place by place; ``None`` where there are none."""
+    if parts[0] is None:
+        return None
+    return torch.cat([part.unflatten(0, (places, -1)) for part in parts], dim=1).flatten(0, 1)
