@@ -602,7 +602,7 @@ class ClipAD(AnomalibModule):
         Raises:
             RuntimeError: If the model has no class name, or untrained layers.
         """
-        return self._exporter(text_input, memory_input).graph(text_input, memory_input).to(self.device)
+        return self._exporter(text_input, memory_input).deployed(text_input, memory_input).to(self.device)
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file; see ``Exporter.to_torch``."""
@@ -631,13 +631,17 @@ class ClipAD(AnomalibModule):
             raise RuntimeError(msg)
         if not memory_input:
             self._remember()
+        any_product = text_input or memory_input
         if not text_input:
             if self.model.settings.text_weight and self.model.class_name is None and self.class_name is None:
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
                 raise RuntimeError(msg)
             self._encode_class()
+        if not any_product:
+            self._certify()
         transform = cast("nn.Module | None", self.pre_processor.transform if self.pre_processor else None)
-        return Exporter(self.model, transform, self.post_processor)
+        images = self._calibrator.images()
+        return Exporter(self.model, transform, self.post_processor, images, self.verify_images)
 
     # Components
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
-from anomalib.deploy import ExportType
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor, nn
 from torch.export import Dim
+from torchmetrics import Metric
 
+from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.verdicts.certificate import Certificate
 
+from . import certify, verification
 from .graph import InferenceGraph
+from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
+from .verification import Record, Run
 
 logger = logging.getLogger(__name__)
 _OPSET = 18
@@ -40,12 +48,22 @@ class Exporter(ExportMixin):
         model: A model with text features, unless they come as an input.
         transform: Its pre-processing, torchvision's, from images in [0, 1].
         post_processor: Its post-processing, if any.
+        calibration: Files of the calibration images, where it has a false-alarm rate and they are at hand.
+        verify_images: Folder of images for ``anomalib-clipad verify``; by default generated ones.
     """
 
     model: ClipADModel
 
-    def __init__(self, model: ClipADModel, transform: nn.Module | None, post_processor: nn.Module | None) -> None:
+    def __init__(
+        self,
+        model: ClipADModel,
+        transform: nn.Module | None,
+        post_processor: nn.Module | None,
+        calibration: Sequence[str] | None = None,
+        verify_images: Path | None = None,
+    ) -> None:
         self.model, self.transform, self.post_processor = model, transform, post_processor
+        self.calibration, self.verify_images = calibration, verify_images
 
     def graph(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module on the CPU, from images in [0, 1] to scores, labels, maps and masks.
@@ -74,12 +92,73 @@ class Exporter(ExportMixin):
         inputs = (text_input, memory_input)
         return InferenceGraph(detector, text_features, self.transform, post_processor, inputs, metadata).cpu()
 
+    def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
+        """``graph``, with verdicts at a false-alarm rate where there is one."""
+        graph = self.graph(text_input, memory_input)
+        if not graph.further_inputs() and self.false_alarm_rate is not None:
+            graph.certificate = self._certificate(partial(run_torch, graph))
+            graph.false_alarm_rate = self.false_alarm_rate
+        return graph
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """The rate of its verdicts, if there are any."""
+        own = self.post_processor
+        return own.false_alarm_rate if isinstance(own, ClipADPostProcessor) and own.enable_thresholding else None
+
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write a ``.pt`` file for anomalib's ``TorchInferencer``, readable with this package installed."""
         path = _file(export_root, ExportType.TORCH, f"{model_file_name}.pt")
         with atomic_folder(path.parent) as folder:
-            torch.save({"model": self.graph()}, folder / path.name)
+            graph = self.deployed()
+            own = self._record(graph, graph.certificate, None, {})
+            graph.metadata |= self._metadata(graph.certificate, own)
+            torch.save({"model": graph}, folder / path.name)
         return path
+
+    def _certificate(self, run: Run, compressed: bool = False) -> Certificate | None:
+        """What a file's verdicts are compared with: its own scores of the calibration images.
+
+        Raises:
+            ValueError: If it differs from the live model, and these images are not at hand.
+        """
+        if self.false_alarm_rate is None:
+            return None
+        if self.calibration is not None:
+            named = ((file, cast("Tensor", read_image(file, as_tensor=True)).numpy()) for file in self.calibration)
+            return certify.measure(run, named)
+        if compressed or self.model.settings.precision != "float32":
+            msg = (
+                "A compressed file, or one of a model in another precision than float32, gives other scores, so it has "
+                "to be calibrated itself, and the calibration images are not at hand (references that were left out in "
+                "turn cannot be, a checkpoint's may have been moved). Pass calibration_source, a folder of normal "
+                "images; or export in float32 without compression."
+            )
+            raise ValueError(msg)
+        live = cast("ClipADPostProcessor", self.post_processor).certificate
+        return None if live is None else live.cpu()
+
+    def _record(
+        self,
+        graph: InferenceGraph,
+        certificate: Certificate | None,
+        size: tuple[int, int] | None,
+        inputs: dict[str, dict[str, Any]],
+    ) -> Record:
+        """What Python finds in the verification images: the graph in float32, with its own calibration scores."""
+        if certificate is not None and graph.certificate is None:
+            live = cast("Certificate", cast("ClipADPostProcessor", self.post_processor).certificate)
+            graph.certificate, graph.false_alarm_rate = live.cpu(), cast("float", self.false_alarm_rate)
+        run = partial(run_torch, graph, inputs=verification.inputs_of(inputs))
+        return verification.record(run, self.verify_images, size, inputs)
+
+    def _metadata(self, certificate: Certificate | None, own: Record) -> dict[str, str]:
+        found = {verification.KEY: own.to_text()}
+        if certificate is not None:
+            found[certify.KEY] = certify.describe(
+                certificate, cast("float", self.false_alarm_rate), self.calibration is None
+            )
+        return found
 
     def to_onnx(
         self,
@@ -88,6 +167,7 @@ class Exporter(ExportMixin):
         input_size: tuple[int, int] | None = None,
         text_input: bool = False,
         memory_input: bool = False,
+        certified: bool = True,
         **kwargs: Any,
     ) -> Path:
         """Write an ONNX file that needs nothing but a runtime.
@@ -98,7 +178,9 @@ class Exporter(ExportMixin):
             input_size: Height and width of all images to come; by default any.
             text_input: Take text features (D, 2) as an input, ``text_features``.
             memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``undecided``, the map value whose
-                probability is 0.5, as product files hold them.
+                probability is 0.5, as product files hold them. With either input there are no verdicts at a
+                false-alarm rate: calibration scores are those of one product.
+            certified: Whether to add these verdicts, where there is a rate, and what ``verify`` needs.
             **kwargs: Further arguments of ``torch.onnx.export``.
 
         Raises:
@@ -117,13 +199,10 @@ class Exporter(ExportMixin):
         sides = {} if input_size else {2: Dim("height", min=2), 3: Dim("width", min=2)}
         images = torch.zeros(2, 3, height, width)
         shapes: dict[str, dict[int, Any] | None] = {"images": {0: Dim("batch"), **sides}}
-        others: dict[str, Tensor] = {}
-        if text_input:
-            others["text_features"], shapes["text_features"] = graph.text_features, None
+        others = graph.further_inputs()
+        shapes |= dict.fromkeys(others)
         if memory_input:
-            others["memory"] = torch.randn(graph.memory_shape)
             shapes["memory"] = {others["memory"].ndim - 2: Dim("patches", min=2)}
-            others["undecided"], shapes["undecided"] = torch.tensor(1.0), None
         options = {
             "kwargs": others,
             "input_names": ["input", *others],
@@ -138,27 +217,100 @@ class Exporter(ExportMixin):
             torch.onnx.export(graph, (images,), folder / path.name, dynamo=True, **options)
             proto = onnx.load(folder / path.name)
             onnx.helper.set_model_props(proto, graph.metadata)
+            if certified:
+                self._complete_onnx(proto, folder / path.name, graph, input_size, _described(others))
             onnx.save(proto, folder / path.name)
         return path
 
-    def to_openvino(self, export_root: Path | str, model_file_name: str = "model", *args: Any, **kwargs: Any) -> Path:
+    def _complete_onnx(
+        self,
+        proto: Any,
+        written: Path,
+        graph: InferenceGraph,
+        size: tuple[int, int] | None,
+        inputs: dict[str, dict[str, Any]],
+    ) -> None:
+        """Add verdicts, and what ``verify`` needs, to a model that is written already."""
+        import onnx
+
+        certificate = None if inputs else self._certificate(OnnxRuntime(written).run)
+        own = self._record(graph, certificate, size, inputs)
+        if certificate is not None:
+            with tempfile.TemporaryDirectory() as raw:
+                verdicts = certify.verdict_model(certificate, Path(raw) / "verdicts.onnx")
+            certify.add_to_onnx(proto, verdicts, cast("float", self.false_alarm_rate))
+            onnx.save(proto, written)
+        own = _accepted(own, OnnxRuntime(written))
+        onnx.helper.set_model_props(proto, {**graph.metadata, **self._metadata(certificate, own)})
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+        ov_kwargs: dict[str, Any] | None = None,
+        onnx_kwargs: dict[str, Any] | None = None,
+    ) -> Path:
         """Write OpenVINO's ``.xml`` and ``.bin``, compressed by anomalib's own options.
+
+        Verdicts at a false-alarm rate are calibrated on the scores of the compressed file, computed in float32, or in
+        bfloat16 where that is the model's precision.
 
         Raises:
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
+            ValueError: If the compressed file has to be calibrated and the calibration images are not at hand.
         """
         require("openvino", "nncf", "onnx", "onnxscript")
         import openvino
 
         path = _file(export_root, ExportType.OPENVINO, f"{model_file_name}.xml")
+        options = {**(onnx_kwargs or {}), "certified": False}
+        given = (model_file_name, input_size, compression_type, datamodule, metric, task, max_drop, ov_kwargs)
+        precision = "bf16" if self.model.settings.precision == "bfloat16" else "f32"
         with atomic_folder(path.parent) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
-            written = super().to_openvino(raw, model_file_name, *args, **kwargs)
-            graph = openvino.Core().read_model(written)
-            for name, value in self.graph().metadata.items():
-                graph.set_rt_info(value, ["clip_ad", name])
-            openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
-        logger.info("OpenVINO computes in bfloat16 where it can: run %s with INFERENCE_PRECISION_HINT f32.", path)
+            written = super().to_openvino(raw, *given, options)
+            model = openvino.Core().read_model(written)
+            graph = self.graph(options.get("text_input", False), options.get("memory_input", False))
+            inputs = _described(graph.further_inputs())
+            certificate = None
+            if not inputs:
+                runtime = OpenVinoRuntime(written, precision)
+                certificate = self._certificate(runtime.run, compressed=compression_type is not None)
+            own = self._record(graph, certificate, input_size, inputs)
+            if certificate is not None:
+                certify.verdict_model(certificate, Path(raw) / "verdicts.onnx")
+                rate = cast("float", self.false_alarm_rate)
+                model = certify.add_to_openvino(model, Path(raw) / "verdicts.onnx", rate)
+                openvino.save_model(model, Path(raw) / "certified.xml", compress_to_fp16=False)
+                written = Path(raw) / "certified.xml"
+            int8 = compression_type not in {None, CompressionType.FP16}
+            own = _accepted(own, OpenVinoRuntime(written, precision), int8)
+            for name, value in {**graph.metadata, **self._metadata(certificate, own)}.items():
+                model.set_rt_info(value, ["clip_ad", name])
+            openvino.save_model(model, folder / path.name, compress_to_fp16=False)
+        if precision == "f32":
+            logger.info("OpenVINO computes in bfloat16 where it can: run %s with INFERENCE_PRECISION_HINT f32.", path)
         return path
+
+
+def _accepted(own: Record, runtime: Runtime, int8: bool = False) -> Record:
+    """The record of a file that was just written, with what it may differ by."""
+    comparison = own.compare(partial(runtime.run, inputs=verification.inputs_of(own.inputs)))
+    return own.accept(comparison, f"{runtime.name} in {runtime.precision}{', int8' if int8 else ''}")
+
+
+def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """How verification makes further inputs of a file; see ``inputs_of``."""
+    scales = {"text_features": 0.05, "memory": 1.0}
+    return {
+        name: {"shape": list(value.shape), "scale": scales[name]} if value.ndim else {"value": float(value)}
+        for name, value in inputs.items()
+    }
 
 
 def _statistics(post_processor: nn.Module | None) -> dict[str, float]:

@@ -10,7 +10,8 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
-from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.host.post_processor import ClipADPostProcessor, certified
+from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.dual_path import STAGES
 from anomalib_clipad.vision.resize import MatrixResize, PillowResize
@@ -28,9 +29,14 @@ class InferenceGraph(nn.Module):
         post_processor: Its post-processing, if any.
         inputs: Whether text features, and whether a memory, come with the images.
         metadata: What anyone should know who finds the file.
+
+    Attributes:
+        certificate: Scores of normal images, if verdicts follow a false-alarm rate.
+        false_alarm_rate: That rate, where none comes with the images.
     """
 
     text_features: Tensor
+    certificate: Certificate | None
 
     def __init__(
         self,
@@ -51,7 +57,9 @@ class InferenceGraph(nn.Module):
         self.metadata = metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
+        self.certificate, self.false_alarm_rate = None, 0.0
         if isinstance(self.post_processor, ClipADPostProcessor):
+            self.post_processor.normal = None
             self.post_processor.serve(self.detector.calibration)
         self.eval().requires_grad_(False)
 
@@ -62,6 +70,13 @@ class InferenceGraph(nn.Module):
         of_a_view = (STAGES, self.detector.reference_matrix.shape[1] ** 2, width)
         return of_a_view if self.detector.tiles is None else (self.detector.tiles.places, *of_a_view)
 
+    def further_inputs(self) -> dict[str, Tensor]:
+        """An example of each input beside the images."""
+        inputs = {"text_features": self.text_features} if self.text_input else {}
+        if self.memory_input:
+            inputs |= {"memory": torch.randn(self.memory_shape), "undecided": torch.tensor(1.0)}
+        return inputs
+
     @torch.no_grad()
     def forward(
         self,
@@ -69,6 +84,7 @@ class InferenceGraph(nn.Module):
         text_features: Tensor | None = None,
         memory: Tensor | None = None,
         undecided: Tensor | None = None,
+        false_alarm_rate: float | Tensor | None = None,
     ) -> InferenceBatch:
         """Find defects.
 
@@ -77,10 +93,11 @@ class InferenceGraph(nn.Module):
             text_features: Representative vectors, normal and abnormal (D, 2), of a model with ``text_input``.
             memory: Patch tokens of normal images, as of ``Memory``, of a model with ``memory_input``.
             undecided: The raw map value whose probability is 0.5, of a model with ``memory_input``: a scalar.
+            false_alarm_rate: In place of its own, of a model with a certificate.
 
         Returns:
             ``pred_score`` (B,), ``pred_label`` (B,), ``anomaly_map`` (B, h, w) and ``pred_mask`` (B, h, w), of the
-            model's own size h, w.
+            model's own size h, w; with a certificate, ``p_value`` (B,) as an attribute.
 
         Raises:
             ValueError: If an input is given that the model does not have, or one is missing.
@@ -96,7 +113,11 @@ class InferenceGraph(nn.Module):
         if self.post_processor is None:
             return raw
         if undecided is None:
-            return self.post_processor(raw)
+            found = self.post_processor(raw)
+            if self.certificate is None:
+                return found
+            rate = self.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
+            return certified(found.pred_score, found.anomaly_map, self.certificate, rate)
         return self.post_processor(raw, calibration=self.detector.reference_calibration(undecided))
 
 

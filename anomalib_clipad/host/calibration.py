@@ -17,8 +17,8 @@ from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.conformal import (
     check_rate,
-    false_alarms_at_most,
     images_needed,
+    promise,
     smallest_rate,
     standing_apart,
 )
@@ -251,19 +251,6 @@ class Calibrator:
         if self.left_out or not self.files or not all(Path(file).is_file() for file in self.files):
             return None
         return self.files
-
-
-def promise(count: int, rate: float, left_out: bool = False) -> str:
-    """What calibration images promise, in words."""
-    words = (
-        f"{count} normal images calibrate a false-alarm rate of {rate:.2%}; the smallest rate they allow is "
-        f"{smallest_rate(count):.2%}. "
-    )
-    if left_out:
-        return words + (
-            "Each was left out in turn, which guarantees less: at most twice the rate on average, usually about it."
-        )
-    return words + f"With 95 % confidence at most {false_alarms_at_most(rate, count):.1%} of normal images are flagged."
 
 
 def read_all(files: Sequence[str]) -> Iterator[Tensor]:

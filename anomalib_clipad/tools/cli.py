@@ -18,6 +18,7 @@ _COMMANDS = {
     "large-images": ("bench.large_images", "compare ways to find small defects in large pictures"),
     "product": ("product", "write text vectors and normal images of a product for an exported model"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
+    "verify": ("verify", "check that an exported file does here what it did where it was written"),
 }
 """Module in this package and purpose of each command."""
 
@@ -31,6 +32,7 @@ _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
             {"type": Path, "default": "product.safetensors", "help": "file of memory, scale and text features"},
         ),
     },
+    "verify": {"file": (["file"], {"type": Path, "help": "exported model: .onnx, .xml or .pt"})},
     "text-features": {
         "class_name": (["--class-name"], {"nargs": "+", "required": True, "help": "names of the classes"}),
         "output": (

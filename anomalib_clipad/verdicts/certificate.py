@@ -78,7 +78,7 @@ class Certificate(nn.Module):
         lowest = torch.floor(false_alarm_rate * (count + 1) + ROUNDING)  # the last rank that is defective
         place = torch.arange(1, count + 1, device=score.device, dtype=torch.float32)
         never = torch.full_like(self.region_scores, torch.inf)
-        peak = torch.where(place <= lowest, self.region_scores, never).amin()
+        peak = torch.where(place <= lowest, self.region_scores, never).amin(dim=0)
         return Verdict(
             p_value=rank / (count + 1),
             pred_label=(rank <= lowest) | torch.isnan(score),

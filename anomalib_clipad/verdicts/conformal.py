@@ -93,6 +93,19 @@ def false_alarms_at_most(rate: float, count: int, confidence: float = CONFIDENCE
     return float(beta.ppf(confidence, rank, count + 1 - rank)) if rank else 0.0
 
 
+def promise(count: int, rate: float, left_out: bool = False) -> str:
+    """What calibration images promise, in words."""
+    words = (
+        f"{count} normal images calibrate a false-alarm rate of {rate:.2%}; the smallest rate they allow is "
+        f"{smallest_rate(count):.2%}. "
+    )
+    if left_out:
+        return words + (
+            "Each was left out in turn, which guarantees less: at most twice the rate on average, usually about it."
+        )
+    return words + f"With 95 % confidence at most {false_alarms_at_most(rate, count):.1%} of normal images are flagged."
+
+
 def standing_apart(scores: ArrayLike) -> list[int]:
     """Which of the largest scores, at most a tenth of all, a wide gap divides from the rest: perhaps defects.
 

@@ -193,7 +193,9 @@ def test_images_that_stand_apart_are_named(tmp_path: Path, caplog: pytest.LogCap
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[::4, :, 0] = 255
     save(tmp_path / "mixed/defect.png", stripes)
-    model = certified(tmp_path / "mixed", few_shot_source=noise(tmp_path / "references", 3, 5, lamp=0.1), text_weight=0.0)
+    model = certified(
+        tmp_path / "mixed", few_shot_source=noise(tmp_path / "references", 3, 5, lamp=0.1), text_weight=0.0
+    )
     model.prepare()
     assert "defect.png stand apart" in caplog.text
     assert "00.png" not in caplog.text

@@ -1,0 +1,157 @@
+"""Verdicts in files: a small graph behind the outputs of a written, perhaps compressed one.
+
+It is compared with the scores that the file itself gives to the calibration images, in float32, whatever the rest of
+the file computes in. The false-alarm rate is an optional input of ONNX files and a state of OpenVINO files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import Dim
+
+from anomalib_clipad.verdicts.certificate import Certificate
+
+from .runtimes import RATE
+from .verification import Run
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
+
+KEY = "calibration"
+"""Name of the calibration scores in a file's metadata."""
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask", "p_value")
+_KEPT = {"pred_score", "anomaly_map"}
+_OPSET = 18
+
+
+def measure(run: Run, images: Iterable[tuple[str, NDArray[np.float32]]]) -> Certificate:
+    """The scores that a file gives to the calibration images.
+
+    Args:
+        run: The file in its runtime.
+        images: Names and pixels (3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: If the file cannot take an image, or a score is no number.
+    """
+    scores, peaks = [], []
+    for name, pixels in images:
+        try:
+            found = run(pixels[None])
+        except Exception as error:  # each runtime raises its own
+            size = "x".join(map(str, pixels.shape[1:]))
+            msg = f"The exported file does not take the calibration image {name} of {size} pixels. Calibrate on images "
+            raise ValueError(msg + "of the size it is for, or export it for any size (no input_size).") from error
+        scores.append(float(found["pred_score"][0]))
+        peaks.append(float(found["anomaly_map"][0].max()))
+    return Certificate(torch.tensor(scores), torch.tensor(peaks))
+
+
+def describe(certificate: Certificate, rate: float, left_out: bool) -> str:
+    """JSON for a file's metadata: calibration scores, rate, and whether references were left out for them."""
+    return json.dumps(
+        {
+            "image_scores": certificate.image_scores.tolist(),
+            "region_scores": certificate.region_scores.tolist(),
+            "false_alarm_rate": rate,
+            "leave_one_out": left_out,
+        }
+    )
+
+
+def read_certificate(metadata: dict[str, str]) -> tuple[Certificate, float, bool] | None:
+    """Calibration scores of a file's metadata, if it has any, its rate, and whether references were left out for them.
+
+    Raises:
+        ValueError: If they are damaged.
+    """
+    if KEY not in metadata:
+        return None
+    try:
+        data = json.loads(metadata[KEY])
+        scores = (torch.tensor(data[name]) for name in ("image_scores", "region_scores"))
+        return Certificate(*scores), float(data["false_alarm_rate"]), bool(data["leave_one_out"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
+        raise ValueError(msg) from error
+
+
+def verdict_model(certificate: Certificate, path: Path) -> onnx.ModelProto:
+    """The graph behind: inputs ``pred_score``, ``anomaly_map`` and the rate; outputs ``pred_label``, ``pred_mask``,
+    ``p_value``.
+    """  # noqa: D205
+    import onnx
+
+    batch = Dim("batch")
+    torch.onnx.export(
+        certificate,
+        (torch.zeros(2), torch.zeros(2, 5, 7), torch.tensor(0.5)),
+        path,
+        input_names=["pred_score", "anomaly_map", RATE],
+        output_names=["p_value", "pred_label", "pred_mask"],
+        dynamic_shapes=({0: batch}, {0: batch, 1: Dim("rows"), 2: Dim("columns")}, None),
+        opset_version=_OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    model = onnx.load(path)
+    kept = {"rename_inputs": False, "rename_outputs": False}
+    return onnx.compose.add_prefix(model, "verdict_", **kept)
+
+
+def add_to_onnx(model: onnx.ModelProto, verdicts: onnx.ModelProto, rate: float) -> None:
+    """Append the graph to an ONNX model that has scores and maps; the rate becomes an input with a default."""
+    import onnx
+
+    graph, tail = model.graph, verdicts.graph
+    own = {output.name: output for output in graph.output if output.name in _KEPT}
+    _keep_only(graph, set(own))
+    graph.node.extend(tail.node)
+    graph.initializer.extend(tail.initializer)
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(rate, np.float32), RATE))
+    graph.input.extend(entry for entry in tail.input if entry.name == RATE)
+    outputs = {**own, **{output.name: output for output in tail.output}}
+    del graph.output[:]
+    graph.output.extend(outputs[name] for name in OUTPUTS)
+    onnx.checker.check_model(model)
+
+
+def _keep_only(graph: onnx.GraphProto, outputs: set[str]) -> None:
+    """Remove the nodes and weights that do not lead to these outputs."""
+    needed, kept = set(outputs), []
+    for node in reversed(graph.node):  # they are in the order in which they are computed
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    weights = [weight for weight in graph.initializer if weight.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+
+
+def add_to_openvino(model: openvino.Model, verdicts: Path, rate: float) -> openvino.Model:
+    """An OpenVINO model with the graph, in place of its own labels and masks; the rate is a state with a default."""
+    import openvino
+    from openvino import opset13 as operations
+
+    tail = openvino.convert_model(verdicts)
+    sources: dict[str, Any] = {output.any_name: output.node.input_value(0) for output in model.outputs}
+    default = operations.read_value(operations.constant(np.array(rate, np.float32)), RATE, np.float32, [])
+    sources[RATE] = default.output(0)
+    for parameter in tail.get_parameters():
+        parameter.output(0).replace(sources[parameter.output(0).any_name])
+    sources |= {output.any_name: output.node.input_value(0) for output in tail.outputs}
+    results = []
+    for name in OUTPUTS:
+        sources[name].get_tensor().set_names({name})
+        results.append(operations.result(sources[name]))
+    return openvino.Model(results, [operations.assign(default, RATE)], model.get_parameters(), "clip_ad")

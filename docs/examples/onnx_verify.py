@@ -1,0 +1,64 @@
+"""Check an exported file where it runs: needs numpy, pillow and onnxruntime, nothing else.
+
+python onnx_verify.py model.onnx
+
+Ends with status 0 where scores and maps are those of Python, 1 where they are not, 2 where the file does not tell.
+"""
+
+import json
+import sys
+import zlib
+from base64 import b64decode
+from io import BytesIO
+from time import perf_counter
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+def decode(file: str, size: "list[int] | None") -> np.ndarray:
+    """RGB in [0, 1], (1, 3, H, W), of a PNG in base64; pixels are repeated where the file takes images of one size."""
+    pixels = np.asarray(Image.open(BytesIO(b64decode(file))).convert("RGB"), np.float32) / 255
+    if size is not None:
+        rows, columns = (np.arange(new) * old // new for new, old in zip(size, pixels.shape[:2]))
+        pixels = pixels[rows][:, columns]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def make_input(how: dict) -> np.ndarray:
+    """Text features or a memory, for a file that takes them as inputs: a sine."""
+    if "value" in how:
+        return np.array(how["value"], np.float32)
+    places = np.arange(np.prod(how["shape"]), dtype=np.float64)
+    return (np.sin(places) * how["scale"]).astype(np.float32).reshape(how["shape"])
+
+
+try:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of false_alarm_rate, an input that has a default
+    session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+    data = json.loads(session.get_modelmeta().custom_metadata_map["verification"])
+    images = [decode(image, data["size"]) for image in data["images"]]
+except KeyError:
+    print(f"{sys.argv[1]} carries no verification data.", file=sys.stderr)
+    sys.exit(2)
+except Exception as error:  # every package raises its own
+    print(f"{sys.argv[1]} is damaged, or no exported model: {error}", file=sys.stderr)
+    sys.exit(2)
+
+inputs = {name: make_input(how) for name, how in data["inputs"].items()}
+names = [output.name for output in session.get_outputs()]
+start = perf_counter()
+found = [dict(zip(names, session.run(names, {"input": image, **inputs}))) for image in images]
+seconds = perf_counter() - start
+
+score = max(abs(float(one["pred_score"][0]) - wanted) for one, wanted in zip(found, data["scores"]))
+maps = [np.frombuffer(zlib.decompress(b64decode(m["values"])), np.float32).reshape(m["shape"]) for m in data["maps"]]
+pixel = max(float(np.abs(one["anomaly_map"][0, ::4, ::4] - wanted).max()) for one, wanted in zip(found, maps))
+flips = sum(bool(one["pred_label"][0]) != wanted for one, wanted in zip(found, data["labels"] or []))
+print(f"scores differ by {score:.1e} ({data['score_tolerance']:.1e} allowed), maps by {pixel:.1e}", end=" ")
+print(
+    f"({data['map_tolerance']:.1e} allowed), {flips} of {len(images)} verdicts flip, {len(images) / seconds:.1f} images/s"
+)
+sys.exit(0 if score <= data["score_tolerance"] and pixel <= data["map_tolerance"] else 1)
