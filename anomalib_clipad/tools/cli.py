@@ -18,6 +18,7 @@ _COMMANDS = {
     "large-images": ("bench.large_images", "compare ways to find small defects in large pictures"),
     "product": ("product", "write text vectors and normal images of a product for an exported model"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
+    "thresholds": ("bench.thresholds", "measure false alarms in every format, and drift"),
     "verify": ("verify", "check that an exported file does here what it did where it was written"),
 }
 """Module in this package and purpose of each command."""

@@ -1,6 +1,6 @@
 """Find defects with an exported model: needs numpy, pillow and onnxruntime, nothing else.
 
-python onnx_predict.py model.onnx image.png
+python onnx_predict.py model.onnx image.png [false-alarm rate, if the model has verdicts at one]
 """
 
 import sys
@@ -26,7 +26,15 @@ def read(path: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-    score, label, anomaly_map, mask = session.run(None, {"input": read(sys.argv[2])[None]})
-    verdict = "defective" if label[0] else "good"
-    print(f"score {score[0]:.4f}, {verdict}, {int(mask.sum())} defective pixels of {mask.size}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of false_alarm_rate, an input that has a default
+    session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+    inputs = {"input": read(sys.argv[2])[None]}
+    if len(sys.argv) > 3:
+        inputs["false_alarm_rate"] = np.array(sys.argv[3], np.float32)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, inputs), strict=True))
+    verdict = "defective" if found["pred_label"][0] else "good"
+    rarity = f" (p-value {found['p_value'][0]:.3f})" if "p_value" in found else ""
+    mask = found["pred_mask"]
+    print(f"score {found['pred_score'][0]:.4f}{rarity}, {verdict}, {int(mask.sum())} defective pixels of {mask.size}")

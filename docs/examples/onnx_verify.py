@@ -21,7 +21,7 @@ def decode(file: str, size: "list[int] | None") -> np.ndarray:
     """RGB in [0, 1], (1, 3, H, W), of a PNG in base64; pixels are repeated where the file takes images of one size."""
     pixels = np.asarray(Image.open(BytesIO(b64decode(file))).convert("RGB"), np.float32) / 255
     if size is not None:
-        rows, columns = (np.arange(new) * old // new for new, old in zip(size, pixels.shape[:2]))
+        rows, columns = (np.arange(new) * old // new for new, old in zip(size, pixels.shape[:2], strict=True))
         pixels = pixels[rows][:, columns]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
@@ -50,15 +50,17 @@ except Exception as error:  # every package raises its own
 inputs = {name: make_input(how) for name, how in data["inputs"].items()}
 names = [output.name for output in session.get_outputs()]
 start = perf_counter()
-found = [dict(zip(names, session.run(names, {"input": image, **inputs}))) for image in images]
-seconds = perf_counter() - start
+found = [dict(zip(names, session.run(names, {"input": image, **inputs}), strict=True)) for image in images]
+speed = len(images) / (perf_counter() - start)
 
-score = max(abs(float(one["pred_score"][0]) - wanted) for one, wanted in zip(found, data["scores"]))
+score = np.max([abs(one["pred_score"][0] - wanted) for one, wanted in zip(found, data["scores"], strict=True)])
 maps = [np.frombuffer(zlib.decompress(b64decode(m["values"])), np.float32).reshape(m["shape"]) for m in data["maps"]]
-pixel = max(float(np.abs(one["anomaly_map"][0, ::4, ::4] - wanted).max()) for one, wanted in zip(found, maps))
-flips = sum(bool(one["pred_label"][0]) != wanted for one, wanted in zip(found, data["labels"] or []))
-print(f"scores differ by {score:.1e} ({data['score_tolerance']:.1e} allowed), maps by {pixel:.1e}", end=" ")
-print(
-    f"({data['map_tolerance']:.1e} allowed), {flips} of {len(images)} verdicts flip, {len(images) / seconds:.1f} images/s"
+pixel = np.max([np.abs(one["anomaly_map"][0, ::4, ::4] - m).max() for one, m in zip(found, maps, strict=True)])
+labels = data["labels"] or [None] * len(found)
+flips = sum(
+    wanted is not None and bool(one["pred_label"][0]) != wanted for one, wanted in zip(found, labels, strict=True)
 )
+print(f"scores differ by {score:.1e} ({data['score_tolerance']:.1e} allowed)")
+print(f"maps differ by {pixel:.1e} ({data['map_tolerance']:.1e} allowed)")
+print(f"{flips} of {len(images)} verdicts flip, {speed:.1f} images per second")
 sys.exit(0 if score <= data["score_tolerance"] and pixel <= data["map_tolerance"] else 1)
