@@ -10,7 +10,7 @@ import torch
 from anomalib.data import Folder, InferenceBatch, MVTecAD
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
-from conftest import save, shallow
+from conftest import Run, save, shallow
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data.reading import read_image
@@ -236,3 +236,15 @@ def test_sensitivities_are_accepted_by_the_post_processor() -> None:
     assert processor(raw, 0.9, 0.4).pred_label
     assert not processor(raw, 0.9, 0.4).pred_mask.any()
     assert processor(raw, pixel_sensitivity=0.6).pred_mask.all()
+
+
+def test_the_command_line_takes_a_rate_and_a_folder(
+    run_anomalib: Run, normal: Path, fresh: Path, tmp_path: Path
+) -> None:
+    backbone = [f"--model.{name}={value}" for name, value in shallow().items()]
+    options = ["--model.class_name", "bolt", "--model.false_alarm_rate", 0.1, "--model.calibration_source", normal]
+    common = ["--data", fresh, "--default_root_dir", tmp_path / "results", "--model.visualizer", "false"]
+    result = run_anomalib("predict", "--model", "ClipAD", *backbone, *options, *common)
+    assert "24 normal images calibrate a false-alarm rate of 10.00%" in " ".join(
+        (result.stdout + result.stderr).split()
+    )
