@@ -207,12 +207,9 @@ class Calibrator:
             raise ValueError(msg)
 
     def _say(self, post_processor: ClipADPostProcessor, origin: str) -> None:
-        certificate, rate = post_processor.certificate, cast("float", post_processor.false_alarm_rate)
-        assert certificate is not None
-        logger.info("%s: %s", origin, promise(len(certificate), rate, self.left_out))
-        normal = cast("NormalScores", post_processor.normal)
-        scores, _ = post_processor._decide(normal.score, normal.peak, post_processor.calibration)
-        apart = sorted({*standing_apart(scores.cpu()), *standing_apart(normal.peak.cpu())})
+        rate = cast("float", post_processor.false_alarm_rate)
+        logger.warning("%s: %s", origin, promise(len(self.files), rate, self.left_out))  # the command line hides infos
+        apart = sorted({index for scores in post_processor.normal_scores() for index in standing_apart(scores.cpu())})
         if apart:
             logger.warning(
                 "The scores of %s stand apart from those of the other calibration images. If they show defects, remove "

@@ -132,11 +132,14 @@ class ClipADPostProcessor(PostProcessor):
     @property
     def certificate(self) -> Certificate | None:
         """The calibration images' scores, on the scale of its outputs, if there are any and a rate is asked for."""
-        if self.normal is None or self.false_alarm_rate is None:
-            return None
+        return None if self.normal is None or self.false_alarm_rate is None else Certificate(*self.normal_scores())
+
+    def normal_scores(self) -> tuple[Tensor, Tensor]:
+        """Image scores and map maxima of the calibration images (n,), in their order, on the scale of its outputs."""
+        assert self.normal is not None, "there is no calibration yet"
         score, _ = self._decide(self.normal.score, self.normal.peak, self.calibration)
         peak, _ = self._scale(self.normal.peak, self.calibration)
-        return Certificate(score, peak)
+        return score, peak
 
     def serve(self, calibration: Calibration) -> None:
         """Learn the scale of a detector's outputs: those of SDP, SDP+ and each memory differ."""

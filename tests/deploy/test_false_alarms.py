@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anomalib.data import Folder
 from anomalib.deploy import CompressionType
 from conftest import save, shallow
 from scipy.stats import betabinom
@@ -80,6 +81,12 @@ def test_the_rate_is_exact_over_many_splits(models: list[ClipAD], fresh: list[np
             assert share == pytest.approx(0.1, abs=0.012)  # three standard errors of 200 splits
 
 
+def data_of(model: ClipAD) -> Folder:
+    """Pictures for the quantisers of int8: the calibration pictures."""
+    root = Path(model._calibrator.files[0]).parent
+    return Folder("wood", root=root, normal_dir=".", val_split_mode="from_train", test_split_mode="none", num_workers=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
@@ -89,8 +96,9 @@ def test_the_rate_is_exact_over_many_splits(models: list[ClipAD], fresh: list[np
         lambda model, folder: model.to_openvino(folder),
         lambda model, folder: model.to_openvino(folder, compression_type=CompressionType.INT8),
         lambda model, folder: model.to_openvino(folder, compression_type=CompressionType.FP16),
+        lambda model, folder: model.to_openvino(folder, "model", None, CompressionType.INT8_PTQ, data_of(model)),
     ],
-    ids=["torch", "onnx", "openvino", "int8", "fp16"],
+    ids=["torch", "onnx", "openvino", "int8 weights", "fp16", "int8 calibrated"],
 )
 def test_the_rate_holds_in_files(
     models: list[ClipAD],
