@@ -490,6 +490,7 @@ class ClipAD(AnomalibModule):
         fitted = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         pack(checkpoint, self.model, finished=fitted and self._is_last_epoch)
         checkpoint[KEY]["calibration"] = self._calibrator.state()
+        checkpoint[KEY]["reference_keys"] = sorted(self._comparer.keys)
         checkpoint[KEY]["references"] = {"mutual": self.references.mutual, "pool": self.references.pool}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -516,7 +517,8 @@ class ClipAD(AnomalibModule):
                 f"The checkpoint is for the class '{restored}', which replaces '{self.class_name}'.", stacklevel=2
             )
         self.class_name, self._pinned = restored, restored is not None
-        self._comparer.restored(replace(self.references, **checkpoint[KEY]["references"]))
+        keys = checkpoint[KEY].get("reference_keys", ())
+        self._comparer.restored(replace(self.references, **checkpoint[KEY]["references"]), keys)
         if "calibration" in checkpoint[KEY] and not self._calibrator.source.given:
             self._calibrator.restored(checkpoint[KEY]["calibration"])
         self._serve()
@@ -640,8 +642,8 @@ class ClipAD(AnomalibModule):
         if not any_product:
             self._certify()
         transform = cast("nn.Module | None", self.pre_processor.transform if self.pre_processor else None)
-        images = self._calibrator.images()
-        return Exporter(self.model, transform, self.post_processor, images, self.verify_images)
+        images, left_out = self._calibrator.images(), self._calibrator.left_out
+        return Exporter(self.model, transform, self.post_processor, images, left_out, self.verify_images)
 
     # Components
 

@@ -49,6 +49,7 @@ class Exporter(ExportMixin):
         transform: Its pre-processing, torchvision's, from images in [0, 1].
         post_processor: Its post-processing, if any.
         calibration: Files of the calibration images, where it has a false-alarm rate and they are at hand.
+        left_out: Whether it was calibrated on references, each left out in turn.
         verify_images: Folder of images for ``anomalib-clipad verify``; by default generated ones.
     """
 
@@ -60,10 +61,11 @@ class Exporter(ExportMixin):
         transform: nn.Module | None,
         post_processor: nn.Module | None,
         calibration: Sequence[str] | None = None,
+        left_out: bool = False,
         verify_images: Path | None = None,
     ) -> None:
         self.model, self.transform, self.post_processor = model, transform, post_processor
-        self.calibration, self.verify_images = calibration, verify_images
+        self.calibration, self.left_out, self.verify_images = calibration, left_out, verify_images
 
     def graph(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module on the CPU, from images in [0, 1] to scores, labels, maps and masks.
@@ -135,6 +137,8 @@ class Exporter(ExportMixin):
                 "images; or export in float32 without compression."
             )
             raise ValueError(msg)
+        if not self.left_out:
+            logger.warning("The calibration images are not at hand: the file follows the scores of the model instead.")
         live = cast("ClipADPostProcessor", self.post_processor).certificate
         return None if live is None else live.cpu()
 
@@ -155,9 +159,8 @@ class Exporter(ExportMixin):
     def _metadata(self, certificate: Certificate | None, own: Record) -> dict[str, str]:
         found = {verification.KEY: own.to_text()}
         if certificate is not None:
-            found[certify.KEY] = certify.describe(
-                certificate, cast("float", self.false_alarm_rate), self.calibration is None
-            )
+            rate = cast("float", self.false_alarm_rate)
+            found[certify.KEY] = certify.describe(certificate, rate, self.left_out)
         return found
 
     def to_onnx(

@@ -35,12 +35,12 @@ class Comparer:
 
     @property
     def keys(self) -> frozenset[str]:
-        """Keys of the images of the memory, where they were read in this process; see ``key_of``."""
+        """Keys of the images of the memory, unless a product file brought it; see ``key_of``."""
         return frozenset(self._keys)
 
-    def restored(self, references: References) -> None:
+    def restored(self, references: References, keys: Iterable[str] = ()) -> None:
         """Take over what a checkpoint was made with; its memory, if any, stays as it is."""
-        self.references = references
+        self.references, self._keys = references, set(keys)
         self._origin = None if self.model.detector.memory is None else _CHECKPOINT
 
     def forget(self) -> None:

@@ -11,7 +11,9 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
 from conftest import save, shallow
 from PIL import Image
 
@@ -190,6 +192,23 @@ def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(normal: Path, t
     with pytest.raises(ValueError, match="calibration images are not at hand"):
         model.to_torch(tmp_path / "bfloat16")
     assert not [file for file in (tmp_path / "bfloat16").rglob("*") if file.is_file()]
+
+
+def test_a_checkpoint_exports_with_or_without_its_images(
+    tmp_path: Path, datamodule: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = noise(tmp_path / "normal", 24, seed=0)
+    model = certified(moved)
+    engine.fit(model, datamodule=datamodule)
+    wanted, rate, left_out = read_certificate(load(model.to_torch(tmp_path / "live")).metadata)
+    for name in ("with", "without"):
+        again = ClipAD.load_from_checkpoint(engine.best_model_path)
+        found, *others = read_certificate(load(again.to_torch(tmp_path / name)).metadata)
+        torch.testing.assert_close(found.image_scores, wanted.image_scores, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.region_scores, wanted.region_scores, atol=1e-6, rtol=0)
+        assert others == [rate, left_out]
+        assert ("not at hand" in caplog.text) == (name == "without")
+        shutil.rmtree(moved, ignore_errors=True)
 
 
 def test_the_file_of_a_bfloat16_model_is_calibrated_itself(normal: Path, tmp_path: Path) -> None:

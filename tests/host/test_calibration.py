@@ -183,6 +183,14 @@ def test_references_do_not_calibrate_themselves(normal: Path) -> None:
         certified(normal, few_shot_source=normal, k_shot=3).prepare()
 
 
+def test_references_of_a_checkpoint_do_not_calibrate_it(normal: Path, datamodule: MVTecAD, engine: Engine) -> None:
+    model = ClipAD(**shallow(), class_name="bolt", visualizer=False, few_shot_source=normal, k_shot=2)
+    engine.fit(model, datamodule=datamodule)
+    again = certified(normal)
+    with pytest.raises(ValueError, match="2 of the calibration images are references too"):
+        engine.predict(again, data_path=normal / "00.png", ckpt_path=engine.best_model_path)
+
+
 def test_scored_calibration_images_are_said(normal: Path, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     engine.predict(certified(normal), data_path=normal)
     assert "24 of the scored images are calibration images too" in caplog.text
