@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from anomalib.data import InferenceBatch
 from open_clip import CLIP
 from torch import Tensor, nn
 
@@ -15,10 +14,13 @@ from .settings import Settings
 from .text.cache import EmbeddingCache
 from .text.class_encoder import ClassEncoder
 from .vision.adapter import LinearAdapter
-from .vision.detector import Detector, Evidence, patch_size
+from .vision.detector import Detector, Evidence, Prediction, Seen, patch_size
 from .vision.memory import Memory
 from .vision.pool import Pool, key_of
 from .vision.tiles import Tiles
+
+if TYPE_CHECKING:
+    from anomalib.data import InferenceBatch
 
 
 class ClipADModel(nn.Module):
@@ -142,8 +144,14 @@ class ClipADModel(nn.Module):
             raise ValueError(msg)
         self.detector.check(images)
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> InferenceBatch:
+        """``predict``, as anomalib's ``InferenceBatch``."""
+        from anomalib.data import InferenceBatch  # takes seconds, and nothing else here needs it
+
+        return InferenceBatch(*self.predict(images))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
         """Score images.
 
         Args:
@@ -159,13 +167,38 @@ class ClipADModel(nn.Module):
                 precision.
         """
         if self.pool is not None:
-            return InferenceBatch(*self.pool.judge(self.examine(images), [key_of(image) for image in images]))
+            return self.pool.judge(self.examine(images), [key_of(image) for image in images])
+        self.detector.check(images)
+        return self.detector(images, self.comparable_text())
+
+    @torch.no_grad()
+    def observe(self, images: Tensor) -> Seen:
+        """What one pass through the tower tells of images, whatever they are compared with afterwards.
+
+        Args:
+            images: As of ``predict``.
+        """
+        self.detector.check(images)
+        return self.detector.observe(images, outputs=True)
+
+    @torch.no_grad()
+    def conclude(self, seen: Seen) -> Prediction:
+        """Score what was observed, with the text and the normal images of now; as ``predict``, without the tower."""
+        memory = self.detector.memory
+        return self.detector.conclude(seen, self.comparable_text(), None if memory is None else memory.tokens)
+
+    def comparable_text(self) -> Tensor | None:
+        """The text features, if the text has a share.
+
+        Raises:
+            RuntimeError: If it has, and ``setup`` was not called; or it has not, and there are no images to compare
+                with.
+        """
         text = self._text()
         if text is None and self.detector.memory is None:
             msg = "With text_weight 0 images are compared with others alone, and there are none: pass k_shot or mutual."
             raise RuntimeError(msg)
-        self.detector.check(images)
-        return InferenceBatch(*self.detector(images, text))
+        return text
 
     def _text(self) -> Tensor | None:
         """The text features, if the text has a share."""

@@ -52,6 +52,18 @@ def patch_size(visual: nn.Module) -> int:
     return int(cast("nn.Conv2d", visual.conv1).stride[0])
 
 
+class Seen(NamedTuple):
+    """What the tower makes of images, before they are compared with anything.
+
+    Attributes:
+        stages: Features of the four stages of each view.
+        size: Height and width of the images.
+    """
+
+    stages: list[StageFeatures]
+    size: tuple[int, int]
+
+
 class Evidence(NamedTuple):
     """What one pass through the tower tells of a batch, before images are compared with each other.
 
@@ -160,17 +172,40 @@ class Detector(nn.Module):
         """
         if memory is None and self.memory is not None:
             memory = self.memory.tokens
-        views = self._views(images)
+        if memory is None or (self.text_weight and text is not None):
+            return self.conclude(self.observe(images, outputs=memory is not None), text, memory)
+        evidence = self.examine(self._views(images), None)
+        judged = self.judge(evidence, self._distance(evidence.tokens, memory))
+        return self._merge(None, cast("Tensor", judged.anomaly_map), images.shape[-2:])
+
+    def observe(self, images: Tensor, outputs: bool) -> Seen:
+        """One pass through the tower.
+
+        Args:
+            images: As in ``forward``.
+            outputs: Also keep what is compared with references.
+        """
+        patches = self.adapter is not None
+        stages = dual_path(self.visual, self._views(images), self.tap, patches=patches, outputs=outputs)
+        return Seen(stages, (images.shape[-2], images.shape[-1]))
+
+    def conclude(self, seen: Seen, text: Tensor | None, memory: Tensor | None) -> Prediction:
+        """Compare what was observed with text and references, as ``forward`` does.
+
+        Args:
+            seen: Of ``observe``; with its ``outputs``, where there is a memory.
+            text: As in ``forward``.
+            memory: As in ``forward``; ``None`` for none at all.
+        """
         if self.tiles is not None and text is not None and text.ndim == 3:
             text = text.repeat(self.tiles.places, 1, 1)
         if memory is None:
             assert text is not None, "without references there is nothing but the text"
-            stages = dual_path(self.visual, views, self.tap, patches=self.adapter is not None)
-            probability, anomaly_map, _ = self._compare_with_text(stages, text)
-            return self._merge(probability, anomaly_map, images)
-        evidence = self.examine(views, text)
+            probability, anomaly_map, _ = self._compare_with_text(seen.stages, text)
+            return self._merge(probability, anomaly_map, seen.size)
+        evidence = self._evidence(seen.stages, text if self.text_weight else None)
         judged = self.judge(evidence, self._distance(evidence.tokens, memory))
-        return self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), images)
+        return self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
 
     def examine(self, images: Tensor, text: Tensor | None) -> Evidence:
         """One pass through the tower, for views that are to be compared with others.
@@ -184,9 +219,14 @@ class Detector(nn.Module):
             cls = project_features(self.visual, outputs[-1][:, :1]).squeeze(1)  # (B, D)
             return Evidence(torch.stack([tokens[:, 1:] for tokens in outputs], dim=1).float(), cls)
         stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None, outputs=True)
+        return self._evidence(stages, text)
+
+    def _evidence(self, stages: Sequence[StageFeatures], text: Tensor | None) -> Evidence:
+        tokens = torch.stack([cast("Tensor", stage.output) for stage in stages], dim=1).float()
+        if text is None:
+            return Evidence(tokens, project_features(self.visual, stages[-1].ordinary[:, :1]).squeeze(1))
         probability, anomaly_map, cls = self._compare_with_text(stages, text)
         text_map = STAGES * calibrate_map(anomaly_map) if self.adapter is None else anomaly_map
-        tokens = torch.stack([cast("Tensor", stage.output) for stage in stages], dim=1).float()
         return Evidence(tokens, cls, probability, text_map)
 
     def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
@@ -253,7 +293,7 @@ class Detector(nn.Module):
             seen.append(self.examine(self._views(image), text))
         joined = Evidence(*(_by_place(parts, places) for parts in zip(*seen, strict=True)))
         judged = self.judge(joined, self._left_out(joined.tokens))
-        return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image)
+        return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image.shape[-2:])
 
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Distance of each view's patches to the nearest of the memory, summed over the four stages (V, N)."""
@@ -286,9 +326,9 @@ class Detector(nn.Module):
         """What the tower sees of images (B, 3, H, W): themselves, or wholes and tiles."""
         return images if self.tiles is None else self.tiles.views(images)
 
-    def _merge(self, probability: Tensor | None, maps: Tensor, images: Tensor) -> Prediction:
-        """One prediction for each image (B, 3, H, W), of the views' probabilities (V,), if any, and maps (V, S, S)."""
-        anomaly_map = self._merge_maps(maps, *images.shape[-2:])
+    def _merge(self, probability: Tensor | None, maps: Tensor, size: Sequence[int]) -> Prediction:
+        """One prediction for each image (H, W) large, of the views' probabilities (V,), if any, and maps (V, S, S)."""
+        anomaly_map = self._merge_maps(maps, *size)
         if probability is None:
             return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
         score = probability if self.tiles is None else self.tiles.merge_scores(probability)

@@ -100,6 +100,11 @@ class Calibration(NamedTuple):
     score_weight: float = 1.0
     peak_weight: float = 1.0
 
+    def score(self, raw_score: Tensor, peak: Tensor) -> Tensor:
+        """Image scores (B,) in [0, 1] without validation data: the weighted mean of raw scores and map maxima (B,)."""
+        parts = self.score_weight * raw_score + self.peak_weight * self.probability(peak)
+        return parts / (self.score_weight + self.peak_weight)
+
 
 SDP = Calibration(calibrate_map, 0.0)
 SDP_PLUS = Calibration(calibrate_adapted_map, 2.0)

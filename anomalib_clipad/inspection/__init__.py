@@ -1,0 +1,1 @@
+"""From images to decisions: an inspector, findings, files and a page. Neither anomalib nor Lightning is needed."""

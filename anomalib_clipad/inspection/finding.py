@@ -1,0 +1,143 @@
+"""What is found in one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_OPACITY = 0.55
+_CALM, _SURE = 0.35, 0.65
+"""Where a colour begins to show and where it is as strong as it gets, on a scale with the threshold at 0.5."""
+
+
+class Region(NamedTuple):
+    """A connected defective region, in pixels of the image as a viewer shows it.
+
+    Attributes:
+        box: Left, top, width, height.
+        area: Number of pixels.
+        peak: Largest map value.
+        mean: Mean map value.
+        p_value: How rare so high a maximum is among the maps of normal images, where the model is calibrated.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: float
+    mean: float
+    p_value: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What is found in one image.
+
+    Attributes:
+        image: RGB image (H, W, 3) as a viewer shows it, uint8.
+        score: Image score; 0.5 lies between good and defective.
+        label: Whether the image is defective.
+        threshold: The score from which on it is; with a p-value, where that decides, the largest score that is not.
+        anomaly_map: Map (h, w) of the model's size.
+        regions: Defective regions, the most abnormal first.
+        map_threshold: The map value above which a pixel is defective.
+        ignored: Pixels that are never looked at (H, W), if any.
+        p_value: How rare so high a score is among normal images, where the model is calibrated.
+        class_name: What the image shows.
+        path: Its file, if it came from one.
+    """
+
+    image: NDArray[np.uint8]
+    score: float
+    label: bool
+    threshold: float
+    anomaly_map: NDArray[np.float32]
+    regions: tuple[Region, ...] = ()
+    p_value: float | None = None
+    class_name: str | None = None
+    path: Path | None = None
+    map_threshold: float = 0.5
+    ignored: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def map(self) -> NDArray[np.float32]:
+        """The map at the size of the image (H, W)."""
+        return at_size(self.anomaly_map, self.image.shape[:2], self.ignored)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Whether a pixel belongs to a defective region (H, W)."""
+        mask = np.zeros(self.image.shape[:2], bool)
+        above = self.map > self.map_threshold
+        for left, top, width, height in (region.box for region in self.regions):
+            window = np.s_[top : top + height, left : left + width]
+            mask[window] |= above[window]
+        return mask
+
+    def overlay(self) -> Image.Image:
+        """The image under its heat map, regions outlined.
+
+        Colours have one scale for all images, with the threshold in its middle, so a good part looks calm.
+        """
+        from PIL import Image
+
+        level = centred(self.map, self.map_threshold)
+        colours = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+        share = _OPACITY * np.clip((level - _CALM) / (_SURE - _CALM), 0, 1)[..., None]
+        blended = (self.image * (1 - share) + colours * share).astype(np.uint8)
+        outlines, _ = cv2.findContours(self.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        width = max(1, round(min(self.image.shape[:2]) / 300))
+        return Image.fromarray(cv2.drawContours(np.ascontiguousarray(blended), outlines, -1, (255, 255, 255), width))
+
+    def show(self) -> None:
+        """Show the overlay in the desktop's viewer; in a notebook a finding shows itself."""
+        self.overlay().show()
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.overlay().save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but pixels, as plain data for JSON."""
+        height, width = self.image.shape[:2]
+        return {
+            "path": None if self.path is None else str(self.path),
+            "class_name": self.class_name,
+            "score": self.score,
+            "p_value": self.p_value,
+            "label": self.label,
+            "threshold": self.threshold,
+            "width": width,
+            "height": height,
+            "regions": [{**region._asdict(), "box": list(region.box)} for region in self.regions],
+        }
+
+
+def at_size(
+    anomaly_map: NDArray[np.float32], size: tuple[int, ...], ignored: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """A map (h, w), interpolated, at another size (H, W); where it is ignored it is the least there is."""
+    height, width = size
+    resized = np.asarray(cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return resized if ignored is None else np.where(ignored, resized.min(initial=0), resized).astype(np.float32)
+
+
+def centred(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Values in [0, 1] on a scale on which the threshold is 0.5.
+
+    >>> centred(np.array([0, 0.4, 0.8, 0.9, 1], np.float32), 0.8).round(3).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    low = 0.5 * values / max(threshold, 1e-6)
+    high = 1 - 0.5 * (1 - values) / max(1 - threshold, 1e-6)
+    return np.clip(np.where(values <= threshold, low, high), 0, 1).astype(np.float32)
