@@ -10,12 +10,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .backbones import load_backbone
+    from .inspection.finding import Finding
+    from .inspection.inspector import Inspector
     from .lightning_model import ClipAD
     from .torch_model import ClipADModel
 
-__all__ = ["ClipAD", "ClipADModel", "load_backbone"]
+__all__ = ["ClipAD", "ClipADModel", "Finding", "Inspector", "load_backbone"]
 
-_HOMES = {"ClipAD": "lightning_model", "ClipADModel": "torch_model", "load_backbone": "backbones"}
+_HOMES = {
+    "ClipAD": "lightning_model",
+    "ClipADModel": "torch_model",
+    "Finding": "inspection.finding",
+    "Inspector": "inspection.inspector",
+    "load_backbone": "backbones",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from torch.export import Dim
 
 from anomalib_clipad.verdicts.certificate import Certificate
 
+from .runtimes import CALIBRATION as KEY
 from .runtimes import RATE
 from .verification import Run
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
-KEY = "calibration"
-"""Name of the calibration scores in a file's metadata."""
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask", "p_value")
 _KEPT = {"pred_score", "anomaly_map"}
 _OPSET = 18

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
 Inputs = Mapping[str, NDArray[Any]]
+CALIBRATION = "calibration"
+"""Name of the calibration scores in a file's metadata."""
 RATE = "false_alarm_rate"
 """Name of the input of a file with verdicts: an optional one of ONNX, a state of OpenVINO."""
 
@@ -24,11 +26,13 @@ class Runtime(ABC):
         metadata: What the file says of itself.
         name: Runtime and version.
         precision: Number format in which it computes matrix products outside of int8.
+        inputs: Names of the inputs it needs beside the images.
     """
 
     metadata: dict[str, str]
     name: str
     precision: str = "float32"
+    inputs: frozenset[str]
 
     @abstractmethod
     def __init__(self, path: Path, precision: str | None = None) -> None: ...
@@ -94,6 +98,7 @@ class OnnxRuntime(Runtime):
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._has_rate = RATE in {entry.name for entry in self._session.get_overridable_initializers()}
+        self.inputs = frozenset(entry.name for entry in self._session.get_inputs()) - {"input"}
 
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:
         """See ``Runtime.run``."""
@@ -121,6 +126,7 @@ class OpenVinoRuntime(Runtime):
         self.precision = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(computes_in, computes_in)
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
         self._request = compiled.create_infer_request()
+        self.inputs = frozenset(entry.any_name for entry in model.inputs) - {"input"}
         self._states = {state.name: state for state in self._request.query_state()}
 
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:
@@ -145,6 +151,7 @@ class TorchRuntime(Runtime):
         del precision
         self._graph = torch.load(path, map_location="cpu", weights_only=False)["model"]
         self.metadata = self._graph.metadata
+        self.inputs = frozenset(self._graph.further_inputs())
         self.name = f"torch {torch.__version__.split('+')[0]}"
 
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:

@@ -256,9 +256,7 @@ class ClipADPostProcessor(PostProcessor):
     def _decide(self, raw_score: Tensor, peak: Tensor, calibration: Calibration) -> tuple[Tensor, Tensor]:
         """Image scores (B,) of raw scores and map maxima (B,), and the threshold on them."""
         fitted = ~torch.isnan(self.image_min)
-        weights = calibration.score_weight + calibration.peak_weight
-        parts = calibration.score_weight * raw_score + calibration.peak_weight * calibration.probability(peak)
-        calibrated = parts / weights
+        calibrated = calibration.score(raw_score, peak)
         score = torch.where(fitted, self._fuse(raw_score, peak, calibration), calibrated)
         threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
         if not self.enable_normalization:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Channels = Literal["rgb", "bgr"]
 MAX_PIXELS = 100_000_000
 """Largest image by default, in pixels."""
+_ORIENTATION = 0x0112  # a tag of EXIF
 
 
 class UnreadableError(ValueError):
@@ -82,25 +83,23 @@ def _short(error: Exception) -> str:
 def _read(path: Path, max_pixels: int) -> NDArray[Any]:
     from PIL import Image
 
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # the user's word counts, not Pillow's
     with path.open("rb") as file, Image.open(file) as image:
         return _decoded(image, path, max_pixels)
 
 
 def _decoded(image: Any, path: Path | None, max_pixels: int) -> NDArray[Any]:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     from anomalib_clipad.data.depth import grey_levels
 
     _check_size(image.width * image.height, max_pixels)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # it was checked
-    try:
-        turn = image.getexif().get(0x0112, 1)
-        grey = grey_levels(image, path or "image")
-        if grey is not None:
-            return np.repeat(_turned(grey, turn)[..., None], 3, axis=2)
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    turn = image.getexif().get(_ORIENTATION, 1)
+    grey = grey_levels(image, path or "image")
+    if grey is not None:
+        return np.repeat(_turned(grey, turn)[..., None], 3, axis=2)
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _turned(grey: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
 
 CONFIDENCE = 0.95
 """Confidence of what is said about one calibration set."""
@@ -89,6 +88,8 @@ def false_alarms_at_most(rate: float, count: int, confidence: float = CONFIDENCE
         >>> [round(false_alarms_at_most(0.05, count), 3) for count in (20, 50, 200)]
         [0.139, 0.091, 0.077]
     """
+    from scipy.stats import beta  # takes half a second
+
     rank = allowed(rate, count)
     return float(beta.ppf(confidence, rank, count + 1 - rank)) if rank else 0.0
 

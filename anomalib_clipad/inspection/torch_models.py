@@ -1,0 +1,211 @@
+"""Models in torch for an inspector: a backbone by its name, or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
+
+from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.host.products import load_memory
+from anomalib_clipad.sdp_plus.files import adapter_file, load_adapter
+from anomalib_clipad.settings import Settings
+from anomalib_clipad.text.cache import EmbeddingCache
+from anomalib_clipad.text.class_encoder import check_class_name
+from anomalib_clipad.text.prompts import load_prompts
+from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.vision.detector import Prediction, Seen
+from anomalib_clipad.vision.resize import PillowResize
+
+from .images import Picture
+from .models import Model, Normal, Prepared, Scored
+
+_BATCH = 8
+
+
+class TorchModel(Model):
+    """A ``ClipADModel`` that remembers what its tower made of the last image.
+
+    Args:
+        model: Ready to predict.
+        transform: From images (3, H, W) in [0, 1] to what it takes.
+        outputs: From its raw outputs to scores and maps with 0.5 between good and defective.
+
+    Attributes:
+        passes: How many batches went through the tower.
+    """
+
+    def __init__(self, model: ClipADModel, transform: nn.Module, outputs: Outputs) -> None:
+        self.model, self._transform, self._outputs = model, transform, outputs
+        self.normal: Normal | None = None
+        self.passes = 0
+        self._seen: Seen | None = None
+
+    @property
+    def class_name(self) -> str | None:  # type: ignore[override]  # the model knows
+        """What it looks for defects of."""
+        return self.model.class_name
+
+    def prepare(self, picture: Picture) -> Prepared:
+        """The image as the tower sees it."""
+        prepared: Tensor = self._transform(torch.from_numpy(picture.levels))
+        return prepared.numpy()
+
+    def score(self, images: Sequence[Prepared]) -> Scored:
+        """Score prepared images, and forget what was seen before."""
+        self.passes += 1
+        self._seen = None
+        return self._scored(self.model.predict(_joined(images)))
+
+    def score_and_keep(self, image: Prepared) -> Scored:
+        """Score one prepared image; ``rescore`` may follow."""
+        self.passes += 1
+        self._seen = self.model.observe(_joined([image]))
+        return self.rescore()
+
+    def rescore(self) -> Scored:
+        """Score the last image anew, with the text and the normal images of now, without the tower.
+
+        Raises:
+            RuntimeError: If there is none.
+        """
+        if self._seen is None:
+            msg = "There is no image to look at again: inspect one first, on its own."
+            raise RuntimeError(msg)
+        return self._scored(self.model.conclude(self._seen))
+
+    def look_for(self, class_name: str | None, prompts: Any = None) -> None:
+        """Take another class, or other prompts."""
+        if prompts is not None:
+            self.model.configure(replace(self.model.settings, prompts=load_prompts(prompts)))
+        name = class_name or self.model.class_name
+        if self.model.settings.text_weight and name is not None:
+            self.model.setup(name)
+
+    def remember(self, images: Sequence[Prepared]) -> None:
+        """Compare with these normal images from now on."""
+        self.passes += -(-len(images) // _BATCH)
+        self.model.detector.remember(_batches(images))
+
+    @torch.no_grad()
+    def left_out(self, images: Sequence[Prepared]) -> Scored:
+        """Scores of several normal images, each compared with all the others."""
+        self.passes += -(-len(images) // _BATCH)
+        text = self.model.text_features if self.model.settings.text_weight else None
+        return self._scored(self.model.detector.leave_one_out(_batches(images), text))
+
+    def _scored(self, raw: Prediction) -> Scored:
+        score, anomaly_map = self._outputs(raw)
+        return Scored(score.float().numpy(), anomaly_map.float().numpy())
+
+
+class Outputs(Protocol):
+    """From raw outputs to image scores (B,) and maps (B, H, W)."""
+
+    def __call__(self, raw: Prediction, /) -> tuple[Tensor, Tensor]: ...
+
+
+def by_name(
+    class_name: str | None,
+    backbone: str = "ViT-B-16-plus-240",
+    pretrained: str | None = "laion400m_e31",
+    image_size: int | None = None,
+    adapter: str | Path | None = None,
+    product: Path | None = None,
+    text_cache: bool = True,
+    **settings: Any,
+) -> TorchModel:
+    """A model of a backbone by its name.
+
+    Args:
+        class_name: What the images show. Without it, "object" where the text has a share.
+        backbone, pretrained, image_size, adapter, text_cache: As of ``ClipAD``.
+        product: A product file with normal images, in place of others.
+        **settings: The other settings of ``Settings.of``.
+
+    Raises:
+        ValueError: If an argument is not valid.
+        WeightsUnavailableError: If weights cannot be downloaded.
+    """
+    if class_name is not None:
+        check_class_name(class_name)
+    variant = settings.pop("variant", "sdp") if adapter is None else "sdp_plus"
+    names = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
+    chosen = Settings.of(**names, variant=variant, **settings)
+    loaded = load_backbone(chosen.backbone, chosen.pretrained, chosen.image_size)
+    model = ClipADModel(loaded, chosen, EmbeddingCache() if text_cache else None)
+    layers = model.detector.adapter
+    if layers is not None:
+        if adapter is None:
+            msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
+            raise ValueError(msg)
+        load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+    if chosen.text_weight:
+        model.setup(class_name or "object")
+    if product is not None:
+        model.detector.memory = load_memory(product, model)
+    resize = PillowResize(model.input_size)
+
+    class Transform(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return normalize(resize(image), list(loaded.mean), list(loaded.std))
+
+    def outputs(raw: Prediction) -> tuple[Tensor, Tensor]:
+        assert raw.anomaly_map is not None
+        calibration = model.detector.calibration
+        peak = raw.anomaly_map.amax(dim=(-2, -1))
+        return calibration.score(raw.pred_score, peak), calibration.probability(raw.anomaly_map)
+
+    return TorchModel(model, Transform(), outputs)
+
+
+def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
+    """The model of a Lightning checkpoint, with its thresholds, normal images and calibration.
+
+    Args:
+        path: ``.ckpt`` of ``ClipAD``.
+        class_name: In place of the checkpoint's.
+
+    Raises:
+        ValueError: If the file is no checkpoint of ``ClipAD``.
+    """
+    from anomalib.data import InferenceBatch  # only a checkpoint needs anomalib
+
+    from anomalib_clipad import ClipAD
+
+    try:
+        module = ClipAD.load_from_checkpoint(path, map_location="cpu")
+    except (KeyError, AttributeError, EOFError, RuntimeError, TypeError) as error:
+        msg = f"{path} is no checkpoint of ClipAD, or is damaged ({' '.join(str(error).split())[:200]})."
+        raise ValueError(msg) from error
+    module = module.eval()
+    if class_name is not None:
+        module.class_name = class_name
+    module.prepare()
+    processor: Any = module.post_processor
+    transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
+
+    def outputs(raw: Prediction) -> tuple[Tensor, Tensor]:
+        found = processor(InferenceBatch(pred_score=raw.pred_score, anomaly_map=raw.anomaly_map))
+        return found.pred_score, found.anomaly_map
+
+    model = TorchModel(module.model, transform, outputs)
+    certificate = getattr(processor, "certificate", None)
+    if certificate is not None:
+        scores = (certificate.image_scores.numpy(), certificate.region_scores.numpy())
+        model.normal = Normal(*scores, rate=processor.false_alarm_rate)
+    return model
+
+
+def _joined(images: Sequence[Prepared]) -> Tensor:
+    return torch.from_numpy(np.stack(images))
+
+
+def _batches(images: Sequence[Prepared]) -> Iterator[Tensor]:
+    return (_joined(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
