@@ -7,6 +7,7 @@ the file computes in. The false-alarm rate is an optional input of ONNX files an
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,18 +91,20 @@ def verdict_model(certificate: Certificate, path: Path) -> onnx.ModelProto:
     import onnx
 
     batch = Dim("batch")
-    torch.onnx.export(
-        certificate,
-        (torch.zeros(2), torch.zeros(2, 5, 7), torch.tensor(0.5)),
-        path,
-        input_names=["pred_score", "anomaly_map", RATE],
-        output_names=["p_value", "pred_label", "pred_mask"],
-        dynamic_shapes=({0: batch}, {0: batch, 1: Dim("rows"), 2: Dim("columns")}, None),
-        opset_version=_OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="# The axis name: batch")  # both inputs have it
+        torch.onnx.export(
+            certificate.eval(),
+            (torch.zeros(2), torch.zeros(2, 5, 7), torch.tensor(0.5)),
+            path,
+            input_names=["pred_score", "anomaly_map", RATE],
+            output_names=["p_value", "pred_label", "pred_mask"],
+            dynamic_shapes=({0: batch}, {0: batch, 1: Dim("rows"), 2: Dim("columns")}, None),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     model = onnx.load(path)
     kept = {"rename_inputs": False, "rename_outputs": False}
     return onnx.compose.add_prefix(model, "verdict_", **kept)

@@ -286,7 +286,8 @@ class Exporter(ExportMixin):
                 certificate = self._certificate(runtime.run, compressed=compression_type is not None)
             own = self._record(graph, certificate, input_size, inputs)
             if certificate is not None:
-                certify.verdict_model(certificate, Path(raw) / "verdicts.onnx")
+                with _without_remarks("onnx_ir", "onnxscript", "torch.onnx"):
+                    certify.verdict_model(certificate, Path(raw) / "verdicts.onnx")
                 rate = cast("float", self.false_alarm_rate)
                 model = certify.add_to_openvino(model, Path(raw) / "verdicts.onnx", rate)
                 openvino.save_model(model, Path(raw) / "certified.xml", compress_to_fp16=False)

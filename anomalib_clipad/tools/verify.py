@@ -45,7 +45,7 @@ def verify(file: Path, precision: str | None = None) -> None:
     print(f"images per second              {_speed(runtime, record):.1f}, one at a time")
     if certificate is not None:
         scores, rate, left_out = certificate
-        print(f"calibrated on                  {promise(len(scores), rate, left_out)}")
+        print(f"calibration                    {promise(len(scores), rate, left_out)}")
     if not comparison.within(record):
         print(f"OUT OF TOLERANCE: {_reason(runtime, record)}")
         sys.exit(1)

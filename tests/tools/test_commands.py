@@ -41,6 +41,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         ("deployment --backbone ViT-X-99", "ViT-X-99"),
         ("bench --only [speed]", r"Unknown measurements \['speed'\]; expected some of forward"),
         ("bench --repeats 0", "repeats has to be at least 1"),
+        ("thresholds --category brick", "Expected a category of .*; got brick, 100 of 300"),
+        ("thresholds --images 50", "got gear, 100 of 50"),
+        ("thresholds --stream 0", "stream has to be at least 1"),
         ("report nothing.csv", "nothing.csv"),
         ("text-features --class-name nut --backbone ViT-X-99", "ViT-X-99"),
         (f"{TEXT} --class-name nut --prompts nothing.yaml", "nothing.yaml"),
@@ -56,6 +59,15 @@ def test_a_wrong_argument_is_one_line(run: Callable[[str], None], tmp_path: Path
     assert line.startswith(f"anomalib-clipad {command.split()[0]}: ")
     assert "\n" not in line
     assert re.search(message, line)
+
+
+def test_a_file_that_cannot_be_verified_ends_with_status_two(
+    run: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("verify nothing.onnx")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "anomalib-clipad verify: There is no file nothing.onnx.\n"
 
 
 def test_an_empty_class_name_is_refused(run: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import Run
 from crepes.base import p_values_batch
 from scipy.stats import beta, binom
 
@@ -123,3 +124,16 @@ def test_regions_are_those_of_the_mask() -> None:
     assert int(mask.pred_mask.sum()) == 25
     assert find_regions(picture, normal, 0.02) == []
     assert find_regions(np.full((4, 4), np.nan, np.float32), normal, 0.05)[0].area == 16
+
+
+def test_verdicts_and_files_need_neither_anomalib_nor_lightning(run_python: Run) -> None:
+    run_python(
+        """
+import sys
+import anomalib_clipad.verdicts.drift, anomalib_clipad.verdicts.regions, anomalib_clipad.verdicts.certificate
+import anomalib_clipad.deploy.certify, anomalib_clipad.deploy.runtimes, anomalib_clipad.deploy.verification
+import anomalib_clipad.tools.verify
+found = {name.partition(".")[0] for name in sys.modules} & {"anomalib", "lightning", "pytorch_lightning"}
+assert not found, found
+"""
+    )
