@@ -95,9 +95,9 @@ def _decoded(image: Any, path: Path | None, max_pixels: int) -> NDArray[Any]:
     from anomalib_clipad.data.depth import grey_levels
 
     _check_size(image.width * image.height, max_pixels)
-    turn = image.getexif().get(_ORIENTATION, 1)
     grey = grey_levels(image, path or "image")
     if grey is not None:
+        turn = image.getexif().get(_ORIENTATION, 1)  # of a TIFF, Pillow has turned it by now
         return np.repeat(_turned(grey, turn)[..., None], 3, axis=2)
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 

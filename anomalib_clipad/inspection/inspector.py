@@ -86,12 +86,11 @@ class Inspector:
         self.batch_size, self.workers = max(batch_size, 1), max(workers, 1)
         self._ignore = None if ignore is None else self._mask(ignore)
         self.model = _model(class_name, model, None if product is None else Path(product), settings)
-        self._last: Picture | None = None
+        self._last: tuple[Picture, Scored] | None = None
         given = [] if normal is None else self._prepared(normal, "normal")
         if given:
             self._torch("normal").remember(given)
         self._calibrate(calibration, given, false_alarm_rate)
-        self._threshold, self._rate = None, None
         self.decide_by(threshold, false_alarm_rate)
 
     def decide_by(self, threshold: float | None = None, false_alarm_rate: float | None = None) -> None:
@@ -185,9 +184,8 @@ class Inspector:
             raise RuntimeError(msg)
         if threshold is not None or false_alarm_rate is not None:
             self.decide_by(threshold, false_alarm_rate)
-        if class_name is None and prompts is None and normal is None:
-            scored = self._scored
-        else:
+        picture, scored = self._last
+        if not (class_name is None and prompts is None and normal is None):
             model = self._torch("another class, other prompts or normal images")
             if self.model.normal is not None:
                 self.model.normal = None
@@ -196,14 +194,15 @@ class Inspector:
                 model.look_for(class_name, prompts)
             if normal is not None:
                 model.remember(self._prepared(normal, "normal"))
-            scored = self._scored = model.rescore()
-        return self._conclude(self._last, float(scored.score[0]), scored.anomaly_map[0])
+            scored = model.rescore()
+            self._last = picture, scored
+        return self._conclude(picture, float(scored.score[0]), scored.anomaly_map[0])
 
     def _look(self, picture: Picture) -> Finding:
         prepared = self.model.prepare(picture)
         keep = getattr(self.model, "score_and_keep", None)
         scored: Scored = self.model.score([prepared]) if keep is None else keep(prepared)
-        self._last, self._scored = picture, scored
+        self._last = picture, scored
         return self._conclude(picture, float(scored.score[0]), scored.anomaly_map[0])
 
     def _conclude(self, picture: Picture, score: float, anomaly_map: NDArray[np.float32]) -> Finding:

@@ -17,6 +17,7 @@ from anomalib_clipad.verdicts.conformal import allowed, check_rate, images_neede
 from .images import Picture
 
 Prepared = NDArray[np.float32]
+_KINDS = ("image", "region")
 
 
 class Scored(NamedTuple):
@@ -137,8 +138,8 @@ def _calibration(metadata: Mapping[str, str]) -> Normal | None:
         return None
     try:
         data = json.loads(metadata[CALIBRATION])
-        scores = (np.sort(np.array(data[name], np.float32))[::-1] for name in ("image_scores", "region_scores"))
-        return Normal(*scores, rate=float(data["false_alarm_rate"]))
+        of_images, of_regions = (np.sort(np.array(data[f"{kind}_scores"], np.float32))[::-1] for kind in _KINDS)
+        return Normal(of_images, of_regions, float(data["false_alarm_rate"]))
     except (ValueError, KeyError, TypeError) as error:
         msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
         raise ValueError(msg) from error

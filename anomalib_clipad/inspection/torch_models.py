@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class TorchModel(Model):
         passes: How many batches went through the tower.
     """
 
-    def __init__(self, model: ClipADModel, transform: nn.Module, outputs: Outputs) -> None:
+    def __init__(self, model: ClipADModel, transform: Callable[[Tensor], Tensor], outputs: Outputs) -> None:
         self.model, self._transform, self._outputs = model, transform, outputs
         self.normal: Normal | None = None
         self.passes = 0
@@ -108,7 +108,8 @@ class TorchModel(Model):
 class Outputs(Protocol):
     """From raw outputs to image scores (B,) and maps (B, H, W)."""
 
-    def __call__(self, raw: Prediction, /) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, raw: Prediction, /) -> tuple[Tensor, Tensor]:
+        """Make them."""
 
 
 def by_name(
@@ -125,8 +126,12 @@ def by_name(
 
     Args:
         class_name: What the images show. Without it, "object" where the text has a share.
-        backbone, pretrained, image_size, adapter, text_cache: As of ``ClipAD``.
+        backbone: CLIP model, as of ``ClipAD``.
+        pretrained: Weights of the backbone.
+        image_size: Height and width of the model's input in pixels.
+        adapter: Trained layers of SDP+.
         product: A product file with normal images, in place of others.
+        text_cache: Keep prompt embeddings on disk between runs.
         **settings: The other settings of ``Settings.of``.
 
     Raises:
@@ -136,8 +141,8 @@ def by_name(
     if class_name is not None:
         check_class_name(class_name)
     variant = settings.pop("variant", "sdp") if adapter is None else "sdp_plus"
-    names = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
-    chosen = Settings.of(**names, variant=variant, **settings)
+    given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size, **settings}
+    chosen = Settings.of(variant=variant, **given)
     loaded = load_backbone(chosen.backbone, chosen.pretrained, chosen.image_size)
     model = ClipADModel(loaded, chosen, EmbeddingCache() if text_cache else None)
     layers = model.detector.adapter
@@ -152,9 +157,8 @@ def by_name(
         model.detector.memory = load_memory(product, model)
     resize = PillowResize(model.input_size)
 
-    class Transform(nn.Module):
-        def forward(self, image: Tensor) -> Tensor:
-            return normalize(resize(image), list(loaded.mean), list(loaded.std))
+    def transform(image: Tensor) -> Tensor:
+        return normalize(resize(image), list(loaded.mean), list(loaded.std))
 
     def outputs(raw: Prediction) -> tuple[Tensor, Tensor]:
         assert raw.anomaly_map is not None
@@ -162,7 +166,7 @@ def by_name(
         peak = raw.anomaly_map.amax(dim=(-2, -1))
         return calibration.score(raw.pred_score, peak), calibration.probability(raw.anomaly_map)
 
-    return TorchModel(model, Transform(), outputs)
+    return TorchModel(model, transform, outputs)
 
 
 def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
@@ -180,7 +184,7 @@ def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
     from anomalib_clipad import ClipAD
 
     try:
-        module = ClipAD.load_from_checkpoint(path, map_location="cpu")
+        module: Any = ClipAD.load_from_checkpoint(path, map_location="cpu")
     except (KeyError, AttributeError, EOFError, RuntimeError, TypeError) as error:
         msg = f"{path} is no checkpoint of ClipAD, or is damaged ({' '.join(str(error).split())[:200]})."
         raise ValueError(msg) from error

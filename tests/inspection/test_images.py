@@ -34,10 +34,11 @@ def test_grey_images_have_three_channels(tmp_path: Path) -> None:
     assert np.abs(open_picture(path).pixels[..., 1] - grey / 255).max() < 1e-6
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path: Path, orientation: int, deep: bool) -> None:
-    path = tmp_path / "turned.tif"
+def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path: Path, orientation: int, deep: bool, suffix: str) -> None:
+    path = tmp_path / f"turned.{suffix}"
     image = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257) if deep else Image.fromarray(PIXELS)
     exif = Image.Exif()
     exif[0x0112] = orientation
