@@ -15,6 +15,7 @@ _COMMANDS = {
     "bench": ("bench.bench", "measure speed and memory against peers"),
     "report": ("report", "turn benchmark results into one table and picture"),
     "deployment": ("bench.deployment", "compare export formats: size, speed, metrics"),
+    "inspect": ("inspect", "look at images and decide which are defective"),
     "large-images": ("bench.large_images", "compare ways to find small defects in large pictures"),
     "product": ("product", "write text vectors and normal images of a product for an exported model"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
@@ -24,6 +25,12 @@ _COMMANDS = {
 """Module in this package and purpose of each command."""
 
 _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
+    "inspect": {
+        "images": (
+            ["images"],
+            {"nargs": "*", "type": str, "help": "files, folders, patterns, lists (.txt), videos, or - for a list on stdin"},
+        ),
+    },
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
     "product": {
         "class_name": (["--class-name"], {"help": "what the images show"}),
@@ -60,10 +67,14 @@ def main() -> None:
                 command.add_argument(*flags, **options)
             command.add_function_arguments(function, as_group=False, skip=set(given))
         commands.add_subcommand(name, command, help=purpose)
-    chosen = parser.parse_args()
+    kept = {flag for flags, _ in _ARGUMENTS.get(wanted, {}).values() for flag in flags}
+    chosen = parser.parse_args([_spelled(argument, kept) for argument in sys.argv[1:]])
+    arguments = chosen[wanted].as_dict()
     try:
-        function(**chosen[wanted].as_dict())
+        function(**arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
+        if arguments.get("debug"):
+            raise
         sys.exit(_one_line(wanted, error))
     except RuntimeError as error:
         from anomalib_clipad.backbones.sources import WeightsUnavailableError  # takes seconds
@@ -71,6 +82,12 @@ def main() -> None:
         if not isinstance(error, WeightsUnavailableError):
             raise
         sys.exit(_one_line(wanted, error))
+
+
+def _spelled(argument: str, kept: set[str]) -> str:
+    """An option with underscores, which may be written with hyphens too."""
+    name, equals, value = argument.partition("=")
+    return argument if not name.startswith("--") or name in kept else f"--{name[2:].replace('-', '_')}{equals}{value}"
 
 
 def _one_line(command: str, error: Exception) -> str:

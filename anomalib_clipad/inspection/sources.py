@@ -1,0 +1,139 @@
+"""Where images come from: files, folders, patterns, lists, videos, standard input, a folder that fills."""
+
+from __future__ import annotations
+
+import glob
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from .images import Picture
+from .inspector import files_in
+
+LISTS = frozenset({".txt", ".lst"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+_PATTERN = frozenset("*?[")
+
+
+class Source(NamedTuple):
+    """An image that is still to be read.
+
+    Attributes:
+        image: What ``Inspector`` takes.
+        path: What it is called in tables; a frame of a video is called ``film.mp4#000012``.
+        name: Path below the folder it was found in, by which its pictures are called.
+    """
+
+    image: Any
+    path: Path
+    name: PurePath
+
+
+def find(inputs: Sequence[str]) -> Iterator[Source]:
+    """The images that a user names, in order.
+
+    Args:
+        inputs: Image files; folders, with their subfolders; patterns such as ``parts/**/*.png``; text files of paths,
+            one a line, relative to the file; videos; or ``-`` for paths on standard input.
+
+    Raises:
+        FileNotFoundError: If there is nothing of a name, or no image in a folder; as soon as it comes to it.
+    """
+    for entry in inputs:
+        path = Path(entry).expanduser()
+        if entry == "-":
+            yield from _listed(sys.stdin, Path())
+        elif path.is_dir():
+            yield from _of_folder(path)
+        elif path.is_file():
+            yield from _of_file(path)
+        elif _PATTERN & set(entry):
+            matched = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207  # absolute patterns too
+            if not matched:
+                msg = f"Nothing matches the pattern {entry}."
+                raise FileNotFoundError(msg)
+            for one in map(Path, matched):
+                yield from _of_folder(one) if one.is_dir() else _of_file(one)
+        else:
+            msg = f"There is no file or folder {entry}."
+            raise FileNotFoundError(msg)
+
+
+def _of_folder(folder: Path) -> Iterator[Source]:
+    paths = files_in(folder)
+    if not paths:
+        msg = f"There are no images in {folder}."
+        raise FileNotFoundError(msg)
+    return (Source(path, path, path.relative_to(folder)) for path in paths)
+
+
+def _of_file(path: Path) -> Iterator[Source]:
+    if path.suffix.lower() in VIDEOS:
+        return _frames(path)
+    if path.suffix.lower() in LISTS:
+        return _lines_of(path)
+    return iter([Source(path, path, PurePath(path.name))])
+
+
+def _lines_of(path: Path) -> Iterator[Source]:
+    with path.open(encoding="utf-8") as lines:
+        yield from _listed(lines, path.parent)
+
+
+def _listed(lines: Any, folder: Path) -> Iterator[Source]:
+    for line in lines:
+        name = line.rstrip("\r\n")
+        if name:
+            path = folder / Path(name).expanduser()
+            yield Source(path, path, PurePath(name))
+
+
+def _frames(path: Path) -> Iterator[Source]:
+    """The frames of a video, numbered from 1."""
+    import cv2
+
+    film = cv2.VideoCapture(str(path))
+    try:
+        if not film.isOpened():
+            msg = f"{path} is no video that OpenCV can read."
+            raise ValueError(msg)
+        number = 0
+        while True:
+            more, frame = film.read()
+            if not more:
+                return
+            number += 1
+            place = path.with_name(f"{path.name}#{number:06d}")
+            picture = Picture(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), place)
+            yield Source(picture, place, PurePath(path.stem) / f"{number:06d}")
+    finally:
+        film.release()
+
+
+def watch(folder: Path, interval: float = 0.5) -> Iterator[Source]:
+    """The images of a folder, and those that arrive, until the generator is closed.
+
+    A file counts when its size has stayed the same for an interval, so that none is read while it is still written.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    given: set[Path] = set()
+    sizes: dict[Path, int] = {}
+    while True:
+        found = [path for path in files_in(folder) if path not in given]
+        before, sizes = sizes, {path: size for path in found if (size := _size(path))}
+        for path in found:
+            if path in sizes and before.get(path) == sizes[path]:
+                given.add(path)
+                yield Source(path, path, path.relative_to(folder))
+        time.sleep(interval)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it has gone
+        return 0

@@ -1,0 +1,262 @@
+"""`anomalib-clipad inspect`: from images to decisions, in files and on a page."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from anomalib_clipad.inspection.images import MAX_PIXELS, UnreadableError
+from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.results import Results
+from anomalib_clipad.inspection.run_page import write_run_page
+from anomalib_clipad.inspection.sources import Source, find
+from anomalib_clipad.inspection.sources import watch as watched
+
+if TYPE_CHECKING:
+    from anomalib_clipad.inspection.finding import Finding
+    from anomalib_clipad.inspection.tables import Summary
+
+_WRITERS = 2
+_BEHIND = 16
+"""How many findings may wait to be written."""
+
+
+def inspect(
+    images: list[str] | None = None,
+    class_name: str | None = None,
+    model: str | None = None,
+    product: str | None = None,
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    image_size: int | None = None,
+    prompts: str | None = None,
+    text_weight: float | None = None,
+    tiles: list[int] | None = None,
+    adapter: str | None = None,
+    precision: str | None = None,
+    normal: Path | None = None,
+    calibration: Path | None = None,
+    false_alarm_rate: float | None = None,
+    threshold: float | None = None,
+    ignore: Path | None = None,
+    min_area: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    batch_size: int = 8,
+    workers: int = 2,
+    threads: int | None = None,
+    output: Path = Path("inspection"),
+    overlays: Literal["defective", "all", "none"] = "defective",
+    masks: bool = False,
+    maps: Literal["none", "png", "npy"] = "none",
+    coco: bool = False,
+    page: bool = True,
+    drift: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Path | None = None,
+    debug: bool = False,
+) -> None:
+    """Look at images and decide which are defective.
+
+    Ends with status 0 where every image could be read, else with 3; defects do not change it.
+
+    Args:
+        images: Files, folders, patterns, text files of paths, videos, or - for paths on standard input.
+        class_name: What the images show, such as hazelnut.
+        model: Checkpoint (.ckpt) or exported file (.onnx, .xml, .pt), in place of a backbone.
+        product: File of `anomalib-clipad product`.
+        backbone: CLIP model, as of ClipAD; ViT-B-16-plus-240 by default.
+        pretrained: Weights of the backbone.
+        image_size: Height and width in pixels at which the model sees images.
+        prompts: industrial, medical, or a YAML file of states and templates.
+        text_weight: Share of the text in [0, 1] where there are normal images.
+        tiles: Rows and columns of tiles, for small defects in large images.
+        adapter: Trained layers of SDP+.
+        precision: Number format of the image tower; of an OpenVINO file, its INFERENCE_PRECISION_HINT.
+        normal: Folder of normal images to compare with.
+        calibration: Folder of other normal images, which set the threshold.
+        false_alarm_rate: Largest share of normal images that are called defective.
+        threshold: Score from which on an image is defective, in place of 0.5.
+        ignore: Mask of what is never looked at, white.
+        min_area: Smaller regions do not count, in pixels.
+        max_pixels: Larger images are refused.
+        batch_size: Images that are scored together.
+        workers: Threads that read images.
+        threads: CPU threads of torch; by default all.
+        output: Folder of the results.
+        overlays: Of which images an overlay is written.
+        masks: Write masks.
+        maps: Write maps, as PNG of 16 bits or as .npy.
+        coco: Write coco.json.
+        page: Write index.html.
+        drift: State file of a watch over the calibration, which goes on from run to run.
+        resume: Go on with an interrupted run.
+        overwrite: Remove what an earlier run has written.
+        watch: Folder to wait for images in, until interrupted.
+        debug: Show where an error comes from.
+    """
+    if not images and watch is None:
+        msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
+        raise ValueError(msg)
+    logging.getLogger("anomalib_clipad").setLevel(logging.ERROR)
+    chosen = {
+        "backbone": backbone,
+        "pretrained": pretrained,
+        "image_size": image_size,
+        "prompts": prompts,
+        "text_weight": text_weight,
+        "tiles": tiles,
+        "adapter": adapter,
+        "precision": precision,
+    }
+    decision = {"false_alarm_rate": false_alarm_rate, "threshold": threshold, "min_area": min_area}
+    places = {"product": product, "normal": normal, "calibration": calibration, "ignore": ignore, "model": model}
+    settings = {"class_name": class_name, **chosen, **decision}
+    settings |= {name: None if place is None else str(place) for name, place in places.items()}
+    files = Results(
+        output, overwrite=overwrite, resume=resume, overlays=overlays, masks=masks, maps=maps, coco=coco,
+        settings=settings, thumbnails=page,
+    )  # fmt: skip
+    with files as results:
+        if threads is not None and (model is None or not model.endswith((".onnx", ".xml"))):
+            import torch
+
+            torch.set_num_threads(threads)
+        inspector = Inspector(
+            class_name,
+            **places,
+            **decision,
+            max_pixels=max_pixels,
+            batch_size=1 if watch is not None else batch_size,
+            workers=workers,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
+        drifting = None if drift is None else DriftWatch(drift, inspector)
+        left = (source for source in _sources(images or [], watch) if str(source.path) not in results.done)
+        complete = False
+        with _until_interrupted():
+            _run(inspector, left, results, drifting)
+            complete = True
+        summary = results.finish()
+        written = write_run_page(output, f"Inspection of {class_name or 'images'}") if page else None
+    _tell(summary, written)
+    if drifting is not None:
+        drifting.finish()
+    if not complete and watch is None:
+        sys.exit("interrupted; go on with --resume")
+    if summary.failed:
+        sys.exit(3)
+
+
+def _sources(images: list[str], folder: Path | None) -> Iterator[Source]:
+    yield from find(images)
+    if folder is not None:
+        yield from watched(folder)
+
+
+def _run(inspector: Inspector, sources: Iterable[Source], results: Results, drift: DriftWatch | None) -> None:
+    """Inspect all sources; files are written while the next images go through the tower."""
+    from tqdm import tqdm
+
+    names: dict[Path, PurePath] = {}
+    slots = BoundedSemaphore(_BEHIND)
+    progress = tqdm(unit=" images", dynamic_ncols=True, disable=not sys.stderr.isatty())
+
+    def opened() -> Iterator[Any]:
+        for source in sources:
+            names[source.path] = source.name
+            yield source.image
+
+    def fail(path: Any, error: UnreadableError) -> None:
+        results.fail(path, str(error))
+        progress.update()
+
+    def write(finding: Finding) -> None:
+        try:
+            path = cast("Path", finding.path)
+            results.add(finding, names.pop(path, PurePath(path.name)))
+            progress.update()
+        finally:
+            slots.release()
+
+    with progress, ThreadPoolExecutor(_WRITERS) as writers:
+        pending: deque[Future[None]] = deque()
+        for finding in inspector.stream(opened(), fail):
+            if drift is not None:
+                drift.update(finding)
+            slots.acquire()
+            pending.append(writers.submit(write, finding))
+            while pending and pending[0].done():
+                pending.popleft().result()
+        for future in pending:
+            future.result()
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """End quietly at Ctrl-C and SIGTERM: what was found is written."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class DriftWatch:
+    """A watch over the calibration whose state is in a file.
+
+    Args:
+        path: The file; it is begun where it is missing.
+        inspector: A calibrated one.
+
+    Raises:
+        ValueError: If the inspector is not calibrated, or the file is damaged.
+    """
+
+    def __init__(self, path: Path, inspector: Inspector) -> None:
+        from anomalib_clipad.verdicts.drift import Drift
+
+        if inspector.model.normal is None:
+            msg = "drift watches whether the calibration still fits, and there is none: pass calibration."
+            raise ValueError(msg)
+        self._path = path
+        self._state = Drift.load(path) if path.exists() else Drift(inspector.model.normal.image_scores)
+
+    def update(self, finding: Finding) -> None:
+        """Take in the next finding, and warn where that is the one too many."""
+        known = self._state.alarm
+        if self._state.update(finding.score) and not known:
+            print(f"\n{self._state}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Keep the state, and say how it stands."""
+        self._state.save(self._path)
+        print(self._state)
+
+
+def _tell(summary: Summary, page: Path | None) -> None:
+    """How many, how many defective, the worst, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{summary.images} images, {summary.defective} defective, {summary.failed} not readable")
+    table.add_column("image", overflow="fold")
+    for name in ("score", "p-value", "label", "regions"):
+        table.add_column(name, justify="right")
+    for row in summary.worst:
+        p_value = "" if row.p_value is None else f"{row.p_value:.3f}"
+        table.add_row(Text(row.path), f"{row.score:.3f}", p_value, row.label, str(row.regions))
+    console = Console()
+    console.print(table)
+    console.print(f"{page or summary.folder / 'results.csv'}", soft_wrap=True, highlight=False, markup=False)
