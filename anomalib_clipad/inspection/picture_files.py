@@ -1,0 +1,148 @@
+"""Masks, overlays and maps as files, each whole or not there at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from anomalib_clipad.storage import atomic_folder
+
+from .names import PICTURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from .finding import Finding
+
+Overlays = Literal["defective", "all", "none"]
+Maps = Literal["none", "png", "npy"]
+THUMBNAILS = ".thumbnails"
+"""Small images for the page, which is made at the end."""
+FOLDERS = ("masks", "overlays", "maps", THUMBNAILS)
+_LARGEST_JPEG = 65500  # pixels a side
+
+
+class Written(NamedTuple):
+    """The pictures of an image, relative to the output folder, with ``/``; ``None`` if it has none.
+
+    Attributes:
+        mask: Where its mask is.
+        overlay: Where its overlay is.
+        map: Where its map is.
+    """
+
+    mask: str | None = None
+    overlay: str | None = None
+    map: str | None = None
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Which pictures are written.
+
+    Attributes:
+        folder: Output folder, above ``masks``, ``overlays``, ``maps`` and thumbnails.
+        overlays: Of which images.
+        masks: Whether masks are.
+        maps: As what.
+        thumbnails: Whether thumbnails are.
+    """
+
+    folder: Path
+    overlays: Overlays
+    masks: bool
+    maps: Maps
+    thumbnails: bool
+
+    def wanted(self, finding: Finding) -> bool:
+        """Whether anything is written for a finding."""
+        return self.masks or self.maps != "none" or self.thumbnails or self._has_overlay(finding)
+
+    def write(self, finding: Finding, name: str) -> Written:
+        """Write what is wanted, and say where.
+
+        Args:
+            finding: What was found.
+            name: Relative path without suffix.
+        """
+        if self.thumbnails:
+            self._write_thumbnail(finding, name)
+        return Written(
+            self._write_mask(finding, name) if self.masks else None,
+            self._write_overlay(finding, name) if self._has_overlay(finding) else None,
+            self._write_map(finding, name) if self.maps != "none" else None,
+        )
+
+    def _has_overlay(self, finding: Finding) -> bool:
+        return self.overlays == "all" or (self.overlays == "defective" and finding.label)
+
+    def _write_mask(self, finding: Finding, name: str) -> str:
+        from PIL import Image
+
+        mask = Image.fromarray(finding.mask.astype(np.uint8) * np.uint8(255))
+        target = self.folder / "masks" / f"{name}.png"
+        with atomic_folder(target.parent) as folder:
+            mask.save(folder / target.name, compress_level=1)
+        return target.relative_to(self.folder).as_posix()
+
+    def _write_map(self, finding: Finding, name: str) -> str:
+        from PIL import Image
+
+        target = self.folder / "maps" / f"{name}.{self.maps}"
+        with atomic_folder(target.parent) as folder:
+            if self.maps == "npy":
+                np.save(folder / target.name, np.asarray(finding.map, np.float32))
+            else:
+                levels = np.nan_to_num(finding.map, nan=1.0).clip(0, 1)  # what is no number is defective
+                picture = Image.fromarray((levels * np.float32(65535)).round().astype(np.uint16))
+                picture.save(folder / target.name, compress_level=1)
+        return target.relative_to(self.folder).as_posix()
+
+    def _write_overlay(self, finding: Finding, name: str) -> str:
+        overlay = finding.overlay()
+        suffix = ".jpg" if max(overlay.size) <= _LARGEST_JPEG else ".png"
+        target = self.folder / "overlays" / f"{name}{suffix}"
+        with atomic_folder(target.parent) as folder:
+            overlay.save(folder / target.name, quality=90)
+        return target.relative_to(self.folder).as_posix()
+
+    def _write_thumbnail(self, finding: Finding, name: str) -> None:
+        from .page import thumbnail
+
+        target = self.folder / THUMBNAILS / f"{name}.jpg"
+        with atomic_folder(target.parent) as folder:
+            (folder / target.name).write_bytes(thumbnail(finding.image))
+
+
+def remove_pictures(folder: Path, names: Iterable[str]) -> set[Path]:
+    """Remove the pictures of these names, and say in which folders they would have been."""
+    parents: set[Path] = set()
+    for name in names:
+        for kind in FOLDERS:
+            place = folder / kind / name
+            parents.add(place.parent)
+            for suffix in PICTURE_SUFFIXES:
+                with suppress(FileNotFoundError):
+                    place.with_name(place.name + suffix).unlink()
+    return parents
+
+
+def tidy(folder: Path, parents: Iterable[Path]) -> None:
+    """Remove what is unfinished in these folders, and those that are empty then, up to the output folder."""
+    for parent in sorted(parents, reverse=True):
+        remove_unfinished(parent)
+        for emptied in (parent, *parent.parents):
+            if emptied == folder:
+                break
+            with suppress(OSError):  # it is not empty, or not there
+                emptied.rmdir()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what ``atomic_folder`` leaves in a folder when its process is killed."""
+    for left in folder.glob(".unfinished-*"):
+        shutil.rmtree(left, ignore_errors=True)
