@@ -1,0 +1,414 @@
+"""The page of results: what is written, and what it does in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import time
+import tracemalloc
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+from html.parser import HTMLParser
+from io import BytesIO, StringIO
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
+from anomalib_clipad.tools.bench.browser import Browser, Tab, find_chromium
+from anomalib_clipad.tools.bench.page import figures_of_page
+
+JPEG = thumbnail(np.full((40, 60, 3), 90, np.uint8))
+EVIL = (
+    "<img src=x onerror=alert(1)>.png",
+    "</script><script>alert(2)</script>.png",
+    "<!--<script>.png",
+    "'\"&amp;$title{{x}}.png",
+    "javascript:alert(3)",
+    '=HYPERLINK("http://x")',
+    "+1,2",
+    "@sum\n.png",
+    "not \udcff utf-8.png",
+    "\u202egnp.exe",
+    "__proto__",
+)
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and what scripts and styles hold."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.texts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.get_starttag_text() and self.cdata_elem:  # inside of a script or style
+            self.texts[-1] += data
+
+    def of(self, tag: str, **attributes: str) -> list[tuple[dict[str, str | None], str]]:
+        found = zip(self.tags, self.texts, strict=True)
+        return [(given, text) for (name, given), text in found if name == tag and attributes.items() <= given.items()]
+
+
+def rows(names: tuple[str, ...]) -> list[PageRow]:
+    return [PageRow(name, 0.1 + 0.05 * i, 0.02, 0.1 + 0.05 * i > 0.5, JPEG) for i, name in enumerate(names)]
+
+
+def test_the_page_holds_what_it_was_given(tmp_path: Path) -> None:
+    given = [PageRow(f"{i}.png", i / 100, None, i > 50, JPEG + bytes([i]), regions=i) for i in range(70)]
+    page = Elements(write_page(tmp_path, iter(given), "Nuts", 0.5))
+    read = [row for _, text in page.of("script", **{"class": "rows"}) for row in json.loads(text)]
+    pictures = [line for _, text in page.of("script", **{"class": "thumbnails"}) for line in text.split("\n")]
+    assert read == [[row.path, row.score, None, int(row.label), row.regions, None, None, None] for row in given]
+    assert [b64decode(picture) for picture in pictures] == [row.thumbnail for row in given]
+    assert json.loads(page.of("script", id="settings")[0][1]) == {"title": "Nuts", "threshold": 0.5}
+
+
+def test_names_and_title_are_data_and_never_markup(tmp_path: Path) -> None:
+    plain = Elements(write_page(tmp_path / "plain", rows(tuple(map(str, range(len(EVIL))))), "plain", 0.5))
+    evil = Elements(write_page(tmp_path / "evil", rows(EVIL), "</title><script>alert(0)</script>$rows\n", 0.5))
+    assert [tag for tag, _ in evil.tags] == [tag for tag, _ in plain.tags]
+    assert [row[0] for row in json.loads(evil.of("script", **{"class": "rows"})[0][1])] == list(EVIL)
+    assert "onerror=alert" not in re.sub(
+        r"<script.*?</script>", "", (tmp_path / "evil/index.html").read_text(), flags=re.S
+    )
+
+
+def test_only_its_own_script_and_style_may_run_and_no_address_is_named(tmp_path: Path) -> None:
+    page = write_page(tmp_path, rows(("a.png",)), "x", 0.5)
+    elements = Elements(page)
+    policy = elements.of("meta", **{"http-equiv": "Content-Security-Policy"})[0][0]["content"] or ""
+    (script,) = [text for attributes, text in elements.of("script") if "type" not in attributes]
+    ((_, style),) = elements.of("style")
+    for kind, text in (("script", script), ("style", style)):
+        assert f"{kind}-src 'sha256-{b64encode(sha256(text.encode()).digest()).decode()}';" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert not [name for _, given in elements.tags for name in given if name.startswith("on") or name == "style"]
+    assert "//" not in re.sub(
+        r"^ *//.*|(?<=[;{]) *//.*", "", page.read_text(encoding="utf-8").replace(style, ""), flags=re.M
+    )
+
+
+@pytest.mark.parametrize("name", ["a b/\u00e4#?%.png", "javascript:alert(1)", "../x/y.png", "a\udcff.png"])
+def test_links_are_percent_encoded_paths(tmp_path: Path, name: str) -> None:
+    page = Elements(write_page(tmp_path, [PageRow("a", 0.1, None, False, JPEG, name, name, name)], "x", 0.5))
+    ((*_, image, overlay, mask),) = json.loads(page.of("script", **{"class": "rows"})[0][1])
+    assert image == overlay == mask
+    assert re.fullmatch(r"[\w./%~-]+", image, flags=re.ASCII)
+    assert unquote_to_bytes(image) == name.encode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PageRow("a", float("nan"), None, False, JPEG),
+        PageRow("a", 0.1, float("inf"), False, JPEG),
+        PageRow("a", 0.1, None, False, JPEG, image="/etc/passwd"),
+        PageRow("a", 0.1, None, False, JPEG, mask="//host/share.png"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_and_the_page_before_stays(tmp_path: Path, row: PageRow) -> None:
+    before = write_page(tmp_path, rows(("a.png",)), "x", 0.5).read_bytes()
+    with pytest.raises(ValueError, match=r"has to be a finite number|relative"):
+        write_page(tmp_path, [*rows(("b.png",) * 100), row], "x", 0.5)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("index.html", before)]
+
+
+def test_an_interrupted_run_leaves_no_page(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[PageRow]:
+        yield from rows(("a.png",) * 100)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_page(tmp_path, interrupted(), "x", 0.5)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="threshold"):
+        write_page(tmp_path, [], "x", float("nan"))
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    many = (PageRow(f"{i}.png", 0.1, None, False, bytes(6000)) for i in range(3000))
+    tracemalloc.start()
+    page = write_page(tmp_path, many, "x", 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert page.stat().st_size > 20e6
+    assert peak < 4e6
+
+
+def test_thumbnails_keep_proportions_and_are_never_enlarged() -> None:
+    pixels = np.zeros((900, 450, 3), np.uint8)
+    pixels[:450] = (200, 30, 60)
+    small = Image.open(BytesIO(thumbnail(pixels)))
+    assert (small.format, small.size) == ("JPEG", (80, 160))
+    assert np.abs(np.asarray(small)[20, 40].astype(int) - (200, 30, 60)).max() < 8
+    assert Image.open(BytesIO(thumbnail(pixels[:50, :20]))).size == (20, 50)
+    assert Image.open(BytesIO(thumbnail(np.zeros((1, 5000, 3), np.uint8)))).size == (160, 1)
+    for wrong in (pixels[..., 0], pixels.astype(np.float32), pixels[:0]):
+        with pytest.raises(ValueError, match=r"uint8 pixels \(H, W, 3\)"):
+            thumbnail(wrong)
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """Twenty images with scores 0.00, 0.05 ... 0.95, of which the run calls those above 0.5 defective."""
+    folder = tmp_path / "run of #5 100%"
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (300, 200), "red").save(folder / "images/n 19.png")
+    given = [
+        PageRow(
+            f"line {i % 2}/n {i:02}.png", i / 20, 1 - i / 20, i > 10, JPEG, f"images/n {i:02}.png", None, None, i % 3
+        )
+        for i in np.random.default_rng(0).permutation(20).tolist()
+    ]
+    return write_page(folder, given, "Nuts", 0.5)
+
+
+@pytest.fixture
+def tab(browser: Browser, page: Path) -> Tab:
+    tab = browser.tab()
+    tab.go(page.as_uri())
+    tab.evaluate("localStorage.clear()")
+    tab.go(page.as_uri())
+    tab.settle()
+    return tab
+
+
+def text(tab: Tab, selector: str) -> str:
+    return str(tab.evaluate(f"document.querySelector({json.dumps(selector)}).textContent.trim()"))
+
+
+def files(tab: Tab) -> list[str]:
+    return list(tab.evaluate("[...document.querySelectorAll('.tile .file')].map(file => file.textContent)"))
+
+
+def defective(tab: Tab) -> list[str]:
+    return list(tab.evaluate("[...document.querySelectorAll('.tile.defective .file')].map(file => file.textContent)"))
+
+
+def slide(tab: Tab, score: float) -> None:
+    """Move the slider with the mouse to a score; its ends are 0 and 0.969."""
+    left, top, width = tab.evaluate(
+        "(() => { const box = document.getElementById('slider').getBoundingClientRect();"
+        "return [box.x + 8, box.y + box.height / 2, box.width - 16]; })()"
+    )
+    place = {"x": left + width * score / (0.95 + 0.019), "y": top, "button": "left", "clickCount": 1}
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, **place)
+    tab.settle()
+
+
+def problems(tab: Tab) -> list[tuple[str, dict]]:
+    """Errors, dialogs, and requests for anything but files and data."""
+    return [
+        (method, given)
+        for method, given in tab.events
+        if method in {"Runtime.exceptionThrown", "Page.javascriptDialogOpening"}
+        or (method == "Log.entryAdded" and given["entry"]["source"] == "security")
+        or (
+            method == "Network.requestWillBeSent"
+            and not given["request"]["url"].startswith(("file:", "data:", "blob:"))
+        )
+    ]
+
+
+def test_images_are_sorted_by_score_and_labelled_as_the_run_did(tab: Tab) -> None:
+    assert files(tab) == [f"n {i:02}.png" for i in range(19, -1, -1)]
+    assert len(defective(tab)) == 9  # the score 0.5 itself is good
+    assert text(tab, "#summary") == "9 defective of 20 images at 0.500"
+    assert tab.evaluate("[...document.querySelectorAll('.tile img')].every(image => image.naturalWidth === 60)")
+    assert text(tab, "h1") == tab.evaluate("document.title") == "Nuts"
+    assert problems(tab) == []
+
+
+def test_the_slider_labels_anew_and_reset_goes_back(tab: Tab) -> None:
+    slide(tab, 0.82)
+    assert defective(tab) == ["n 19.png", "n 18.png", "n 17.png"]
+    assert text(tab, "#summary").startswith("3 defective of 20 images at 0.8")
+    assert tab.evaluate("+document.querySelector('#above rect').getAttribute('x')") == pytest.approx(846, abs=8)
+    assert "3 defective" in tab.evaluate("document.getElementById('slider').getAttribute('aria-valuetext')")
+    tab.click("#reset")
+    assert text(tab, "#summary") == "9 defective of 20 images at 0.500"
+
+
+def test_a_threshold_can_be_typed(tab: Tab) -> None:
+    tab.click("#threshold")
+    tab.evaluate("document.getElementById('threshold').select()")
+    tab.write("0.12")
+    tab.press("Enter")
+    assert text(tab, "#summary") == "17 defective of 20 images at 0.120"
+
+
+def test_search_finds_all_words_of_a_name(tab: Tab) -> None:
+    tab.press("/")
+    tab.write("N LINE 1/")
+    assert files(tab) == [f"n {i:02}.png" for i in range(19, 0, -2)]
+    assert text(tab, "#found") == "10 shown"
+    tab.write("zzz")
+    assert files(tab) == []
+    assert tab.evaluate("!document.getElementById('nothing').hidden")
+
+
+def test_a_click_opens_and_keys_move_tick_and_close(tab: Tab) -> None:
+    tab.click(".tile button")
+    tab.evaluate("document.getElementById('image').decode()")
+    assert text(tab, "#name") == "line 1/n 19.png"
+    assert tab.evaluate("document.getElementById('image').naturalWidth") == 300
+    assert "None was written" in text(tab, ".pictures figure:nth-child(2) p")
+    assert text(tab, "#facts") == "defective \u00b7 score 0.950 \u00b7 p-value 0.0500 \u00b7 1 region"
+    tab.press("ArrowRight")
+    assert text(tab, "#position") == "2 of 20"
+    time.sleep(0.2)
+    tab.settle()
+    assert "not where it was" in text(tab, ".pictures p")  # this file is missing: its thumbnail is shown
+    assert tab.evaluate("document.getElementById('image').naturalWidth") == 60
+    tab.press("2")
+    assert tab.evaluate("document.getElementById('wrong').getAttribute('aria-pressed')") == "true"
+    tab.press("ArrowLeft")
+    tab.press("ArrowLeft")
+    assert text(tab, "#position") == "1 of 20"
+    tab.press("Escape")
+    assert not tab.evaluate("document.getElementById('viewer').open")
+    assert tab.evaluate("document.activeElement.title") == "line 1/n 19.png"
+    assert text(tab, "#ticked") == "1 ticked: 0 right, 1 wrong"
+
+
+def test_keys_move_the_focus_over_the_grid(tab: Tab) -> None:
+    tab.press("t")  # the last one above the threshold
+    assert tab.evaluate("document.activeElement.title") == "line 1/n 11.png"
+    across = tab.evaluate(
+        "[...document.querySelectorAll('.tile')].filter(tile => tile.style.transform.endsWith(', 0px)')).length"
+    )
+    tab.press("ArrowDown")
+    assert tab.evaluate("document.activeElement.title").endswith(f"n {11 - across:02}.png")
+    tab.press("End")
+    assert tab.evaluate("document.activeElement.title") == "line 0/n 00.png"
+    assert tab.evaluate("document.querySelectorAll('.tile [tabindex=\"0\"]').length") == 1
+    tab.press("1")
+    assert "ticked right" in tab.evaluate("document.activeElement.getAttribute('aria-label')")
+    tab.press("1")
+    assert "ticked" not in tab.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def test_ticks_outlast_the_page_and_follow_the_threshold(tab: Tab, page: Path) -> None:
+    tab.press("t")
+    tab.press("1")  # 0.55 is defective indeed
+    tab.go(page.as_uri())
+    tab.settle()
+    assert text(tab, "#ticked") == "1 ticked: 1 right, 0 wrong"
+    slide(tab, 0.82)
+    assert text(tab, "#ticked") == "1 ticked: 0 right, 1 wrong"  # at 0.82 it would be missed
+    tab.evaluate("document.getElementById('show').value = 'wrong'")
+    tab.evaluate("document.getElementById('show').dispatchEvent(new Event('change'))")
+    tab.settle()
+    assert files(tab) == ["n 11.png"]
+
+
+def test_ticks_are_downloaded_as_csv_without_formulas(browser: Browser, tmp_path: Path) -> None:
+    tab = browser.tab()
+    tab.go(write_page(tmp_path, rows(EVIL), "evil", 0.5).as_uri())
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "downloads"))
+    tab.evaluate("document.querySelector('.tile button').focus()")
+    for _ in EVIL:
+        tab.press("1")
+        tab.press("ArrowRight")
+    assert text(tab, "#ticked") == f"{len(EVIL)} ticked: {len(EVIL)} right, 0 wrong"
+    tab.click("#download")
+    file = tmp_path / "downloads/ticks.csv"
+    deadline = time.monotonic() + 20
+    while not file.exists() and time.monotonic() < deadline:
+        tab.settle()
+    table = list(csv.DictReader(StringIO(file.read_bytes().decode(), newline="")))
+    safe = {name: f"'{name}" if name[0] in "=+-@" else name.replace("\udcff", "\ufffd") for name in EVIL}
+    assert [row["path"] for row in table] == [safe[name] for name in reversed(EVIL)]
+    assert [float(row["score"]) for row in table] == pytest.approx([row.score for row in reversed(rows(EVIL))])
+    assert list(table[0].values())[2:] == ["0.02", "0.5", "defective", "right", "defective"]
+    assert table[-1]["truth"] == "good"
+
+
+def test_names_of_files_run_nothing_in_the_browser(browser: Browser, tmp_path: Path) -> None:
+    tab = browser.tab()
+    given = [row._replace(image=row.path, overlay=row.path, mask=row.path) for row in rows(EVIL)]
+    tab.go(write_page(tmp_path, given, "</h1><script>alert(0)</script>", 0.5).as_uri())
+    tab.click(".tile button")
+    for _ in EVIL:
+        tab.press("ArrowRight")
+    time.sleep(0.3)
+    tab.settle()
+    assert problems(tab) == []
+    assert tab.evaluate("document.querySelectorAll('script:not([type])').length") == 1
+    assert tab.evaluate("document.querySelectorAll('[onerror]').length") == 0
+    assert text(tab, "#name") == EVIL[0]
+    assert text(tab, "h1") == "</h1><script>alert(0)</script>"
+
+
+def test_it_is_usable_without_a_mouse_in_the_dark_and_on_a_phone(tab: Tab) -> None:
+    nameless = """[...document.querySelectorAll('button, input, select')].filter(element => !element.textContent.trim()
+        && !element.getAttribute('aria-label') && !element.labels?.length).length"""
+    assert tab.evaluate(nameless) == 0
+    light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    tab.resize(380, 700)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_page_of_few_images_is_whole(browser: Browser, tmp_path: Path, number: int) -> None:
+    tab = browser.tab()
+    tab.go(write_page(tmp_path, rows(EVIL[:number]), "few", 0.5).as_uri())
+    tab.press("t")
+    tab.settle()
+    assert len(files(tab)) == number
+    assert text(tab, "#summary").startswith(f"0 defective of {number} image")
+    assert problems(tab) == []
+
+
+def test_an_image_without_thumbnail_or_files_is_listed(browser: Browser, tmp_path: Path) -> None:
+    tab = browser.tab()
+    tab.go(write_page(tmp_path, [PageRow("C:\\parts\\a.png", 3.5, None, True, b"")], "bare", 2.0).as_uri())
+    tab.settle()
+    assert files(tab) == ["a.png"]
+    tab.click(".tile button")
+    assert (
+        tab.evaluate("[...document.querySelectorAll('.pictures p')].map(note => note.textContent)")
+        == ["None was written."] * 3
+    )
+    assert text(tab, "#facts") == "defective \u00b7 score 3.500 \u00b7 0 regions"
+    assert problems(tab) == []
+
+
+@pytest.mark.slow
+def test_it_stays_quick_with_5000_images(browser: Browser, tmp_path: Path) -> None:
+    figures = figures_of_page(tmp_path, 5000)
+    assert figures.first_paint < 2000
+    assert figures.tiles < 5000
+    assert figures.slider[0] < 100
+    assert figures.search[0] < 200
+    assert figures.scroll[0] < 500
+    tab = browser.tab()
+    tab.go((tmp_path / "index.html").as_uri())
+    assert tab.evaluate("document.querySelectorAll('.tile').length") < 100
