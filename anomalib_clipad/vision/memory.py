@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from .dual_path import STAGES
+
+_UNIT = 1e-5
+"""How far from 1 the length of a unit vector may be, by rounding."""
 
 
 class Memory(nn.Module):
     """What a few-shot model has seen of normal images.
 
-    In float32: a model that was saved and loaded gives the same scores to the last bit. At 240 pixels an image takes
+    Only directions are compared, so it keeps unit vectors. In float32: a model that was saved and loaded gives the same scores to the last bit. At 240 pixels an image takes
     3.2 MB with ViT-B-16-plus-240.
 
     Args:
@@ -20,7 +24,7 @@ class Memory(nn.Module):
         farthest: Largest few-shot distance of a normal image's map to the others, summed over stages: a scalar.
 
     Attributes:
-        tokens: As given; part of the state.
+        tokens: Unit vectors in the shape given; part of the state.
         farthest: As given; part of the state.
         places: Views of each image.
 
@@ -37,7 +41,10 @@ class Memory(nn.Module):
             msg = f"A memory holds patch tokens of {STAGES} stages, ({STAGES}, M, width); got {tuple(tokens.shape)}."
             raise ValueError(msg)
         self.places = 1 if tokens.ndim == 3 else len(tokens)
-        self.register_buffer("tokens", tokens.detach().clone().float())
+        tokens = tokens.detach().clone().float()
+        if (tokens.norm(dim=-1) - 1).abs().max() > _UNIT:  # unit vectors, as of a file, stay what they are to the last bit
+            tokens = normalize(tokens, dim=-1)
+        self.register_buffer("tokens", tokens)
         self.register_buffer("farthest", torch.as_tensor(farthest, dtype=torch.float32).detach().clone())
         if not self.tokens.isfinite().all() or not self.farthest.isfinite():
             msg = "The memory is damaged: it holds values that are no numbers (NaN or infinite). Fill it anew."
