@@ -28,6 +28,7 @@ from anomalib_clipad.deploy import exporter
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.text_features import text_features
 
+pytestmark = pytest.mark.xdist_group("exports")  # one process makes the files that its tests share
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
 SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
@@ -347,7 +348,7 @@ def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
 # Tiles
 
 
-@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0, "aligned": True}], ids=["text", "references"])
+@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0}], ids=["text", "references"])
 def tiled(request: pytest.FixtureRequest, parts: Path) -> ClipAD:
     options = {"few_shot_source": parts / "bolt/train/good", **request.param} if request.param else {}
     return ClipAD(**shallow(), class_name="bolt", visualizer=False, tiles=[2, 3], **options)
