@@ -28,7 +28,6 @@ from anomalib_clipad.deploy import exporter
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.text_features import text_features
 
-pytestmark = pytest.mark.xdist_group("exports")  # one process makes the files that its tests share
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
 SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
