@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# One thread per process: two processes with two threads each hinder each other on two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+# One thread per process: two processes with two threads each hinder each other on two cores. The tests of a file run in
+# one process, so that what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
@@ -45,12 +46,12 @@ test: $(INSTALLED)  ## Run the test suite
 
 test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_clip
 	$(BIN)/pip install --quiet --no-deps --target .venv/oldest open_clip_torch==2.24.0
-	PYTHONPATH=.venv/oldest $(BIN)/python -m pytest $(CORE)
+	OMP_NUM_THREADS=1 PYTHONPATH=.venv/oldest $(BIN)/python -m pytest $(CORE)
 
 test-lowest: $(INSTALLED)  ## Test the core against the lowest versions in pyproject.toml (a second environment, GBs)
 	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
 	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable . 'pytest>=8' 'setuptools>=77'
-	.venv-lowest/bin/python -m pytest $(CORE)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(CORE)
 
 lint: $(INSTALLED)  ## Check style, declared dependencies and the direction of imports
 	$(BIN)/ruff check .

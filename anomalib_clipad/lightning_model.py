@@ -232,7 +232,7 @@ class ClipAD(AnomalibModule):
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
-        check_source(self.model, batch)
+        check_source(self.model, *batch.shape[-2:])
         self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."

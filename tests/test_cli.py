@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import HAZELNUT, Run
+from conftest import HAZELNUT, Run, shallow
 from PIL import Image
 
 
@@ -70,8 +70,9 @@ def test_predict_needs_no_validation_data(
 
 @pytest.mark.slow
 def test_train_then_predict_and_export_from_its_checkpoint(
-    run_anomalib: Run, model: list[str], folder: list[str], parts: Path, tmp_path: Path
+    run_anomalib: Run, folder: list[str], parts: Path, tmp_path: Path
 ) -> None:
+    model = [f"--model.{name}={value}" for name, value in shallow().items()]
     run_anomalib("train", "--model", "ClipAD", "--model.class_name", "bolt", *model, *folder)
     checkpoints = [path for path in tmp_path.rglob("*.ckpt") if not path.is_symlink()]
     assert checkpoints

@@ -68,6 +68,11 @@ BENCHMARKS = {
     "generated_parts": Benchmark([{**SDP, **MINI}], "GeneratedParts", HELD_OUT),
     "medical_images": Benchmark(MEDICAL, "HeadCT BrainMRI", ("head ct", "brain ct")),
     "medical_pixels": Benchmark(MEDICAL, "ISIC2016 CVCClinicDB", ("skin", "colon")),
+    "memory_size": Benchmark(
+        [{**MINI, **SDP, "k_shot": 4, "text_weight": 0.0, "memory_size": size} for size in (900, 225, 90, 30)],
+        "GeneratedParts",
+        ("gear", "wood"),
+    ),
     "mutual": Benchmark(
         [{**MINI, **SDP, "mutual": True, "text_weight": w} for w in (0.0, 0.5)], "GeneratedParts", HELD_OUT
     ),

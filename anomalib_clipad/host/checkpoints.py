@@ -89,8 +89,8 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
     model.configure(replace(settings, **kept))
     model.class_name = saved["class_name"]
     tokens = checkpoint["state_dict"].get(f"{MEMORY}tokens")
-    farthest = checkpoint["state_dict"].get(f"{MEMORY}farthest", 0.0)
-    model.detector.memory = None if tokens is None else Memory(tokens, farthest).to(model.text_features.device)
+    numbers = [checkpoint["state_dict"].get(f"{MEMORY}{name}", 0.0) for name in ("farthest", "aspect")]
+    model.detector.memory = None if tokens is None else Memory(tokens, *numbers).to(model.text_features.device)
     checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
 
 

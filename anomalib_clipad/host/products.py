@@ -26,7 +26,7 @@ def save_product(path: Path, model: ClipADModel) -> None:
 
     Its tensors are inputs of a graph exported with ``memory_input``: ``memory`` (4, M, width), ``undecided``, the map
     value whose probability is 0.5, and, if the text has a share, ``text_features`` (D, 2). ``farthest`` is the scale of
-    the memory. Metadata: class name, settings, digest of the image tower.
+    the memory, ``aspect`` the shape of its images. Metadata: class name, settings, digest of the image tower.
 
     Args:
         path: File to write; replaced as a whole or not at all.
@@ -42,6 +42,7 @@ def save_product(path: Path, model: ClipADModel) -> None:
     tensors = {
         "memory": detector.memory.tokens,
         "farthest": detector.memory.farthest,
+        "aspect": detector.memory.aspect,
         "undecided": detector.undecided(detector.memory.farthest),
     }
     if model.settings.text_weight:
@@ -69,7 +70,7 @@ def load_memory(path: Path, model: ClipADModel) -> Memory:
             theirs, own = (_describe(values, name) for values in (about, ours))
             msg = f"The product file {path} is of a model with {theirs}, this one has {own}. Write it anew with this."
             raise ValueError(msg)
-    return Memory(tensors["memory"], tensors["farthest"])
+    return Memory(tensors["memory"], tensors["farthest"], tensors["aspect"])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -77,7 +78,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])
             about = {name: settings[name] for name in (*_KNOWN_BY, "backbone", "pretrained")}
-            tensors = {name: file.get_tensor(name) for name in ("memory", "farthest")}
+            tensors = {name: file.get_tensor(name) for name in ("memory", "farthest", "aspect")}
     except Exception as error:  # safetensors and JSON readers each raise their own
         msg = (
             f"{path} is no product file, or is damaged ({repr(error).splitlines()[0][:200]}). Expected a file written "

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Evidence
+from anomalib_clipad.vision.memory import Memory
 from anomalib_clipad.vision.pool import Pool, joined, key_of, one_of
 
 logger = logging.getLogger(__name__)
@@ -163,18 +164,32 @@ def fill_memory(model: ClipADModel, images: Dataset, transform: Transform, size:
 
     Returns:
         Keys of the images, see ``key_of``.
+
+    Raises:
+        ValueError: If an image is too small for the model's tiles, or, where they are aligned, of another shape than
+            the first.
     """
     keys: set[str] = set()
+    tiles, aspects = model.detector.tiles, list[float]()
+
+    def prepare(image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        aspects.append(width / height)
+        if tiles is not None:
+            tiles.check_source(height, width)
+            tiles.check_places(height, width, aspects[0])
+        return transform(image.to(model.device))
 
     def batches() -> Iterator[Tensor]:
         alone = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0].image[None])
-        prepared = (transform(image.to(model.device)) for image in alone)
+        prepared = map(prepare, alone)
         while batch := list(islice(prepared, _BATCH)):
             keys.update(key_of(image[0]) for image in batch)
             model.detector.check(batch[0])
             yield torch.cat(batch)
 
     model.detector.remember(batches(), None if size is None else lambda memory: coreset(memory, size))
+    cast("Memory", model.detector.memory).aspect.fill_(aspects[0])
     return keys
 
 

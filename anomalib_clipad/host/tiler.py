@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 from anomalib.data import Batch
 from anomalib.data.utils.tiler import Tiler
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from PIL import Image
 
+from anomalib_clipad.data.reading import named
 from anomalib_clipad.torch_model import ClipADModel
 
 
@@ -48,20 +50,40 @@ def tiles_of(tiler: Tiler, size: int, height: int, width: int) -> tuple[int, int
     return rows, columns
 
 
-def check_source(model: ClipADModel, images: Tensor | None) -> None:
-    """Check images (B, 3, H, W), as they were read, of a model with tiles; see ``Tiles.check_source``."""
-    if model.detector.tiles is not None and images is not None:
-        model.detector.tiles.check_source(*images.shape[-2:])
+def check_source(model: ClipADModel, height: int, width: int) -> None:
+    """Check an image's size in pixels, as it was read, of a model with tiles.
+
+    Raises:
+        ValueError: If it is too small for the tiles, or, where aligned, of another shape than the normal images.
+    """
+    tiles, memory = model.detector.tiles, model.detector.memory
+    if tiles is not None:
+        tiles.check_source(height, width)
+        tiles.check_places(height, width, aspect=0.0 if memory is None else float(memory.aspect))
 
 
 class SourceSize(Callback):
-    """Checks the images of a run before the pre-processor, a later callback, resizes them."""
+    """Checks the images of a run by their files: a data module resizes them before they come in batches."""
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *args: Any, **kwargs: Any
     ) -> None:
         """Check a batch."""
         del trainer, args, kwargs
-        check_source(cast("ClipADModel", pl_module.model), batch.image)
+        model = cast("ClipADModel", pl_module.model)
+        if model.detector.tiles is not None:
+            for height, width in _sizes(batch):
+                check_source(model, height, width)
 
     on_validation_batch_start = on_test_batch_start = on_predict_batch_start
+
+
+def _sizes(batch: Batch) -> Iterator[tuple[int, int]]:
+    """Heights and widths of the files of a batch, or of its images where these are from no files."""
+    paths = getattr(batch, "image_path", None)
+    if not paths and batch.image is not None:
+        height, width = batch.image.shape[-2:]
+        yield height, width
+    for path in paths or ():
+        with named(path), Image.open(path) as file:
+            yield file.height, file.width

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from .adapter import LinearAdapter, upsampling_matrix
 from .dual_path import STAGES, StageFeatures, Tap, dual_path, ordinary_path, project_features
 from .memory import Memory
-from .references import leave_one_out, nearest_distance
+from .references import distance_to_units, leave_one_out
 from .smoothing import blur_matrix, smooth, smoothing_matrix
 from .surgery import (
     SDP,
@@ -62,6 +63,11 @@ class Seen(NamedTuple):
 
     stages: list[StageFeatures]
     size: tuple[int, int]
+
+
+def _stage_by_stage(tokens: Sequence[Tensor]) -> Tensor:
+    """Tokens of the four stages (B, N, width) as one (B, 4, N, width), float32, each stage's next to each other."""
+    return torch.stack(list(tokens)).float().transpose(0, 1)
 
 
 class Evidence(NamedTuple):
@@ -170,7 +176,9 @@ class Detector(nn.Module):
             the four layers' probabilities. With a memory, see ``judge``; with tiles, see ``Tiles`` for how they are
             merged. Float32.
         """
-        if memory is None and self.memory is not None:
+        if memory is not None:
+            memory = normalize(memory.float(), dim=-1)
+        elif self.memory is not None:
             memory = self.memory.tokens
         if memory is None or (self.text_weight and text is not None):
             return self.conclude(self.observe(images, outputs=memory is not None), text, memory)
@@ -217,12 +225,12 @@ class Detector(nn.Module):
         if not self.text_weight or text is None:
             outputs = ordinary_path(self.visual, images)  # 4 x (B, 1 + N, width)
             cls = project_features(self.visual, outputs[-1][:, :1]).squeeze(1)  # (B, D)
-            return Evidence(torch.stack([tokens[:, 1:] for tokens in outputs], dim=1).float(), cls)
+            return Evidence(_stage_by_stage([tokens[:, 1:] for tokens in outputs]), cls)
         stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None, outputs=True)
         return self._evidence(stages, text)
 
     def _evidence(self, stages: Sequence[StageFeatures], text: Tensor | None) -> Evidence:
-        tokens = torch.stack([cast("Tensor", stage.output) for stage in stages], dim=1).float()
+        tokens = _stage_by_stage([cast("Tensor", stage.output) for stage in stages])
         if text is None:
             return Evidence(tokens, project_features(self.visual, stages[-1].ordinary[:, :1]).squeeze(1))
         probability, anomaly_map, cls = self._compare_with_text(stages, text)
@@ -273,7 +281,7 @@ class Detector(nn.Module):
         if tokens.shape[1] > 1:
             distance = self._left_out(tokens[:, :LEFT_OUT].flatten(0, 1))
         else:
-            distance = self._mirrored(image, memory)
+            distance = self._mirrored(image, normalize(memory, dim=-1))
         farthest = self._merge_maps(smooth(distance, self.reference_matrix), *image.shape[-2:]).max()
         if choose is not None:
             memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
@@ -296,11 +304,11 @@ class Detector(nn.Module):
         return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image.shape[-2:])
 
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """Distance of each view's patches to the nearest of the memory, summed over the four stages (V, N)."""
+        """Distance of each view's patches to the nearest of a memory of unit vectors, summed over the stages (V, N)."""
         if self.tiles is None:
-            return nearest_distance(tokens, memory).sum(dim=1)
+            return distance_to_units(tokens, memory).sum(dim=1)
         groups = zip(self.tiles.group(tokens), self.tiles.group(memory), strict=True)
-        return self.tiles.ungroup([nearest_distance(seen, known[0]).sum(dim=1) for seen, known in groups])
+        return self.tiles.ungroup([distance_to_units(seen, known[0]).sum(dim=1) for seen, known in groups])
 
     def _left_out(self, tokens: Tensor) -> Tensor:
         """The same distance (V, N) among normal images, each to all the others, from their tokens (V, 4, N, width)."""

@@ -41,11 +41,13 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
         >>> nearest_distance(torch.tensor([[[[3.0, 0.0], [0.0, -1.0]]]]), torch.tensor([[[0.0, 2.0]]]))
         tensor([[[1., 2.]]])
     """
-    distances = [
-        1 - largest_cosine(stage, normalize(rows.float(), dim=-1))
-        for stage, rows in zip(tokens.unbind(dim=1), memory, strict=True)
-    ]
-    return torch.stack(distances, dim=1)
+    return distance_to_units(tokens, normalize(memory.float(), dim=-1))
+
+
+def distance_to_units(tokens: Tensor, memory: Tensor) -> Tensor:
+    """``nearest_distance`` to a memory of unit vectors (4, M, width)."""
+    stages = zip(tokens.unbind(dim=1), memory, strict=True)
+    return torch.stack([1 - largest_cosine(stage, rows) for stage, rows in stages], dim=1)
 
 
 def largest_cosine(tokens: Tensor, rows: Tensor) -> Tensor:

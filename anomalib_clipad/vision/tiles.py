@@ -89,6 +89,30 @@ class Tiles(NamedTuple):
             )
             raise ValueError(msg)
 
+    def check_places(self, height: int, width: int, aspect: float) -> None:
+        """Check that, where ``aligned``, tiles of an image show the same places as those of the normal images.
+
+        All are stretched to one size, so it takes images of the same shape; what a patch covers is allowed for.
+
+        Args:
+            height: Height of the image in pixels, before it is resized.
+            width: Its width.
+            aspect: Width over height of the normal images; 0 if that is not known.
+
+        Raises:
+            ValueError: If the image is of another shape.
+        """
+        if not self.aligned or not aspect:
+            return
+        ratio = width / height / aspect
+        if max(ratio, 1 / ratio) - 1 > self.patch / max(self.canvas):
+            msg = (
+                f"An image of {height} x {width} pixels (width / height {width / height:.2f}) is of another shape than "
+                f"the normal images ({aspect:.2f}): with aligned, tiles of the same place would show different parts. "
+                "Frame all images alike, or leave out aligned."
+            )
+            raise ValueError(msg)
+
     # Images
 
     def views(self, images: Tensor) -> Tensor:

@@ -279,12 +279,13 @@ def test_openvino_files_run_in_anomalibs_inferencer(
 
 
 @pytest.mark.slow
-def test_an_openvino_file_for_one_size_predicts_the_same(fitted: ClipAD, images: Path, tmp_path: Path) -> None:
+def test_an_openvino_file_for_one_size_predicts_the_same(images: Path, tmp_path: Path) -> None:
+    model = ClipAD(**shallow(), class_name="bolt", visualizer=False)
     (tmp_path / "one").mkdir()
     shutil.copy(images / "96x96.png", tmp_path / "one")
-    path = make_engine(tmp_path).export(fitted, "openvino", export_root=tmp_path, input_size=(96, 96))
+    path = make_engine(tmp_path).export(model, "openvino", export_root=tmp_path, input_size=(96, 96))
     inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
-    check(fitted, tmp_path / "one", tmp_path, inferencer.predict)
+    check(model, tmp_path / "one", tmp_path, inferencer.predict)
 
 
 @pytest.mark.slow
@@ -347,7 +348,7 @@ def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
 # Tiles
 
 
-@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0, "aligned": True}], ids=["text", "references"])
+@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0}], ids=["text", "references"])
 def tiled(request: pytest.FixtureRequest, parts: Path) -> ClipAD:
     options = {"few_shot_source": parts / "bolt/train/good", **request.param} if request.param else {}
     return ClipAD(**shallow(), class_name="bolt", visualizer=False, tiles=[2, 3], **options)

@@ -19,6 +19,7 @@ from anomalib_clipad import ClipAD
 from anomalib_clipad.host.products import save_product
 from anomalib_clipad.tools.product import product
 
+INPUTS = ("text_features", "memory", "undecided")
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_products.py"
 
 
@@ -68,7 +69,7 @@ def test_one_graph_serves_many_products(normal: Path, images: Path, tmp_path: Pa
     for name, shots in {"bottle": None, "metal_nut": 1}.items():
         file = tmp_path / f"{name}.safetensors"
         product(normal, file, name, **shallow(), k_shot=shots)
-        tensors = {key: value.numpy() for key, value in load_file(file).items() if key != "farthest"}
+        tensors = {key: value.numpy() for key, value in load_file(file).items() if key in INPUTS}
         single = few_shot(normal, class_name=name, k_shot=shots)
         check(single, images, tmp_path / name, onnx_predict(path, **tensors))
     printed = subprocess.run(
@@ -146,18 +147,16 @@ def test_inputs_that_the_graph_lacks_are_refused(normal: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("aligned", [True])
-def test_a_graph_with_tiles_takes_the_memory_of_a_product(
-    normal: Path, images: Path, tmp_path: Path, aligned: bool
-) -> None:
-    model = few_shot(normal, text_weight=0.0, tiles=[2, 2], aligned=aligned)
+def test_a_graph_with_tiles_takes_the_memory_of_a_product(normal: Path, images: Path, tmp_path: Path) -> None:
+    options = {"text_weight": 0.0, "tiles": [2, 2], "aligned": True}
+    model = few_shot(normal, k_shot=2, **options)
     model.prepare()
     save_product(tmp_path / "one.safetensors", model.model)
     given = {name: value.numpy() for name, value in load_file(tmp_path / "one.safetensors").items()}
-    assert given["memory"].shape == (5, 4, 3 * 16, 64)
+    assert given["memory"].shape == (5, 4, 2 * 16, 64)
     path = model.to_onnx(tmp_path, memory_input=True)
     check(model, images, tmp_path, onnx_predict(path, memory=given["memory"], undecided=given["undecided"]))
-    again = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 2], aligned=aligned)
+    again = few_shot(tmp_path / "one.safetensors", **options)
     check(again, images, tmp_path, onnx_predict(path, memory=given["memory"], undecided=given["undecided"]))
     other = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 3])
     with pytest.raises(ValueError, match=r"model with tiles \[2, 2\], this one has tiles \[2, 3\]"):

@@ -280,11 +280,15 @@ def example_input(path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     class Session:
         def __init__(self, *args: object, **options: object) -> None: ...
 
-        def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-            given.append(inputs["input"])
-            return [np.zeros(1)] * 4
+        def get_outputs(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(name=name) for name in ("pred_score", "pred_label", "pred_mask")]
 
-    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+        def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            given.append(inputs["input"])
+            return [np.zeros(1)] * len(names)
+
+    runtime = SimpleNamespace(InferenceSession=Session, SessionOptions=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     monkeypatch.setattr(sys, "argv", ["onnx_predict.py", "model.onnx", str(path)])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     return given[0]

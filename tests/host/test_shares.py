@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import shallow
 from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_clipad.host.shares import _unrepeat, count_once
@@ -19,36 +18,41 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib_clipad import ClipAD
 
-model = ClipAD(**{tiny!r}, **json.loads(sys.argv[4]))
-engine = Engine(accelerator="cpu", devices=int(sys.argv[1]), strategy=sys.argv[2], logger=False,
-                default_root_dir="results", enable_progress_bar=False)
-data = MVTecAD({root!r}, "bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
-engine.validate(model, data)
-(metrics,) = engine.test(model, data, verbose=False)
-statistics = {{name: float(value) for name, value in model.post_processor.state_dict().items() if value.ndim == 0}}
+numbers = []
+for options in {options!r}:
+    model = ClipAD(**{tiny!r}, **options)
+    engine = Engine(accelerator="cpu", devices=int(sys.argv[1]), strategy=sys.argv[2], logger=False,
+                    default_root_dir="results", enable_progress_bar=False)
+    data = MVTecAD({root!r}, "bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
+    engine.validate(model, data)
+    (metrics,) = engine.test(model, data, verbose=False)
+    state = model.post_processor.state_dict()
+    numbers.append({{**metrics, **{{name: float(value) for name, value in state.items() if value.ndim == 0}}}})
 if engine.trainer.is_global_zero:
     with open(sys.argv[3], "w") as file:
-        json.dump({{**metrics, **statistics}}, file)
+        json.dump(numbers, file)
 """
 
 
-def _run(folder: Path, program: Path, devices: int, strategy: str, options: dict[str, Any]) -> dict[str, float]:
+def _run(folder: Path, program: Path, devices: int, strategy: str) -> list[dict[str, float]]:
     output = folder / f"{devices}.json"
-    command = [sys.executable, str(program), str(devices), strategy, str(output), json.dumps(options)]
+    command = [sys.executable, str(program), str(devices), strategy, str(output)]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(output.read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"k_shot": 2}, {"mutual": True, "pool": 8}])
-def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path, options: dict[str, Any]) -> None:
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path, parts: Path) -> None:
     """Seven metrics and the fitted statistics; the pool of the mutual model has images of both processes."""
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tiny=TINY, root=str(parts)))
-    one, two = (_run(tmp_path, program, *devices, options) for devices in ((1, "auto"), (2, "ddp")))
-    assert len(one) > 7 + 4
-    assert two == pytest.approx(one, abs=1e-5)
+    options = [{"k_shot": 2}, {"mutual": True, "pool": 8}]
+    program.write_text(PROGRAM.format(tiny=shallow(), root=str(parts), options=options))
+    one, two = (_run(tmp_path, program, *devices) for devices in ((1, "auto"), (2, "ddp")))
+    assert len(one) == len(options)
+    for alone, shared in zip(one, two, strict=True):
+        assert len(alone) > 7 + 4
+        assert shared == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (8, 4), (3, 3)])

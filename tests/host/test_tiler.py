@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.host.products import save_product
 
 
 def engine_with(folder: Path, *callbacks: TilerConfigurationCallback) -> Engine:
@@ -59,8 +61,9 @@ def test_tiles_work_by_the_papers_protocol_with_normal_images(
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [{}, {"tiles": [3, 3]}, {"tiles": [2, 3]}])
 def test_a_checkpoint_restores_tiles_with_the_pre_processor(
-    tiny: dict, datamodule: MVTecAD, engine: Engine, image: Path, own: dict
+    tiny: dict, datamodule: MVTecAD, engine: Engine, parts: Path, own: dict
 ) -> None:
+    image = parts / "bolt/test/good/000.png"
     model = ClipAD(**tiny, k_shot=2, tiles=[2, 3], aligned=True)
     engine.fit(model, datamodule=datamodule)
     before = prediction(engine, model, image)
@@ -115,6 +118,63 @@ def test_an_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path: Path,
         model(torch.zeros(1, 3, 40, 90))
     works = ClipAD(**tiny, class_name="bolt", tiles=[2, 3])
     assert prediction(engine, works, small)[1].isfinite().all()
+
+
+def folder_of(folder: Path, *shapes: tuple[int, int]) -> Path:
+    for index, shape in enumerate(shapes):
+        save(folder / f"{index}.png", np.random.default_rng(index).integers(0, 255, (*shape, 3), np.uint8))
+    return folder
+
+
+def test_aligned_images_have_to_be_of_one_shape_at_any_size(tiny: dict, tmp_path: Path, engine: Engine) -> None:
+    normal = folder_of(tmp_path / "normal", (120, 180), (60, 90))
+    half, wide = folder_of(tmp_path / "half", (61, 90)), folder_of(tmp_path / "wide", (120, 260))
+    options = {**tiny, "text_weight": 0.0, "tiles": [2, 2]}
+    model = ClipAD(**options, few_shot_source=normal, aligned=True)
+    assert prediction(engine, model, half)[1].isfinite().all()
+    with pytest.raises(ValueError, match=r"120 x 260 pixels \(width / height 2.17\) .* the normal images \(1.50\)"):
+        engine.predict(model, data_path=wide)
+    with pytest.raises(ValueError, match="of another shape than the normal images"):
+        model(torch.zeros(1, 3, 120, 260))
+    anywhere = ClipAD(**options, few_shot_source=normal)
+    assert prediction(engine, anywhere, wide)[1].isfinite().all()
+
+
+def test_images_of_a_data_module_are_checked_by_their_files(
+    tiny: dict, parts: Path, tmp_path: Path, engine: Engine
+) -> None:
+    copytree(parts, root := tmp_path / "mvtec")
+    save(root / "bolt/test/good/000.png", np.zeros((80, 160, 3), np.uint8))
+    data = MVTecAD(root=root, category="bolt", num_workers=0, val_split_mode="same_as_test")
+    model = ClipAD(**tiny, k_shot=2, text_weight=0.0, tiles=[2, 2], aligned=True)
+    with pytest.raises(ValueError, match=r"80 x 160 pixels .* of another shape than the normal images \(1.00\)"):
+        engine.test(model, datamodule=data, verbose=False)
+
+
+def test_aligned_normal_images_have_to_be_of_one_shape(tiny: dict, tmp_path: Path, engine: Engine) -> None:
+    normal = folder_of(tmp_path / "normal", (120, 180), (120, 120))
+    model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0, tiles=[2, 2], aligned=True)
+    with pytest.raises(ValueError, match=r"120 x 120 pixels .* of another shape than the normal images \(1.50\)"):
+        engine.predict(model, data_path=normal)
+
+
+def test_a_saved_model_knows_the_shape_of_its_normal_images(tiny: dict, tmp_path: Path, engine: Engine) -> None:
+    normal, wide = folder_of(tmp_path / "normal", (120, 180)), folder_of(tmp_path / "wide", (120, 260))
+    options = {**tiny, "text_weight": 0.0, "tiles": [2, 2], "aligned": True}
+    model = ClipAD(**options, few_shot_source=normal)
+    engine.predict(model, data_path=normal)
+    save_product(product := tmp_path / "one.safetensors", model.model)
+    engine.trainer.save_checkpoint(checkpoint := tmp_path / "one.ckpt")
+    for again in (ClipAD(**options, few_shot_source=product), ClipAD.load_from_checkpoint(checkpoint)):
+        with pytest.raises(ValueError, match=r"of another shape than the normal images \(1.50\)"):
+            engine.predict(again, data_path=wide)
+
+
+def test_a_normal_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path: Path, engine: Engine) -> None:
+    normal = folder_of(tmp_path / "normal", (40, 40))
+    model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0, tiles=[3, 3])
+    with pytest.raises(ValueError, match=r"image of 40 x 40 pixels is too small.*tiles=\[2, 2\] works"):
+        engine.predict(model, data_path=folder_of(tmp_path / "large", (120, 120)))
 
 
 # anomalib's callback

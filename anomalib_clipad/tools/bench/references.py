@@ -42,11 +42,19 @@ def references(backbone: str, batch_size: int, repeats: int) -> Iterator[Compari
     with patch.object(winclip_module, "PRETRAINED", None):
         peer = winclip_module.WinClipModel("metal_nut", torch.randn(_SHOTS, 3, 240, 240)).eval()
     theirs = torch.randn(batch_size, 3, 240, 240)
-    runs: dict[str, Callable[[], object]] = {"ours": partial(few_shot, images), "WinClip": partial(peer, theirs)}
+    rounded = random_model(loaded, precision="bfloat16")
+    rounded.detector.remember([normal])
+    runs: dict[str, Callable[[], object]] = {
+        "float32": partial(few_shot, images),
+        "bfloat16": partial(rounded, images),
+        "WinClip": partial(peer, theirs),
+    }
     with torch.inference_mode():
         seconds = interleaved(runs, min(repeats, 3))
     rate = {name: batch_size / value for name, value in seconds.items()}
-    yield Comparison(f"k_shot {_SHOTS}, images/s", rate["ours"], f"WinClip, k_shot {_SHOTS}", rate["WinClip"])
+    for name in ("float32", "bfloat16"):
+        what = f"k_shot {_SHOTS}, {name}, images/s"
+        yield Comparison(what, rate[name], f"WinClip, k_shot {_SHOTS}", rate["WinClip"])
 
     many = torch.randn(_POOL, 3, size, size)
     runs = {"mutual": partial(judged, random_model(loaded), many), "text": partial(plain, images)}

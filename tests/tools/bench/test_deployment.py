@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import shallow
 
 from anomalib_clipad.metrics import METRICS
 from anomalib_clipad.tools.bench import deployment as module
@@ -58,7 +58,7 @@ def test_changes_are_means_over_the_categories_of_each_metric(printed: dict[str,
 
 @pytest.mark.slow
 def test_real_exports_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    deployment(TINY["backbone"], batch_size=1, repeats=1, formats=["torch", "ONNX"])
+    deployment(shallow()["backbone"], batch_size=1, repeats=1, formats=["torch", "ONNX"])
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()]
     assert rows[-2:] == ["torch", "ONNX"]
 
