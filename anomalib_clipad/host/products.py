@@ -73,11 +73,22 @@ def load_memory(path: Path, model: ClipADModel) -> Memory:
     return Memory(tensors["memory"], tensors["farthest"], tensors["aspect"])
 
 
+def product_class(path: Path) -> str | None:
+    """The class name of a product file, if it has one.
+
+    Raises:
+        ValueError: If the file is damaged, or no product file.
+    """
+    _, about = _read(path)
+    name = about["class_name"]
+    return None if name is None else str(name)
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])
-            about = {name: settings[name] for name in (*_KNOWN_BY, "backbone", "pretrained")}
+            about = {name: settings[name] for name in (*_KNOWN_BY, "backbone", "pretrained", "class_name")}
             tensors = {name: file.get_tensor(name) for name in ("memory", "farthest", "aspect")}
     except Exception as error:  # safetensors and JSON readers each raise their own
         msg = (

@@ -30,7 +30,8 @@ class Inspector:
     """Finds defects in images of any kind, and decides.
 
     Args:
-        class_name: What the images show, such as ``hazelnut``; without it, that of ``model``, or "object".
+        class_name: What the images show, such as ``hazelnut``; not needed where ``model`` or ``product`` knows, or with
+            ``text_weight=0``.
         model: A checkpoint (``.ckpt``) or an exported file (``.onnx``, ``.xml``, ``.pt``). By default a model is built
             from ``backbone`` and the other settings.
         product: A product file of ``anomalib-clipad product``.
@@ -146,7 +147,8 @@ class Inspector:
         """Look at images one after the other, in batches, while others are read.
 
         Args:
-            images: As of ``inspect``.
+            images: As of ``inspect``; a ``None`` among them says that there is none for now, so that those before it
+                wait for no others.
             on_error: Called with what cannot be read and why; by default the error ends it all.
         """
         self._last = None
@@ -241,22 +243,23 @@ class Inspector:
         ahead: deque[tuple[Any, Future[tuple[Picture, Prepared]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             batch: list[tuple[Picture, Prepared]] = []
-            while True:
-                while len(ahead) < 2 * self.batch_size:
+            more = True
+            while more or ahead:
+                pause = False
+                while more and not pause and len(ahead) < 2 * self.batch_size:
                     source = next(sources, _END)
-                    if source is _END:
-                        break
-                    ahead.append((source, pool.submit(read, source)))
-                if not ahead:
-                    break
-                source, future = ahead.popleft()
-                try:
-                    batch.append(future.result())
-                except UnreadableError as error:
-                    if on_error is None:
-                        raise
-                    on_error(source, error)
-                if len(batch) == self.batch_size:
+                    more, pause = source is not _END, source is None
+                    if more and not pause:
+                        ahead.append((source, pool.submit(read, source)))
+                if ahead:
+                    source, future = ahead.popleft()
+                    try:
+                        batch.append(future.result())
+                    except UnreadableError as error:
+                        if on_error is None:
+                            raise
+                        on_error(source, error)
+                if len(batch) == self.batch_size or (batch and pause and not ahead):
                     yield batch
                     batch = []
             if batch:

@@ -112,10 +112,13 @@ def _frames(path: Path) -> Iterator[Source]:
         film.release()
 
 
-def watch(folder: Path, interval: float = 0.5) -> Iterator[Source]:
+def watch(folder: Path, interval: float = 0.5) -> Iterator[Source | None]:
     """The images of a folder, and those that arrive, until the generator is closed.
 
     A file counts when its size has stayed the same for an interval, so that none is read while it is still written.
+
+    Returns:
+        A generator; ``None`` where there is no other image for now.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -129,6 +132,7 @@ def watch(folder: Path, interval: float = 0.5) -> Iterator[Source]:
             if path in sizes and before.get(path) == sizes[path]:
                 given.add(path)
                 yield Source(path, path, path.relative_to(folder))
+        yield None
         time.sleep(interval)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from anomalib_clipad.backbones import load_backbone
-from anomalib_clipad.host.products import load_memory
+from anomalib_clipad.host.products import load_memory, product_class
 from anomalib_clipad.sdp_plus.files import adapter_file, load_adapter
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.text.cache import EmbeddingCache
@@ -125,7 +125,7 @@ def by_name(
     """A model of a backbone by its name.
 
     Args:
-        class_name: What the images show. Without it, "object" where the text has a share.
+        class_name: What the images show; not needed where the text has no share, or a product file names it.
         backbone: CLIP model, as of ``ClipAD``.
         pretrained: Weights of the backbone.
         image_size: Height and width of the model's input in pixels.
@@ -138,8 +138,12 @@ def by_name(
         ValueError: If an argument is not valid.
         WeightsUnavailableError: If weights cannot be downloaded.
     """
+    wordless = settings.get("text_weight") == 0
     if class_name is not None:
         check_class_name(class_name)
+    elif not wordless and product is None:
+        msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
+        raise ValueError(msg)
     variant = settings.pop("variant", "sdp") if adapter is None else "sdp_plus"
     given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size, **settings}
     chosen = Settings.of(variant=variant, **given)
@@ -151,10 +155,11 @@ def by_name(
             msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
             raise ValueError(msg)
         load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
-    if chosen.text_weight:
-        model.setup(class_name or "object")
     if product is not None:
         model.detector.memory = load_memory(product, model)
+        class_name = class_name or product_class(product)
+    if chosen.text_weight and class_name is not None:
+        model.setup(class_name)
     resize = PillowResize(model.input_size)
 
     def transform(image: Tensor) -> Tensor:

@@ -28,7 +28,11 @@ _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
     "inspect": {
         "images": (
             ["images"],
-            {"nargs": "*", "type": str, "help": "files, folders, patterns, lists (.txt), videos, or - for a list on stdin"},
+            {
+                "nargs": "*",
+                "type": str,
+                "help": "files, folders, patterns, lists (.txt), videos, or - for a list on stdin",
+            },
         ),
     },
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},

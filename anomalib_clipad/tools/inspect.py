@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -62,7 +63,7 @@ def inspect(
     resume: bool = False,
     overwrite: bool = False,
     watch: Path | None = None,
-    debug: bool = False,
+    debug: bool = False,  # noqa: ARG001  # read by the command line
 ) -> None:
     """Look at images and decide which are defective.
 
@@ -107,7 +108,7 @@ def inspect(
         msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
         raise ValueError(msg)
     logging.getLogger("anomalib_clipad").setLevel(logging.ERROR)
-    chosen = {
+    chosen: dict[str, Any] = {
         "backbone": backbone,
         "pretrained": pretrained,
         "image_size": image_size,
@@ -117,33 +118,38 @@ def inspect(
         "adapter": adapter,
         "precision": precision,
     }
-    decision = {"false_alarm_rate": false_alarm_rate, "threshold": threshold, "min_area": min_area}
-    places = {"product": product, "normal": normal, "calibration": calibration, "ignore": ignore, "model": model}
+    decision: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "threshold": threshold, "min_area": min_area}
+    places: dict[str, Any] = {"model": model, "product": product, "normal": normal}
+    places |= {"calibration": calibration, "ignore": ignore}
     settings = {"class_name": class_name, **chosen, **decision}
     settings |= {name: None if place is None else str(place) for name, place in places.items()}
-    files = Results(
-        output, overwrite=overwrite, resume=resume, overlays=overlays, masks=masks, maps=maps, coco=coco,
-        settings=settings, thumbnails=page,
-    )  # fmt: skip
-    with files as results:
-        if threads is not None and (model is None or not model.endswith((".onnx", ".xml"))):
-            import torch
+    sources = _sources(images or [], watch)
+    if watch is None:
+        sources = chain([next(sources)], sources)  # what is not there is said before anything is loaded or written
+    if threads is not None and (model is None or not model.endswith((".onnx", ".xml"))):
+        import torch
 
-            torch.set_num_threads(threads)
-        inspector = Inspector(
-            class_name,
-            **places,
-            **decision,
-            max_pixels=max_pixels,
-            batch_size=1 if watch is not None else batch_size,
-            workers=workers,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
-        drifting = None if drift is None else DriftWatch(drift, inspector)
-        left = (source for source in _sources(images or [], watch) if str(source.path) not in results.done)
-        complete = False
+        torch.set_num_threads(threads)
+    inspector = Inspector(
+        class_name,
+        **places,
+        **decision,
+        max_pixels=max_pixels,
+        batch_size=batch_size,
+        workers=workers,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    drifting = None if drift is None else DriftWatch(drift, inspector)
+    kinds: dict[str, Any] = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "thumbnails": page}
+    complete = False
+    with Results(output, overwrite=overwrite, resume=resume, **kinds, settings=settings) as results:
         with _until_interrupted():
-            _run(inspector, left, results, drifting)
+            _run(
+                inspector,
+                (one for one in sources if one is None or str(one.path) not in results.done),
+                results,
+                drifting,
+            )
             complete = True
         summary = results.finish()
         written = write_run_page(output, f"Inspection of {class_name or 'images'}") if page else None
@@ -156,13 +162,13 @@ def inspect(
         sys.exit(3)
 
 
-def _sources(images: list[str], folder: Path | None) -> Iterator[Source]:
+def _sources(images: list[str], folder: Path | None) -> Iterator[Source | None]:
     yield from find(images)
     if folder is not None:
         yield from watched(folder)
 
 
-def _run(inspector: Inspector, sources: Iterable[Source], results: Results, drift: DriftWatch | None) -> None:
+def _run(inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: DriftWatch | None) -> None:
     """Inspect all sources; files are written while the next images go through the tower."""
     from tqdm import tqdm
 
@@ -172,8 +178,9 @@ def _run(inspector: Inspector, sources: Iterable[Source], results: Results, drif
 
     def opened() -> Iterator[Any]:
         for source in sources:
-            names[source.path] = source.name
-            yield source.image
+            if source is not None:
+                names[source.path] = source.name
+            yield None if source is None else source.image
 
     def fail(path: Any, error: UnreadableError) -> None:
         results.fail(path, str(error))

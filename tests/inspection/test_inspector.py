@@ -81,6 +81,20 @@ def test_a_generator_goes_in_and_one_comes_out(folder: Path) -> None:
     assert len([first, *findings]) == 60
 
 
+def test_a_pause_is_no_end(folder: Path) -> None:
+    files = files_in(folder)
+    own = Inspector("nut", **MODEL, batch_size=4)
+    findings = own.inspect(iter([files[0], None, None, files[1], files[2]]))
+    assert [finding.path for finding in findings] == files[:3]
+
+    def arriving() -> object:
+        yield files[0]
+        yield None
+        pytest.fail("the first image has to be looked at before the next is waited for")
+
+    assert next(own.inspect(arriving())).path == files[0]
+
+
 def _picture(folder: Path) -> object:
     from anomalib_clipad.inspection.images import open_picture
 
