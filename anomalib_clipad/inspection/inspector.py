@@ -211,7 +211,7 @@ class Inspector:
         shown = picture.shown
         ignored = self._ignored(shown.shape[:2], picture.path)
         score_limit, map_limit = self._limits
-        normal = self.model.normal if self._rate is not None else None
+        normal = self.model.normal
         large = at_size(anomaly_map, shown.shape[:2], ignored)
         of_peak = None if normal is None else (lambda peak: normal.p_value(peak, normal.region_scores))
         if ignored is not None:

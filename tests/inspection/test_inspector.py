@@ -140,6 +140,9 @@ def test_a_rate_is_kept_on_the_calibration_images(folder: Path) -> None:
     assert sum(finding.label for finding in own.inspect(folder)) <= 1
     with pytest.raises(ValueError, match="takes 99 normal images"):
         own.decide_by(false_alarm_rate=0.01)
+    own.decide_by(threshold=1.0)
+    moved = own.inspect(files_in(folder)[0])
+    assert (moved.label, moved.threshold, moved.p_value) == (False, 1.0, findings[0].p_value)
 
 
 def test_what_is_ignored_is_never_defective(folder: Path) -> None:
