@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table and a picture to demo/
+demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table, a picture and a page to demo/
 	$(BIN)/anomalib-clipad demo --output demo
 
 report: $(INSTALLED)  ## Benchmark the generated parts and report the metrics in report/

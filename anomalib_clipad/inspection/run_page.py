@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .page import PageRow, write_page
 from .picture_files import THUMBNAILS
-from .tables import LABELS, Result, read_results
+from .tables import LABELS, read_results
 
 
 def write_run_page(folder: Path, title: str) -> Path:
@@ -35,7 +35,7 @@ def _rows(folder: Path) -> Iterator[PageRow]:
             p_value=result.p_value,
             label=result.label == LABELS[True],
             thumbnail=small.read_bytes() if small.is_file() else b"",
-            image=_relative(result, folder),
+            image=relative_to(Path(result.path), folder),
             overlay=_written(folder, "overlays", result.name),
             mask=_written(folder, "masks", result.name),
             regions=result.regions,
@@ -47,9 +47,8 @@ def _written(folder: Path, kind: str, name: str) -> str | None:
     return next((f"{kind}/{name}{end}" for end in suffixes if (folder / kind / f"{name}{end}").is_file()), None)
 
 
-def _relative(result: Result, folder: Path) -> str | None:
-    """The way from the page to the image, if there is one: not to a frame of a video, nor to another drive."""
-    image = Path(result.path)
+def relative_to(image: Path, folder: Path) -> str | None:
+    """The way from a page in a folder to an image, if there is one: not to a frame of a video, nor to another drive."""
     if not image.is_file():
         return None
     try:

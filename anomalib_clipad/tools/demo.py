@@ -10,7 +10,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from anomalib_clipad.inspection.finding import Finding, at_size
+from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
+from anomalib_clipad.inspection.regions import find_regions
+from anomalib_clipad.inspection.run_page import relative_to
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
+from anomalib_clipad.storage import atomic_folder
 
 from .arguments import check_counts
 from .evaluation import format_table, score, with_mean, write_table
@@ -31,13 +36,13 @@ def demo(
     pictures: int = 2,
     seed: int = 0,
 ) -> None:
-    """Generate parts, look for their defects with clipad-mini, and write a table of metrics and a contact sheet.
+    """Generate parts, look for their defects with clipad-mini, and write metrics, a contact sheet and a page.
 
     Nothing is downloaded. The categories by default took no part in the training of clipad-mini. The images are few and
     the metrics those of images, so that it takes less than a minute; ``make report`` measures all seven on more.
 
     Args:
-        output: Folder of ``results.csv`` and ``contact_sheet.png``.
+        output: Folder of ``results.csv``, ``contact_sheet.png`` and ``index.html``.
         categories: Which generated categories; by default the held-out ones.
         data: Folder of the generated pictures; by default in the user's cache.
         good_images: Number of flawless pictures per category.
@@ -69,17 +74,44 @@ def demo(
     output.mkdir(parents=True, exist_ok=True)
     table: dict[str, Metrics] = {}
     tiles: list[Tile] = []
+    rows: list[PageRow] = []
     with tqdm(total=len(modules) * (good_images + defective_images), unit="image") as bar:
         for datamodule in modules:
             bar.set_description(datamodule.category)
             batches = score(ClipAD(backbone="clipad-mini", visualizer=False), datamodule, bar.update)
             table[datamodule.category] = image_metrics(batches)
             tiles += examples(datamodule.category, batches, pictures)
+            rows += [_row(output, datamodule.category, item) for batch in batches for item in batch]
     table = with_mean(table)
     write_table(output / "results.csv", table)
     write_sheet(output / "contact_sheet.png", tiles, columns=1 + min(pictures, defective_images))
+    page = write_page(output, rows, "Generated parts", threshold=0.5)
     print(format_table(table))
-    print(f"\n{output / 'results.csv'} and {output / 'contact_sheet.png'} written in {time.monotonic() - start:.0f} s.")
+    print(f"\n{output / 'results.csv'}, {output / 'contact_sheet.png'} written in {time.monotonic() - start:.0f} s.")
+    print(f"Every image, to look through in a browser: {page}")
+
+
+def _row(output: Path, category: str, item: Any) -> PageRow:
+    """An image on the page, with a heat map if it is called defective."""
+    path = Path(item.image_path)
+    image = np.asarray(Image.open(path).convert("RGB"))
+    anomaly_map = item.anomaly_map.squeeze().numpy()
+    regions = find_regions(at_size(anomaly_map, image.shape[:2]), 0.5)
+    finding = Finding(image, float(item.pred_score), bool(item.pred_label), 0.5, anomaly_map, regions, path=path)
+    overlay = Path("overlays") / category / f"{path.parent.name}-{path.stem}.jpg"
+    if finding.label:
+        with atomic_folder(output / overlay.parent) as folder:
+            finding.overlay().save(folder / overlay.name, quality=90)
+    return PageRow(
+        path=f"{category}/{path.parent.name}/{path.name}",
+        score=finding.score,
+        p_value=None,
+        label=finding.label,
+        thumbnail=thumbnail(image),
+        image=relative_to(path, output),
+        overlay=overlay.as_posix() if finding.label else None,
+        regions=len(regions),
+    )
 
 
 def image_metrics(batches: list[ImageBatch]) -> Metrics:

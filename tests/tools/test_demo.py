@@ -25,6 +25,9 @@ def test_the_demo_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr()
     assert "image_AUROC" in printed.out
     assert "20/20" in printed.err  # the bar counts the images
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("gear/scratch/") >= 1
+    assert str(tmp_path / "demo" / "index.html") in printed.out
     with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
         assert sheet.width > sheet.height > 400  # a good part beside a defective one, twice
 
