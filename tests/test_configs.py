@@ -65,6 +65,14 @@ BENCHMARKS = {
         "GeneratedParts",
         HELD_OUT,
     ),
+    "few_shot_sdp_plus": Benchmark(
+        [
+            {**MINI, "tap": "reference", "adapter": f"sdp_plus/{LAYERS.format(tap='reference')}", "k_shot": k}
+            for k in (0, 4)
+        ],
+        "GeneratedParts",
+        HELD_OUT,
+    ),
     "generated_parts": Benchmark([{**SDP, **MINI}], "GeneratedParts", HELD_OUT),
     "medical_images": Benchmark(MEDICAL, "HeadCT BrainMRI", ("head ct", "brain ct")),
     "medical_pixels": Benchmark(MEDICAL, "ISIC2016 CVCClinicDB", ("skin", "colon")),
