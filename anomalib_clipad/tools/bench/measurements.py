@@ -29,6 +29,7 @@ from anomalib_clipad.text.prompts import INDUSTRIAL
 
 from .comparison import CLASS, Comparison, random_model
 from .references import references
+from .start import start
 from .timing import interleaved, peak_memory, statement_seconds
 
 PHOTOGRAPHS = 128
@@ -259,6 +260,7 @@ MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Comparison]]] = {
         engine,
         metrics,
         imports,
+        start,
     )
 }
 """Measurements by name: backbone, images per batch and runs of each side to comparisons."""

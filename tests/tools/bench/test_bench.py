@@ -11,9 +11,10 @@ import torch
 from conftest import TINY
 from PIL import Image
 
+from anomalib_clipad import ClipAD
 from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.tools.bench import growth as growth_module
-from anomalib_clipad.tools.bench import measurements, timing
+from anomalib_clipad.tools.bench import measurements, start, timing
 from anomalib_clipad.tools.bench.bench import bench
 from anomalib_clipad.tools.bench.comparison import Comparison
 from anomalib_clipad.tools.bench.growth import Cost, Setting, cost_plot, growth
@@ -148,6 +149,21 @@ def test_imports_are_ours_beside_torchs(monkeypatch: pytest.MonkeyPatch) -> None
         Comparison("import anomalib_clipad, ms", 3.0, "import torch", 2000.0),
         Comparison("our hook in import torch, ms", 1.0, "import torch", 2000.0),
     ]
+
+
+def test_the_start_of_three_ways_is_beside_anomalibs(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict = {}
+
+    def record(ways: dict, repeats: int) -> dict[str, float]:
+        given.update(ways)
+        return dict.fromkeys(ways, 2.0) | {"predict": 8.0}
+
+    monkeypatch.setattr(ClipAD, "to_torch", lambda self, folder: folder / "model.pt")
+    monkeypatch.setattr(ClipAD, "to_onnx", lambda self, folder: folder / "model.onnx")
+    monkeypatch.setattr(start, "interleaved", record)
+    assert [(comparison.ratio, comparison.peer) for comparison in measure("start")] == [(0.25, "anomalib predict")] * 3
+    programs = [way.args[:2] for way in given.values()]
+    assert programs == [("anomalib", "predict"), *[("anomalib-clipad", "inspect")] * 3]
 
 
 def test_the_engine_is_beside_the_model_alone_and_its_steps_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
