@@ -107,7 +107,6 @@ def inspect(
     if not images and watch is None:
         msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
         raise ValueError(msg)
-    logging.getLogger("anomalib_clipad").setLevel(logging.ERROR)
     chosen: dict[str, Any] = {
         "backbone": backbone,
         "pretrained": pretrained,
@@ -130,15 +129,16 @@ def inspect(
         import torch
 
         torch.set_num_threads(threads)
-    inspector = Inspector(
-        class_name,
-        **places,
-        **decision,
-        max_pixels=max_pixels,
-        batch_size=batch_size,
-        workers=workers,
-        **{name: value for name, value in chosen.items() if value is not None},
-    )
+    with _quietly():
+        inspector = Inspector(
+            class_name,
+            **places,
+            **decision,
+            max_pixels=max_pixels,
+            batch_size=batch_size,
+            workers=workers,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
     drifting = None if drift is None else DriftWatch(drift, inspector)
     kinds: dict[str, Any] = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "thumbnails": page}
     complete = False
@@ -205,6 +205,18 @@ def _run(inspector: Inspector, sources: Iterable[Source | None], results: Result
                 pending.popleft().result()
         for future in pending:
             future.result()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what a model tells of itself: a bar and a table are all there is on the terminal."""
+    logger = logging.getLogger("anomalib_clipad")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

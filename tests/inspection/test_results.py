@@ -296,8 +296,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path, PurePath
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
 sys.path.insert(0, sys.argv[2])
 from test_results import found
 from anomalib_clipad.inspection.picture_files import THUMBNAILS
