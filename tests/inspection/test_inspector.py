@@ -190,6 +190,13 @@ def test_an_exported_file_scores_as_its_model(
     assert exported.inspect(files_in(folder)[0]).class_name == "nut"
     with pytest.raises(ValueError, match="exported file cannot take"):
         exported.again("bolt")
+    if kind == "onnx":
+        program = (
+            f"import sys; from anomalib_clipad import Inspector; Inspector(model={str(path)!r})"
+            f".inspect({str(files_in(folder)[0])!r}); print(sorted({{'torch', 'anomalib'}} & set(sys.modules)))"
+        )
+        found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "[]", "an ONNX file needs onnxruntime and numpy alone"
 
 
 def test_importing_it_imports_neither_anomalib_nor_torch() -> None:
