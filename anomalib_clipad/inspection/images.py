@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Channels = Literal["rgb", "bgr"]
-MAX_PIXELS = 100_000_000
-"""Largest image by default, in pixels."""
+MAX_PIXELS = 89_000_000
+"""Largest image by default, in pixels: just below where Pillow itself begins to warn."""
 _ORIENTATION = 0x0112  # a tag of EXIF
 
 
