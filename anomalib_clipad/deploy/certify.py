@@ -19,8 +19,7 @@ from torch.export import Dim
 
 from anomalib_clipad.verdicts.certificate import Certificate
 
-from .runtimes import CALIBRATION as KEY
-from .runtimes import RATE
+from .runtimes import RATE, read_calibration
 from .verification import Run
 
 if TYPE_CHECKING:
@@ -73,13 +72,13 @@ def read_certificate(metadata: dict[str, str]) -> tuple[Certificate, float, bool
     Raises:
         ValueError: If they are damaged.
     """
-    if KEY not in metadata:
+    found = read_calibration(metadata)
+    if found is None:
         return None
     try:
-        data = json.loads(metadata[KEY])
-        scores = (torch.tensor(data[name]) for name in ("image_scores", "region_scores"))
-        return Certificate(*scores), float(data["false_alarm_rate"]), bool(data["leave_one_out"])
-    except (ValueError, KeyError, TypeError) as error:
+        scores = (torch.from_numpy(found.image_scores), torch.from_numpy(found.region_scores))
+        return Certificate(*scores), found.rate, found.left_out
+    except ValueError as error:
         msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
         raise ValueError(msg) from error
 

@@ -29,7 +29,7 @@ from anomalib_clipad.verdicts.certificate import Certificate
 
 from . import certify, verification
 from .graph import InferenceGraph
-from .runtimes import OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
+from .runtimes import CALIBRATION, OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
 from .verification import Record, Run
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Exporter(ExportMixin):
         found = {verification.KEY: own.to_text()}
         if certificate is not None:
             rate = cast("float", self.false_alarm_rate)
-            found[certify.KEY] = certify.describe(certificate, rate, self.left_out)
+            found[CALIBRATION] = certify.describe(certificate, rate, self.left_out)
         return found
 
     def to_onnx(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,39 @@ CALIBRATION = "calibration"
 """Name of the calibration scores in a file's metadata."""
 RATE = "false_alarm_rate"
 """Name of the input of a file with verdicts: an optional one of ONNX, a state of OpenVINO."""
+
+
+class Calibrated(NamedTuple):
+    """What a file says of the images that its verdicts compare with.
+
+    Attributes:
+        image_scores: Its image scores of them (n,).
+        region_scores: Maxima of its maps (n,).
+        rate: The false-alarm rate it was written with.
+        left_out: Whether they were references, each left out in turn.
+    """
+
+    image_scores: NDArray[np.float32]
+    region_scores: NDArray[np.float32]
+    rate: float
+    left_out: bool
+
+
+def read_calibration(metadata: Mapping[str, str]) -> Calibrated | None:
+    """The calibration in a file's metadata, if it has any.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    if CALIBRATION not in metadata:
+        return None
+    try:
+        data = json.loads(metadata[CALIBRATION])
+        images, regions = (np.array(data[name], np.float32) for name in ("image_scores", "region_scores"))
+        return Calibrated(images, regions, float(data["false_alarm_rate"]), bool(data["leave_one_out"]))
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
+        raise ValueError(msg) from error
 
 
 class Runtime(ABC):

@@ -26,6 +26,7 @@ from anomalib_clipad.vision.detector import LEFT_OUT
 from anomalib_clipad.vision.pool import key_of
 
 from .comparer import Comparer
+from .familiar import Familiar, split_of
 from .post_processor import ClipADPostProcessor, NormalScores
 from .references import Transform, normal_images
 
@@ -111,7 +112,9 @@ class Calibrator:
         self.files: list[str] = []
         self.left_out = False
         self._keys: list[str] = []
-        self._scored: set[str] = set()
+        self._familiar = Familiar(
+            "%d of the scored images are calibration images too: their p-values say nothing about new images."
+        )
         self._split: Hashable = None  # the datamodule whose images were scored, unless they came from a folder or file
 
     def certify(self, post_processor: Any, data: Any, transform: Transform) -> None:
@@ -130,7 +133,7 @@ class Calibrator:
         if not isinstance(post_processor, ClipADPostProcessor) or post_processor.false_alarm_rate is None:
             return
         check_rate(post_processor.false_alarm_rate)
-        split = (type(data), str(getattr(data, "root", "")), str(getattr(data, "category", "")))
+        split = split_of(data)
         changed = self._split not in {None, split} and isinstance(data, AnomalibDataModule)
         if post_processor.normal is None or changed:
             self._split = None if self.source.folder else split
@@ -219,17 +222,11 @@ class Calibrator:
 
     def notice(self, images: Iterable[Tensor]) -> None:
         """Look for calibration images among the scored ones (3, H, W)."""
-        if self._keys:
-            self._scored |= {key for key in map(key_of, images) if key in self._keys}
+        self._familiar.notice(images, self._keys)
 
     def finish(self) -> None:
         """End a run: say which images were compared with themselves."""
-        if self._scored:
-            logger.warning(
-                "%d of the scored images are calibration images too: their p-values say nothing about new images.",
-                len(self._scored),
-            )
-        self._scored = set()
+        self._familiar.finish()
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.memory import Memory
-from anomalib_clipad.vision.pool import key_of
 
+from .familiar import Familiar, split_of
 from .products import load_memory
 from .references import References, Transform, fill_memory, fill_pool, normal_images
 
@@ -31,7 +31,9 @@ class Comparer:
         self.model, self.references = model, references
         self._origin: Hashable = None  # where the images of the memory came from
         self._keys: set[str] = set()
-        self._scored: set[str] = set()
+        self._familiar = Familiar(
+            "%d of the scored images are references too: their distances are 0, and metrics come out too good."
+        )
 
     @property
     def keys(self) -> frozenset[str]:
@@ -70,8 +72,7 @@ class Comparer:
         """
         if not self.references.few_shot:
             return False
-        split = (type(data), str(getattr(data, "root", "")), str(getattr(data, "category", "")))
-        origin = self.references.source or split
+        origin = self.references.source or split_of(data)
         if self._origin in {origin, _CHECKPOINT} or (data is None and self._origin is not None):
             return False
         if self.references.product is not None:
@@ -111,15 +112,9 @@ class Comparer:
 
     def notice(self, images: Iterable[Tensor]) -> None:
         """Look for references among the scored images (3, H, W)."""
-        if self._keys:
-            self._scored |= {key for key in map(key_of, images) if key in self._keys}
+        self._familiar.notice(images, self._keys)
 
     def finish(self) -> None:
         """End a run: say which images were compared with themselves, and let go of the pool."""
-        if self._scored:
-            logger.warning(
-                "%d of the scored images are references too: their distances are 0, and metrics come out too good.",
-                len(self._scored),
-            )
-        self._scored = set()
+        self._familiar.finish()
         self.model.pool = None

@@ -117,7 +117,7 @@ class Inspector:
             self._limits = (0.5, 0.5) if threshold is None else (threshold, threshold)
         if self._ignore is not None:
             self._limits = (self._limits[1], self._limits[1])
-        self._threshold, self._rate = threshold, rate
+        self._threshold = threshold
 
     @overload
     def inspect(self, images: str | os.PathLike[str] | NDArray[Any]) -> Finding: ...

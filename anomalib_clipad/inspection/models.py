@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_clipad.deploy.runtimes import CALIBRATION, Runtime, load
-from anomalib_clipad.verdicts.conformal import allowed, check_rate, images_needed
+from anomalib_clipad.deploy.runtimes import Runtime, load, read_calibration
+from anomalib_clipad.verdicts.conformal import check_rate, images_needed, largest_allowed
 
 from .images import Picture
 
 Prepared = NDArray[np.float32]
-_KINDS = ("image", "region")
 
 
 class Scored(NamedTuple):
@@ -36,8 +35,8 @@ class Normal(NamedTuple):
     """Scores of normal images, which verdicts at a false-alarm rate compare with.
 
     Attributes:
-        image_scores: Image scores (n,), the largest first.
-        region_scores: Maxima of their maps (n,), the largest first.
+        image_scores: Image scores (n,).
+        region_scores: Maxima of their maps (n,).
         rate: False-alarm rate of the model's own, if it has one.
     """
 
@@ -50,10 +49,13 @@ class Normal(NamedTuple):
         """Of what was found in normal images."""
         scores = np.concatenate([batch.score for batch in scored])
         peaks = np.concatenate([batch.anomaly_map.max(axis=(1, 2)) for batch in scored])
-        return cls(np.sort(scores)[::-1], np.sort(peaks)[::-1], rate)
+        return cls(scores, peaks, rate)
 
     def p_value(self, score: float, scores: NDArray[np.float32]) -> float:
-        """(1 + number of scores at least as high) / (n + 1); of what is no number, the smallest."""
+        """(1 + number of scores at least as high) / (n + 1); of what is no number, the smallest.
+
+        As ``conformal.p_values``, whose package takes a second to load.
+        """
         return float(1 + (scores >= np.float32(score)).sum()) / (len(scores) + 1)
 
     def thresholds(self, rate: float) -> tuple[float, float]:
@@ -63,15 +65,14 @@ class Normal(NamedTuple):
             ValueError: If so few images allow no verdict at that rate.
         """
         check_rate(rate)
-        rank = allowed(rate, len(self.image_scores))
-        if not rank:
+        of_images, of_regions = (largest_allowed(scores, rate) for scores in (self.image_scores, self.region_scores))
+        if of_images == np.inf:
             msg = (
                 f"A false-alarm rate of {rate:g} takes {images_needed(rate)} normal images or more; the model is "
                 f"calibrated on {len(self.image_scores)}. Calibrate it on more, or allow a higher rate."
             )
             raise ValueError(msg)
-        place = min(rank, len(self.image_scores)) - 1
-        return float(self.image_scores[place]), float(self.region_scores[place])
+        return of_images, of_regions
 
 
 class Model(ABC):
@@ -113,7 +114,8 @@ class ExportedModel(Model):
         self._inputs = _inputs(path, self._runtime, product)
         name = metadata.get("class_name", "")
         self.class_name = None if not name or name == "None" or name.startswith("any:") else name
-        self.normal = _calibration(metadata)
+        found = read_calibration(metadata)
+        self.normal = None if found is None else Normal(found.image_scores, found.region_scores, found.rate)
 
     def prepare(self, picture: Picture) -> Prepared:
         """The image itself: the file resizes and normalises it."""
@@ -131,18 +133,6 @@ class ExportedModel(Model):
             for place, score, anomaly_map in zip(places, found["pred_score"], found["anomaly_map"], strict=True):
                 scores[place], maps[place] = score, np.squeeze(anomaly_map)
         return Scored(np.array(scores, np.float32), np.stack(maps))
-
-
-def _calibration(metadata: Mapping[str, str]) -> Normal | None:
-    if CALIBRATION not in metadata:
-        return None
-    try:
-        data = json.loads(metadata[CALIBRATION])
-        of_images, of_regions = (np.sort(np.array(data[f"{kind}_scores"], np.float32))[::-1] for kind in _KINDS)
-        return Normal(of_images, of_regions, float(data["false_alarm_rate"]))
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
-        raise ValueError(msg) from error
 
 
 def _inputs(path: Path, runtime: Runtime, product: Path | None) -> dict[str, NDArray[Any]]:

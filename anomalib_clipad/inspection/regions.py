@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from anomalib_clipad.verdicts.regions import components
 
 from .finding import Region
 
@@ -34,16 +35,14 @@ def find_regions(
         >>> find_regions(picture, 0.5)[0].box
         (2, 1, 3, 2)
     """
-    above = ~(anomaly_map <= threshold)
-    count, numbers, statistics, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
-    regions = []
-    for number in range(1, count):
-        left, top, width, height, area = (int(value) for value in statistics[number])
-        if area < min_area:
-            continue
-        window = np.s_[top : top + height, left : left + width]
-        values = anomaly_map[window][numbers[window] == number]
-        peak = float(values.max())
-        of_peak = None if p_value is None else p_value(peak)
-        regions.append(Region((left, top, width, height), area, peak, float(values.mean()), of_peak))
-    return tuple(sorted(regions, key=lambda region: region.peak, reverse=True))
+    return tuple(
+        Region(
+            (part.left, part.top, part.width, part.height),
+            part.area,
+            part.peak,
+            part.mean,
+            None if p_value is None else p_value(part.peak),
+        )
+        for part in components(anomaly_map, threshold)
+        if part.area >= min_area
+    )

@@ -71,6 +71,17 @@ def allowed(rate: float, count: int) -> int:
     return math.floor(rate * (count + 1) + ROUNDING)
 
 
+def largest_allowed(scores: ArrayLike, rate: float) -> float:
+    """The largest score that is not defective at a rate, in float32; infinite where the images allow no verdict at it.
+
+    >>> largest_allowed([0.25, 0.5, 0.75, 1.0], 0.4), largest_allowed([0.25, 0.5, 0.75, 1.0], 0.1)
+    (0.75, inf)
+    """
+    in_order = np.sort(np.asarray(scores, np.float32))[::-1]
+    rank = allowed(rate, len(in_order))
+    return float(in_order[min(rank, len(in_order)) - 1]) if rank else math.inf
+
+
 def false_alarms_at_most(rate: float, count: int, confidence: float = CONFIDENCE) -> float:
     """What share of normal images one calibration set calls defective at most, with some confidence.
 

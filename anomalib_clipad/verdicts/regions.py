@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import find_objects, label, maximum
 
-from .conformal import allowed, p_values
+from .conformal import largest_allowed, p_values
 
 
 class Region(NamedTuple):
@@ -46,17 +46,39 @@ def find_regions(anomaly_map: NDArray[np.float32], region_scores: ArrayLike, fal
         >>> find_regions(picture, [0.1, 0.3, 0.5, 0.7], 0.2)
         [Region(box=(2, 1, 5, 3), area=6, peak=0.800000011920929, p_value=0.2)]
     """
-    scores = np.sort(np.asarray(region_scores, np.float32))[::-1]
-    rank = allowed(false_alarm_rate, len(scores))
-    threshold = scores[min(rank, len(scores)) - 1] if rank else np.inf
-    found, count = label(~(anomaly_map <= threshold), np.ones((3, 3)))
-    if not count:
+    found = components(anomaly_map, largest_allowed(region_scores, false_alarm_rate))
+    if not found:
         return []
-    numbers = np.arange(1, count + 1)
-    peaks = np.asarray(maximum(anomaly_map, found, numbers), np.float32)
-    areas = np.bincount(found.ravel())[1:]
-    regions = [
-        Region((x.start, y.start, x.stop, y.stop), int(area), float(peak), float(value))
-        for (y, x), area, peak, value in zip(find_objects(found), areas, peaks, p_values(peaks, scores), strict=True)
+    values = p_values([part.peak for part in found], np.asarray(region_scores, np.float32))
+    return [
+        Region((part.left, part.top, part.left + part.width, part.top + part.height), part.area, part.peak, rarity)
+        for part, rarity in zip(found, values.tolist(), strict=True)
     ]
-    return sorted(regions, key=lambda region: region.peak, reverse=True)
+
+
+class Component(NamedTuple):
+    """Connected pixels: box, number, largest and mean value."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    area: int
+    peak: float
+    mean: float
+
+
+def components(anomaly_map: NDArray[np.float32], threshold: float) -> list[Component]:
+    """Connected pixels of a map (H, W) above a threshold, those that touch by an edge or a corner together.
+
+    Values that are no numbers are above any threshold. The highest peak comes first.
+    """
+    above = ~(anomaly_map <= np.float32(threshold))
+    count, numbers, statistics, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
+    found = []
+    for number in range(1, count):
+        left, top, width, height, area = (int(value) for value in statistics[number])
+        window = np.s_[top : top + height, left : left + width]
+        values = anomaly_map[window][numbers[window] == number]
+        found.append(Component(left, top, width, height, area, float(values.max()), float(values.mean())))
+    return sorted(found, key=lambda part: part.peak, reverse=True)

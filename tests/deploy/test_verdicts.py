@@ -20,9 +20,9 @@ from PIL import Image
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy import verification
-from anomalib_clipad.deploy.certify import KEY, read_certificate
+from anomalib_clipad.deploy.certify import read_certificate
 from anomalib_clipad.deploy.exporter import Exporter
-from anomalib_clipad.deploy.runtimes import Runtime, load
+from anomalib_clipad.deploy.runtimes import CALIBRATION, Runtime, load
 from anomalib_clipad.deploy.verification import Record, inputs_of
 from anomalib_clipad.tools.verify import verify
 
@@ -281,7 +281,7 @@ def test_every_export_verifies_itself(model: ClipAD, onnx_file: Path, openvino_f
     assert sum(map(len, images)) < 100_000
     path = ClipAD(**shallow(), visualizer=False).to_onnx(tmp_path, text_input=True, memory_input=True)
     assert verified(path) == 0
-    assert KEY not in load(path).metadata
+    assert CALIBRATION not in load(path).metadata
     assert example(path).returncode == 0
 
 
