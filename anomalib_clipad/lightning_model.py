@@ -315,10 +315,14 @@ class ClipAD(AnomalibModule):
     on_test_end = on_validation_end
     on_predict_end = on_validation_end
 
+    @property
+    def _datamodule(self) -> Any:
+        """The data of the run, if it has any."""
+        return getattr(self._trainer, "datamodule", None) if self._trainer else None
+
     def _resolve_class_name(self) -> tuple[str, str]:
         """The class name and where it comes from: the argument, else the datamodule's category, else "object"."""
-        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer else None
-        category = getattr(datamodule, "category", None)
+        category = getattr(self._datamodule, "category", None)
         if self.class_name is None:
             return (str(category), "the datamodule's category") if category else ("object", "default")
         if self._pinned and category and category != self.class_name:
@@ -363,8 +367,7 @@ class ClipAD(AnomalibModule):
         self._certify()
 
     def _remember(self) -> None:
-        data = getattr(self._trainer, "datamodule", None) if self._trainer else None
-        if self._comparer.remember(data, self._pre_process):
+        if self._comparer.remember(self._datamodule, self._pre_process):
             self._drop_statistics("other normal images", "these")
         self._serve()
 
@@ -378,8 +381,7 @@ class ClipAD(AnomalibModule):
 
     def _certify(self) -> None:
         """Score the calibration images, if there is a rate and that is not done yet."""
-        data = getattr(self._trainer, "datamodule", None) if self._trainer else None
-        self._calibrator.certify(self.post_processor, data, self._pre_process)
+        self._calibrator.certify(self.post_processor, self._datamodule, self._pre_process)
 
     def _pre_process(self, images: Tensor) -> Tensor:
         """Pre-process images (B, 3, H, W) as the engine does."""
