@@ -6,10 +6,8 @@ from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip import CLIP
 from torch import Tensor, nn
 
-from .backbones import Backbone
 from .settings import Settings
 from .text.cache import EmbeddingCache
 from .text.class_encoder import ClassEncoder
@@ -21,6 +19,9 @@ from .vision.tiles import Tiles
 
 if TYPE_CHECKING:
     from anomalib.data import InferenceBatch
+    from open_clip import CLIP
+
+    from .backbones import Backbone
 
 
 class ClipADModel(nn.Module):
@@ -76,7 +77,7 @@ class ClipADModel(nn.Module):
         self.image_size = backbone.image_size
         self.class_name: str | None = None
         self.pool: Pool | None = None
-        self.register_buffer("text_features", torch.full((visual.output_dim, 2), torch.nan, dtype=torch.float32))
+        self.register_buffer("text_features", torch.full((visual.proj.shape[1], 2), torch.nan, dtype=torch.float32))
         width, dim = visual.proj.shape
         grid = self.image_size // patch_size(visual)
         adapter = LinearAdapter(width, dim, grid, self.image_size) if settings.variant == "sdp_plus" else None

@@ -17,16 +17,12 @@ import open_clip
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 
+from .backbone import BUNDLED, WeightsUnavailableError
 from .conventions import HUB_CONFIG
 
-BUNDLED = "clipad-mini"
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PATIENCE = 5.0
 """Seconds in which a server has to give a first answer."""
-
-
-class WeightsUnavailableError(RuntimeError):
-    """Weights could not be downloaded and are not in the cache."""
 
 
 def download_tag(name: str, tag: str, known: Mapping[str, Any]) -> Path:

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,40 +23,11 @@ from anomalib_clipad.digest import digest
 from anomalib_clipad.text.encoder import Tokenizer
 from anomalib_clipad.transformer import activations_and_heads
 
+from .backbone import Backbone
 from .configuration import check_config, unsupported
 from .sources import DEFAULT_TAG, Source, built_in_config, find_source
 
 _SIZES_OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A CLIP that CLIP-AD can run on.
-
-    Attributes:
-        name: What the user called it.
-        pretrained: What the user called its weights; ``None`` for random ones.
-        clip: open_clip model, unmodified and frozen.
-        tokenizer: The model's tokenizer.
-        image_size: Height and width of its input in pixels.
-        fingerprint: Digest of the image tower as it was loaded: weights, activation, heads, and normalisation of its
-            input.
-        mean: Mean of its input's normalisation per channel, for values in [0, 1].
-        std: Standard deviation of its input's normalisation per channel.
-    """
-
-    name: str
-    pretrained: str | None
-    clip: CLIP
-    tokenizer: Tokenizer
-    image_size: int
-    fingerprint: str
-    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that name it."""
-        return {"backbone": self.name, "pretrained": self.pretrained, "image_size": self.image_size}
 
 
 def load_backbone(
@@ -105,6 +75,7 @@ def load_backbone(
         fingerprint=digest(visual.state_dict(), traits, source.mean, source.std),
         mean=source.mean,
         std=source.std,
+        weights=source.weights,
     )
 
 

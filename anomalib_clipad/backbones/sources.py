@@ -10,9 +10,10 @@ from typing import Any
 
 import open_clip
 
+from .backbone import BUNDLED, WeightsUnavailableError
 from .configuration import channels, read_config
 from .conventions import HUB_CONFIG, recognise, trained_as
-from .downloads import BUNDLED, HUB_WEIGHTS, WeightsUnavailableError, download_folder, download_tag
+from .downloads import HUB_WEIGHTS, download_folder, download_tag
 
 __all__ = ["BUNDLED", "DEFAULT_TAG", "Source", "WeightsUnavailableError", "built_in_config", "find_source"]
 

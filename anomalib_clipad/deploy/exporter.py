@@ -30,6 +30,7 @@ from anomalib_clipad.verdicts.certificate import Certificate
 from . import certify, verification
 from .graph import InferenceGraph
 from .runtimes import CALIBRATION, OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
+from .transforms import exportable
 from .verification import Record, Run
 
 logger = logging.getLogger(__name__)
@@ -87,12 +88,14 @@ class Exporter(ExportMixin):
             raise RuntimeError(msg)
         any_product = text_input or memory_input
         post_processor = ClipADPostProcessor() if any_product and self.post_processor else self.post_processor
+        outputs = post_processor.decision if isinstance(post_processor, ClipADPostProcessor) else post_processor
+        pre_processor = nn.Identity() if self.transform is None else exportable(self.transform)
         class_name = "any: text_features is an input" if text_input else self.model.class_name
         facts = {"class_name": class_name, **self.model.settings.as_dict(), **_statistics(post_processor)}
         metadata = {name: str(value) for name, value in facts.items()}
         text_features = self.model.text_features
         inputs = (text_input, memory_input)
-        return InferenceGraph(detector, text_features, self.transform, post_processor, inputs, metadata).cpu()
+        return InferenceGraph(detector, text_features, pre_processor, outputs, inputs, metadata).cpu()
 
     def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """``graph``, with verdicts at a false-alarm rate where there is one."""

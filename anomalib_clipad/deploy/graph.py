@@ -1,4 +1,7 @@
-"""The whole of ClipAD as one module: image in, scores, labels, maps and masks out."""
+"""The whole of ClipAD as one module: image in, scores, labels, maps and masks out.
+
+A file of it is read with torch and this package alone: neither anomalib nor open_clip nor torchvision is imported.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,12 @@ from copy import copy, deepcopy
 from typing import cast
 
 import torch
-from anomalib.data import InferenceBatch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
-from anomalib_clipad.host.post_processor import ClipADPostProcessor, certified
+from anomalib_clipad.host.decision import Decision, certified
 from anomalib_clipad.verdicts.certificate import Certificate
-from anomalib_clipad.vision.detector import Detector
+from anomalib_clipad.vision.detector import Detector, Prediction
 from anomalib_clipad.vision.dual_path import STAGES
-from anomalib_clipad.vision.resize import MatrixResize, PillowResize
 
 from .tower import Tower
 
@@ -25,8 +25,8 @@ class InferenceGraph(nn.Module):
     Args:
         detector: The model's detector.
         text_features: Representative vectors, normal and abnormal (D, 2).
-        transform: Its pre-processing, torchvision's, from images in [0, 1].
-        post_processor: Its post-processing, if any.
+        pre_processor: From images in [0, 1] to what the detector takes.
+        post_processor: From its raw outputs to others, if any.
         inputs: Whether text features, and whether a memory, come with the images.
         metadata: What anyone should know who finds the file.
 
@@ -42,13 +42,13 @@ class InferenceGraph(nn.Module):
         self,
         detector: Detector,
         text_features: Tensor,
-        transform: nn.Module | None,
+        pre_processor: nn.Module,
         post_processor: nn.Module | None,
         inputs: tuple[bool, bool],
         metadata: dict[str, str],
     ) -> None:
         super().__init__()
-        self.pre_processor = exportable(transform) if transform is not None else nn.Identity()
+        self.pre_processor = pre_processor
         settings = (detector.image_size, detector.smoothing, detector.tap)
         self.text_input, self.memory_input = inputs
         memory = None if self.memory_input else deepcopy(detector.memory)
@@ -58,9 +58,8 @@ class InferenceGraph(nn.Module):
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
         self.certificate, self.false_alarm_rate = None, 0.0
-        if isinstance(self.post_processor, ClipADPostProcessor):
-            self.post_processor.normal = None
-            self.post_processor.serve(self.detector.calibration)
+        if isinstance(self.post_processor, Decision):
+            self.post_processor.calibration = self.detector.calibration
         self.eval().requires_grad_(False)
 
     @property
@@ -85,7 +84,7 @@ class InferenceGraph(nn.Module):
         memory: Tensor | None = None,
         undecided: Tensor | None = None,
         false_alarm_rate: float | Tensor | None = None,
-    ) -> InferenceBatch:
+    ) -> Prediction:
         """Find defects.
 
         Args:
@@ -109,16 +108,17 @@ class InferenceGraph(nn.Module):
             )
             raise ValueError(msg)
         text = self.text_features if text_features is None else text_features
-        raw = InferenceBatch(*self.detector(self.pre_processor(images), text, memory))
+        raw: Prediction = self.detector(self.pre_processor(images), text, memory)
         if self.post_processor is None:
             return raw
         if undecided is None:
-            found = self.post_processor(raw)
+            found: Prediction = self.post_processor(raw)
             if self.certificate is None:
                 return found
             rate = self.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
             return certified(found.pred_score, found.anomaly_map, self.certificate, rate)
-        return self.post_processor(raw, calibration=self.detector.reference_calibration(undecided))
+        decided: Prediction = self.post_processor(raw, calibration=self.detector.reference_calibration(undecided))
+        return decided
 
 
 def _without_trainer(post_processor: nn.Module | None) -> nn.Module | None:
@@ -129,22 +129,3 @@ def _without_trainer(post_processor: nn.Module | None) -> nn.Module | None:
     for name in ("log", "log_dict"):
         vars(bare).pop(name, None)
     return deepcopy(bare)
-
-
-def exportable(transform: nn.Module) -> nn.Module:
-    """The same pre-processing with every antialiased resize as matrix products.
-
-    Raises:
-        ValueError: If a resize cannot be written so.
-    """
-    if isinstance(transform, Compose):
-        return nn.Sequential(*(exportable(part) for part in transform.transforms))
-    if not isinstance(transform, Resize) or not transform.antialias:
-        return deepcopy(transform)
-    if transform.size is None or len(transform.size) != 2:
-        msg = (
-            f"The pre-processor's {transform} keeps the aspect, which an exported graph cannot; give height and width."
-        )
-        raise ValueError(msg)
-    whole_levels = isinstance(transform, PillowResize)
-    return MatrixResize(transform.size, InterpolationMode(transform.interpolation), whole_levels)

@@ -15,9 +15,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
-from .normalization import min_max, normalize_monotone
+from .decision import STATISTICS, Decision, certified
 from .statistics import required
 
 
@@ -137,9 +138,17 @@ class ClipADPostProcessor(PostProcessor):
     def normal_scores(self) -> tuple[Tensor, Tensor]:
         """Image scores and map maxima of the calibration images (n,), in their order, on the scale of its outputs."""
         assert self.normal is not None, "there is no calibration yet"
-        score, _ = self._decide(self.normal.score, self.normal.peak, self.calibration)
-        peak, _ = self._scale(self.normal.peak, self.calibration)
+        decision = self.decision
+        score, _ = decision.scores(self.normal.score, self.normal.peak)
+        peak, _ = decision.values(self.normal.peak)
         return score, peak
+
+    @property
+    def decision(self) -> Decision:
+        """What it makes of raw outputs, with the statistics of now."""
+        statistics = {name: getattr(self, f"_{name}" if name.endswith("threshold") else name) for name in STATISTICS}
+        flags = (self.enable_normalization, self.enable_thresholding)
+        return Decision(statistics, self.calibration, *flags, (self.image_sensitivity, self.pixel_sensitivity))
 
     def serve(self, calibration: Calibration) -> None:
         """Learn the scale of a detector's outputs: those of SDP, SDP+ and each memory differ."""
@@ -173,7 +182,7 @@ class ClipADPostProcessor(PostProcessor):
             return
         _copy_range(probability, self.probability_min, self.probability_max)
         _copy_range(peak, self.peak_min, self.peak_max)
-        score = self._fuse(probability, peak, self.calibration)
+        score = self.decision.fused(probability, peak)
         _copy_range(score, self.image_min, self.image_max)
         self._image_threshold_metric.update(_scored(score, label))
         if not self._pixel_threshold_metric.update_called:  # no masks
@@ -183,7 +192,7 @@ class ClipADPostProcessor(PostProcessor):
         self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
         for metric in (self._pixel_min_max_metric, self._image_threshold_metric, self._pixel_threshold_metric):
             metric.reset()
-        decided, _ = self._decide(probability, peak, self.calibration)
+        decided, _ = self.decision.scores(probability, peak)
         self._correct(getattr(pl_module, "evaluator", None), decided, label)
 
     @staticmethod
@@ -211,8 +220,6 @@ class ClipADPostProcessor(PostProcessor):
         predictions: InferenceBatch,
         image_sensitivity: float | Tensor | None = None,
         pixel_sensitivity: float | Tensor | None = None,
-        *,
-        calibration: Calibration | None = None,
     ) -> InferenceBatch:
         """Post-process raw outputs of ``ClipADModel``.
 
@@ -221,68 +228,17 @@ class ClipADPostProcessor(PostProcessor):
             image_sensitivity: In place of its own, where outputs are normalised: the threshold is 1 less it. Verdicts
                 at a false-alarm rate follow that alone.
             pixel_sensitivity: The same for masks.
-            calibration: Their scale, in place of the one that was learnt.
         """
-        calibration = calibration or self.calibration
-        probability, raw_map = required(predictions.pred_score, "pred_score"), required(predictions.anomaly_map, "map")
-        anomaly_map, map_threshold = self._scale(raw_map, calibration)
-        score, score_threshold = self._decide(probability, raw_map.amax(dim=(-2, -1)), calibration)
-        if self.enable_normalization and image_sensitivity is not None:
-            score_threshold = torch.as_tensor(1 - image_sensitivity)
-        if self.enable_normalization and pixel_sensitivity is not None:
-            map_threshold = torch.as_tensor(1 - pixel_sensitivity)
-        if not self.enable_thresholding:
-            return InferenceBatch(pred_score=score, anomaly_map=anomaly_map)
+        score = required(predictions.pred_score, "pred_score")
+        raw = Prediction(score, anomaly_map=required(predictions.anomaly_map, "map"))
+        found = self.decision(raw, image_sensitivity, pixel_sensitivity)
         certificate = self.certificate
-        if certificate is not None:
-            return certified(score, anomaly_map, certificate, self.false_alarm_rate or 0)
-        return InferenceBatch(
-            pred_score=score,
-            anomaly_map=anomaly_map,
-            pred_label=_defective(score, score_threshold),
-            pred_mask=_defective(anomaly_map, map_threshold),
-        )
-
-    def _scale(self, raw_map: Tensor, calibration: Calibration) -> tuple[Tensor, Tensor]:
-        """Map values of raw ones of any shape, and the threshold on them."""
-        fitted = ~torch.isnan(self.image_min)
-        undecided = torch.as_tensor(calibration.undecided, dtype=raw_map.dtype, device=raw_map.device)
-        threshold = torch.where(fitted, self.pixel_threshold, undecided)
-        if not self.enable_normalization:
-            return raw_map, threshold
-        fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, threshold)
-        return torch.where(fitted, fitted_map, calibration.probability(raw_map)), self.normalized_pixel_threshold
-
-    def _decide(self, raw_score: Tensor, peak: Tensor, calibration: Calibration) -> tuple[Tensor, Tensor]:
-        """Image scores (B,) of raw scores and map maxima (B,), and the threshold on them."""
-        fitted = ~torch.isnan(self.image_min)
-        calibrated = calibration.score(raw_score, peak)
-        score = torch.where(fitted, self._fuse(raw_score, peak, calibration), calibrated)
-        threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
-        if not self.enable_normalization:
-            return score, threshold
-        normalized = normalize_monotone(score, self.image_min, self.image_max, threshold)
-        return torch.where(fitted, normalized, calibrated), self.normalized_image_threshold
-
-    def _fuse(self, raw_score: Tensor, peak: Tensor, calibration: Calibration) -> Tensor:
-        """The paper's image score: the sum of two min-maxes (B,), weighted where there are references."""
-        scores = min_max(raw_score, self.probability_min, self.probability_max)
-        peaks = min_max(peak, self.peak_min, self.peak_max)
-        return calibration.score_weight * scores + calibration.peak_weight * peaks
-
-
-def certified(score: Tensor, anomaly_map: Tensor, certificate: Certificate, rate: float | Tensor) -> CertifiedBatch:
-    """Scores (B,) and maps (B, H, W) with verdicts at a false-alarm rate."""
-    rate = torch.as_tensor(rate, dtype=torch.float32, device=score.device)
-    verdict = certificate(score, anomaly_map, rate)
-    batch = CertifiedBatch(score, verdict.pred_label, anomaly_map, verdict.pred_mask)
-    batch.p_value = verdict.p_value
-    return batch
-
-
-def _defective(values: Tensor, threshold: Tensor) -> Tensor:
-    """Which values are above the threshold, or NaN: what could not be computed is never called good."""
-    return ~(values <= threshold)
+        if certificate is None or not self.enable_thresholding:
+            return InferenceBatch(*found)
+        sure = certified(found.pred_score, found.anomaly_map, certificate, self.false_alarm_rate or 0)
+        batch = CertifiedBatch(*sure)
+        batch.p_value = sure.p_value
+        return batch
 
 
 def _scored(score: Tensor, label: Tensor) -> Batch:

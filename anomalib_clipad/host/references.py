@@ -20,11 +20,10 @@ from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Evidence
 from anomalib_clipad.vision.memory import Memory
-from anomalib_clipad.vision.pool import Pool, joined, key_of, one_of
+from anomalib_clipad.vision.pool import FEW, Pool, choose, joined, key_of, one_of
 
 logger = logging.getLogger(__name__)
 _BATCH = 8
-_FEW = 8
 _SEED = 0
 Transform = Callable[[Tensor], Tensor]
 
@@ -237,7 +236,7 @@ def fill_pool(model: ClipADModel, loader: Any, transform: Transform, limit: int,
         raise ValueError(msg)
     if rank == 0:
         _remark(count, limit)
-    chosen = set(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
+    chosen = set(choose(count, limit))
     seen: dict[int, tuple[Evidence, str]] = {}
     for indices, images in _batches_with(chosen, loader, transform, model.device):
         places = [place for place, index in enumerate(indices) if index in chosen]
@@ -251,8 +250,8 @@ def fill_pool(model: ClipADModel, loader: Any, transform: Transform, limit: int,
 
 
 def _remark(count: int, limit: int) -> None:
-    if count < _FEW:
-        logger.warning("mutual compares only %d images with each other; from %d on it is worth more.", count, _FEW)
+    if count < FEW:
+        logger.warning("mutual compares only %d images with each other; from %d on it is worth more.", count, FEW)
     logger.info("Mutual scoring: %d images are compared with %d of them.", count, min(limit, count))
 
 

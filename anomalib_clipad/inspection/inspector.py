@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -36,6 +37,9 @@ class Inspector:
             from ``backbone`` and the other settings.
         product: A product file of ``anomalib-clipad product``.
         normal: Normal images to compare with: a folder, or an iterable of images.
+        mutual: Images none of which is known to be normal, two or more, that judge each other and all that are
+            inspected: a folder, or an iterable. What cannot be read of them is passed over.
+        pool: How many images of ``mutual`` at most are compared with; of more, some are chosen by a fixed seed.
         false_alarm_rate: Largest share of normal images that are called defective. It needs ``calibration``, several
             ``normal`` images, or a model that is calibrated.
         calibration: Normal images that set the threshold, neither scored nor in ``normal``: a folder, or an iterable.
@@ -69,6 +73,8 @@ class Inspector:
         model: str | Path | None = None,
         product: str | Path | None = None,
         normal: Any = None,
+        mutual: Any = None,
+        pool: int = 100,
         false_alarm_rate: float | None = None,
         calibration: Any = None,
         threshold: float | None = None,
@@ -83,6 +89,9 @@ class Inspector:
         if channels not in {"rgb", "bgr"}:
             msg = f"channels has to be 'rgb' or 'bgr'; got {channels!r}."
             raise ValueError(msg)
+        if mutual is not None:
+            others = {"normal": normal, "product": product, "calibration": calibration, "tiles": settings.get("tiles")}
+            _check_mutual({**others, "false_alarm_rate": false_alarm_rate}, pool)
         self.channels, self.max_pixels, self.min_area = channels, max_pixels, min_area
         self.batch_size, self.workers = max(batch_size, 1), max(workers, 1)
         self._ignore = None if ignore is None else self._mask(ignore)
@@ -91,6 +100,8 @@ class Inspector:
         given = [] if normal is None else self._prepared(normal, "normal")
         if given:
             self._torch("normal").remember(given)
+        if mutual is not None:
+            self._gather(mutual, pool)
         self._calibrate(calibration, given, false_alarm_rate)
         self.decide_by(threshold, false_alarm_rate)
 
@@ -189,6 +200,9 @@ class Inspector:
         picture, scored = self._last
         if not (class_name is None and prompts is None and normal is None):
             model = self._torch("another class, other prompts or normal images")
+            if model.model.pool is not None:
+                msg = "Images that judge each other are judged anew by another threshold alone; make another Inspector."
+                raise ValueError(msg)
             if self.model.normal is not None:
                 self.model.normal = None
                 self.decide_by(self._threshold)
@@ -276,6 +290,23 @@ class Inspector:
             raise ValueError(msg)
         return prepared
 
+    def _gather(self, images: Any, limit: int) -> None:
+        """Let images judge each other."""
+        model = self._torch("mutual")
+        from anomalib_clipad.vision.pool import FEW, choose
+
+        sources = files_in(Path(images)) if isinstance(images, (str, os.PathLike)) else list(images)
+        chosen = (sources[place] for place in choose(len(sources), limit))
+        batches = [[one for _, one in batch] for batch in self._batches(chosen, lambda *_: None)]
+        count = sum(map(len, batches))
+        if count < 2:
+            msg = f"mutual compares images with each other; {count} of {len(sources)} can be read. It takes 2 or more."
+            raise ValueError(msg)
+        if count < FEW:
+            msg = f"mutual compares only {count} images with each other; from {FEW} on it is worth more."
+            warnings.warn(msg, stacklevel=3)
+        model.gather(batches)
+
     def _calibrate(self, calibration: Any, normal: Sequence[Prepared], rate: float | None) -> None:
         if calibration is not None:
             images = self._prepared(calibration, "calibration")
@@ -341,6 +372,19 @@ def files_in(folder: Path) -> list[Path]:
         msg = f"There is no folder {folder}."
         raise FileNotFoundError(msg)
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _check_mutual(others: Mapping[str, Any], pool: int) -> None:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        msg = (
+            f"mutual lets whole images judge each other, so their scores depend on each other; it cannot be used with "
+            f"{', '.join(given)}. Choose one of them."
+        )
+        raise ValueError(msg)
+    if pool < 2:
+        msg = f"pool is a number of images that are compared with, 2 or more; got {pool}."
+        raise ValueError(msg)
 
 
 def _is_one(images: Any) -> bool:

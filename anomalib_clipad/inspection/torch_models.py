@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize
 
-from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.host.products import load_memory, product_class
 from anomalib_clipad.sdp_plus.files import adapter_file, load_adapter
 from anomalib_clipad.settings import Settings
@@ -21,8 +21,11 @@ from anomalib_clipad.text.class_encoder import check_class_name
 from anomalib_clipad.text.prompts import load_prompts
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Prediction, Seen
-from anomalib_clipad.vision.resize import PillowResize
+from anomalib_clipad.vision.matrix_resize import Standardize
+from anomalib_clipad.vision.pillow import pillow_resize
+from anomalib_clipad.vision.pool import Pool, joined, key_of
 
+from . import quick_start
 from .images import Picture
 from .models import Model, Normal, Prepared, Scored
 
@@ -36,13 +39,20 @@ class TorchModel(Model):
         model: Ready to predict.
         transform: From images (3, H, W) in [0, 1] to what it takes.
         outputs: From its raw outputs to scores and maps with 0.5 between good and defective.
+        complete: The same model with its text tower, where this one was started without.
 
     Attributes:
         passes: How many batches went through the tower.
     """
 
-    def __init__(self, model: ClipADModel, transform: Callable[[Tensor], Tensor], outputs: Outputs) -> None:
-        self.model, self._transform, self._outputs = model, transform, outputs
+    def __init__(
+        self,
+        model: ClipADModel,
+        transform: Callable[[Tensor], Tensor],
+        outputs: Outputs,
+        complete: Callable[[], ClipADModel] | None = None,
+    ) -> None:
+        self.model, self._transform, self._outputs, self._complete = model, transform, outputs, complete
         self.normal: Normal | None = None
         self.passes = 0
         self._seen: Seen | None = None
@@ -64,7 +74,9 @@ class TorchModel(Model):
         return self._scored(self.model.predict(_joined(images)))
 
     def score_and_keep(self, image: Prepared) -> Scored:
-        """Score one prepared image; ``rescore`` may follow."""
+        """Score one prepared image; ``rescore`` may follow, unless images judge each other."""
+        if self.model.pool is not None:
+            return self.score([image])
         self.passes += 1
         self._seen = self.model.observe(_joined([image]))
         return self.rescore()
@@ -82,6 +94,10 @@ class TorchModel(Model):
 
     def look_for(self, class_name: str | None, prompts: Any = None) -> None:
         """Take another class, or other prompts."""
+        if self._complete is not None:
+            whole, memory = self._complete(), self.model.detector.memory
+            whole.detector.memory = memory
+            self.model, self._complete = whole, None
         if prompts is not None:
             self.model.configure(replace(self.model.settings, prompts=load_prompts(prompts)))
         name = class_name or self.model.class_name
@@ -93,6 +109,20 @@ class TorchModel(Model):
         self.passes += -(-len(images) // _BATCH)
         self.model.detector.remember(_batches(images))
 
+    def gather(self, batches: Iterable[Sequence[Prepared]]) -> None:
+        """Let these images judge each other, and those that follow, from now on.
+
+        Raises:
+            ValueError: If there are fewer than two.
+        """
+        evidence, keys = [], []
+        for batch in batches:
+            images = _joined(batch)
+            evidence.append(self.model.examine(images))
+            keys += [key_of(image) for image in images]
+        self.passes += len(evidence)
+        self.model.pool = Pool(self.model.detector, joined(evidence), keys)
+
     @torch.no_grad()
     def left_out(self, images: Sequence[Prepared]) -> Scored:
         """Scores of several normal images, each compared with all the others."""
@@ -101,14 +131,14 @@ class TorchModel(Model):
         return self._scored(self.model.detector.leave_one_out(_batches(images), text))
 
     def _scored(self, raw: Prediction) -> Scored:
-        score, anomaly_map = self._outputs(raw)
+        score, anomaly_map = self._outputs(self.model, raw)
         return Scored(score.float().numpy(), anomaly_map.float().numpy())
 
 
 class Outputs(Protocol):
-    """From raw outputs to image scores (B,) and maps (B, H, W)."""
+    """From a model's raw outputs to image scores (B,) and maps (B, H, W)."""
 
-    def __call__(self, raw: Prediction, /) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: ClipADModel, raw: Prediction, /) -> tuple[Tensor, Tensor]:
         """Make them."""
 
 
@@ -147,31 +177,54 @@ def by_name(
     variant = settings.pop("variant", "sdp") if adapter is None else "sdp_plus"
     given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size, **settings}
     chosen = Settings.of(variant=variant, **given)
-    loaded = load_backbone(chosen.backbone, chosen.pretrained, chosen.image_size)
-    model = ClipADModel(loaded, chosen, EmbeddingCache() if text_cache else None)
-    layers = model.detector.adapter
-    if layers is not None:
-        if adapter is None:
-            msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
-            raise ValueError(msg)
-        load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+    if class_name is None and product is not None:
+        class_name = product_class(product)
+    cache = EmbeddingCache() if text_cache else None
+    started = quick_start.recall(chosen, class_name) if text_cache and adapter is None else None
+    model, loaded = started or _build(chosen, class_name, cache, adapter)
     if product is not None:
         model.detector.memory = load_memory(product, model)
-        class_name = class_name or product_class(product)
-    if chosen.text_weight and class_name is not None:
-        model.setup(class_name)
-    resize = PillowResize(model.input_size)
+    standardize, size = Standardize(loaded.mean, loaded.std), model.input_size
 
     def transform(image: Tensor) -> Tensor:
-        return normalize(resize(image), list(loaded.mean), list(loaded.std))
+        return cast("Tensor", standardize(pillow_resize(image, size)))
 
-    def outputs(raw: Prediction) -> tuple[Tensor, Tensor]:
-        assert raw.anomaly_map is not None
-        calibration = model.detector.calibration
-        peak = raw.anomaly_map.amax(dim=(-2, -1))
-        return calibration.score(raw.pred_score, peak), calibration.probability(raw.anomaly_map)
+    def complete() -> ClipADModel:
+        return _build(chosen, class_name, cache, adapter)[0]
 
-    return TorchModel(model, transform, outputs)
+    return TorchModel(model, transform, _probabilities, complete if started else None)
+
+
+def _build(
+    settings: Settings, class_name: str | None, cache: EmbeddingCache | None, adapter: str | Path | None
+) -> tuple[ClipADModel, Backbone]:
+    """A model with its text tower, noted for a quick start the next time."""
+    from anomalib_clipad.backbones import load_backbone
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
+        model = ClipADModel(loaded, settings, cache)
+        layers = model.detector.adapter
+        if layers is not None:
+            if adapter is None:
+                msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
+                raise ValueError(msg)
+            load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+        if settings.text_weight and class_name is not None:
+            model.setup(class_name)
+    for one in said:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if cache is not None and adapter is None and not any(one.category is UserWarning for one in said):
+        quick_start.keep(settings, class_name, model, loaded)
+    return model, loaded
+
+
+def _probabilities(model: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]:
+    assert raw.anomaly_map is not None
+    calibration = model.detector.calibration if model.pool is None else model.pool.calibration
+    peak = raw.anomaly_map.amax(dim=(-2, -1))
+    return calibration.score(raw.pred_score, peak), calibration.probability(raw.anomaly_map)
 
 
 def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
@@ -200,7 +253,7 @@ def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
     processor: Any = module.post_processor
     transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
 
-    def outputs(raw: Prediction) -> tuple[Tensor, Tensor]:
+    def outputs(_: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]:
         found = processor(InferenceBatch(pred_score=raw.pred_score, anomaly_map=raw.anomaly_map))
         return found.pred_score, found.anomaly_map
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anomalib_clipad.backbones.sources import WeightsUnavailableError
+from anomalib_clipad.backbones.backbone import WeightsUnavailableError
 from anomalib_clipad.host.checkpoints import KEY, LAYERS
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.storage import atomic_folder, cache_directory

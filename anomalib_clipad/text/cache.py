@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip import CLIP
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from anomalib_clipad.digest import digest
 from anomalib_clipad.storage import atomic_folder, cache_directory
 from anomalib_clipad.transformer import activations_and_heads
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
 
 logger = logging.getLogger(__name__)
 _BACKENDS = (torch.backends.mkldnn, torch.backends.cuda)
@@ -41,6 +44,19 @@ class EmbeddingCache:
         embeddings = compute()
         self._write(path, embeddings)
         return embeddings
+
+    def vector(
+        self, embeddings: Tensor, method: str, options: Mapping[str, float], select: Callable[[], Tensor]
+    ) -> Tensor:
+        """The representative vector (D,) of embeddings (n, D), selected only if it is new: clustering loads slowly."""
+        how = f"{method} {sorted(options.items())} {version('anomalib-clipad')} {version('scikit-learn')}"
+        path = self.directory / f"{digest({'embeddings': embeddings}, how)}.safetensors"
+        known = self._read(path, 1)
+        if known is not None:
+            return known[0].to(embeddings.device)
+        selected = select()
+        self._write(path, selected[None])
+        return selected
 
     @staticmethod
     def key(clip: CLIP, tokens: Tensor) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip import CLIP
 from torch import Tensor, nn
 
 from .cache import EmbeddingCache
 from .encoder import Tokenizer, encode_prompts
 from .prompts import PromptSet
 from .rvs import representative_vector
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
 
 logger = logging.getLogger(__name__)
 STATES = ("normal", "abnormal")
@@ -56,7 +59,9 @@ class ClassEncoder(nn.Module):
         """
         options = self.rvs_options if rvs_options is None else rvs_options
         vectors = [
-            representative_vector(embeddings, self.rvs, options, of=f"the {state} prompts of class '{class_name}'")
+            representative_vector(
+                embeddings, self.rvs, options, of=f"the {state} prompts of class '{class_name}'", cache=self.cache
+            )
             for embeddings, state in zip(self.embed(class_name), STATES, strict=True)
         ]
         return torch.stack(vectors, dim=1)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip import CLIP
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 from tqdm.auto import tqdm
 
 from anomalib_clipad.transformer import feed_forward, project_out, project_qkv
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+    from open_clip.transformer import TextTransformer
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 _BATCH = 64
@@ -50,6 +53,8 @@ def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], pro
 
 def _ends_at_its_last_token(text: CLIP | TextTransformer) -> bool:
     """Whether the embedding is read at the end-of-text token under a causal mask, so padding after it is idle."""
+    from open_clip.transformer import ResidualAttentionBlock
+
     return (
         getattr(text, "attn_mask", None) is not None
         and getattr(text, "cls_emb", None) is None

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from sklearn.cluster import DBSCAN, MeanShift
 from torch import Tensor
 from torch.nn.functional import normalize
+
+if TYPE_CHECKING:
+    from sklearn.cluster import DBSCAN, MeanShift
+
+    from .cache import EmbeddingCache
 
 Method = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -78,11 +83,15 @@ def dbscan(embeddings: Tensor, eps: float = 0.5, min_samples: int = 15) -> Tenso
             f"without this warning, set rvs to 'mean', or min_samples in rvs_options to {count} or less."
         )
         raise NoClusterError(msg)
+    from sklearn.cluster import DBSCAN  # takes over a second to load
+
     return _largest_cluster_mean(embeddings, DBSCAN(eps=eps, min_samples=min_samples))
 
 
 def mean_shift(embeddings: Tensor, bandwidth: float = 2.0) -> Tensor:
     """Mean of mean-shift's largest cluster."""
+    from sklearn.cluster import MeanShift
+
     return _largest_cluster_mean(embeddings, MeanShift(bandwidth=bandwidth))
 
 
@@ -134,6 +143,7 @@ def representative_vector(
     options: Mapping[str, float] | None = None,
     *,
     of: str = "these prompts",
+    cache: EmbeddingCache | None = None,
 ) -> Tensor:
     """Select the representative vector of one class and state.
 
@@ -142,6 +152,7 @@ def representative_vector(
         method: One of ``METHODS``.
         options: Keyword arguments of the method's function.
         of: What the embeddings describe, for the warning.
+        cache: Where vectors are kept between runs, if anywhere; a mean that stands for a cluster is not.
 
     Returns:
         L2-normalised vector (D,). Where clustering finds only noise it is the mean, with a warning (the reference
@@ -149,8 +160,9 @@ def representative_vector(
     """
     options = options or {}
     check_options(method, options)
+    select = partial(_FUNCTIONS[method], embeddings, **options)
     try:
-        return _FUNCTIONS[method](embeddings, **options)
+        return select() if cache is None else cache.vector(embeddings, method, options, select)
     except NoClusterError as error:
         warnings.warn(f"RVS of {of} takes the mean of all embeddings: {error}", stacklevel=2)
         return mean(embeddings)

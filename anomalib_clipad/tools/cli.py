@@ -81,7 +81,7 @@ def main() -> None:
             raise
         sys.exit(_one_line(wanted, error))
     except RuntimeError as error:
-        from anomalib_clipad.backbones.sources import WeightsUnavailableError  # takes seconds
+        from anomalib_clipad.backbones.backbone import WeightsUnavailableError
 
         if not isinstance(error, WeightsUnavailableError):
             raise

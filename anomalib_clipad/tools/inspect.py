@@ -44,6 +44,8 @@ def inspect(
     adapter: str | None = None,
     precision: str | None = None,
     normal: Path | None = None,
+    mutual: bool = False,
+    pool: int = 100,
     calibration: Path | None = None,
     false_alarm_rate: float | None = None,
     threshold: float | None = None,
@@ -83,6 +85,8 @@ def inspect(
         adapter: Trained layers of SDP+.
         precision: Number format of the image tower; of an OpenVINO file, its INFERENCE_PRECISION_HINT.
         normal: Folder of normal images to compare with.
+        mutual: Let the images judge each other; none needs to be known as normal.
+        pool: How many images at most are compared with, where they judge each other.
         calibration: Folder of other normal images, which set the threshold.
         false_alarm_rate: Largest share of normal images that are called defective.
         threshold: Score from which on an image is defective, in place of 0.5.
@@ -120,11 +124,14 @@ def inspect(
     decision: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "threshold": threshold, "min_area": min_area}
     places: dict[str, Any] = {"model": model, "product": product, "normal": normal}
     places |= {"calibration": calibration, "ignore": ignore}
-    settings = {"class_name": class_name, **chosen, **decision}
+    settings = {"class_name": class_name, **chosen, **decision, "mutual": mutual, "pool": pool}
     settings |= {name: None if place is None else str(place) for name, place in places.items()}
     sources = _sources(images or [], watch)
     if watch is None:
         sources = chain([next(sources)], sources)  # what is not there is said before anything is loaded or written
+    together = _all_of(sources, watch) if mutual else None
+    if together is not None:
+        sources = iter(together)
     if threads is not None and (model is None or not model.endswith((".onnx", ".xml"))):
         import torch
 
@@ -134,6 +141,8 @@ def inspect(
             class_name,
             **places,
             **decision,
+            mutual=None if together is None else [source.image for source in together],
+            pool=pool,
             max_pixels=max_pixels,
             batch_size=batch_size,
             workers=workers,
@@ -166,6 +175,15 @@ def _sources(images: list[str], folder: Path | None) -> Iterator[Source | None]:
     yield from find(images)
     if folder is not None:
         yield from watched(folder)
+
+
+def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Source]:
+    """All images of a run whose images judge each other, which are read twice."""
+    found = [] if folder is not None else [source for source in sources if source is not None]
+    if folder is not None or any(not isinstance(source.image, Path) for source in found):
+        msg = "mutual reads its images twice, so they have to be files, no videos and no folder to watch."
+        raise ValueError(msg)
+    return found
 
 
 def _run(inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: DriftWatch | None) -> None:

@@ -6,14 +6,16 @@ feed-forward network, no residual input, restarted at each of four stages. The o
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from anomalib_clipad.transformer import feed_forward, project_out, project_qkv
+
+if TYPE_CHECKING:
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
 STAGES = 4
 Tap = Literal["reference", "block"]

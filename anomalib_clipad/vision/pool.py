@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +17,16 @@ from .surgery import Calibration, calibrate_reference_map
 
 _SPREADS = 3.0
 """How many spreads above the median of a pool the values are that are neither normal nor abnormal."""
+_SEED = 0
+FEW = 8
+"""From how many images on it is worth while."""
 _NORMAL = 1.4826
 """Standard deviation of a normal distribution, in median absolute deviations."""
+
+
+def choose(count: int, limit: int) -> list[int]:
+    """Which of ``count`` images are compared with: all, or ``limit`` of them by a fixed seed, in order."""
+    return sorted(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
 
 
 class Pool:

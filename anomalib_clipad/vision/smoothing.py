@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -43,6 +42,8 @@ def blur_matrix(size: int, sigma: float) -> Tensor:
 
 
 def _blurred(columns: NDArray[np.float64], sigma: float) -> Tensor:
+    from scipy.ndimage import gaussian_filter1d  # an exported file has its matrices, and starts faster without
+
     smoothed = gaussian_filter1d(columns, sigma, axis=0) if sigma else columns
     return torch.from_numpy(np.ascontiguousarray(smoothed)).float()
 

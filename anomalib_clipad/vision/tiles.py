@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from .resize import MatrixResize
+from .matrix_resize import MatrixResize
 
 _PITCH = 0.75
 """Distance between neighbouring tiles in the images the default pre-processor delivers, in sides of a tile."""

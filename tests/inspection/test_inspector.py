@@ -54,6 +54,32 @@ def test_scores_are_the_engines(folder: Path, text_weight: float, engine: Engine
         assert finding.label == bool(item.pred_label)
 
 
+@pytest.mark.parametrize(("text_weight", "pool"), [(0.5, 100), (0.0, 4)])
+@pytest.mark.filterwarnings("ignore:mutual compares only")
+def test_images_that_judge_each_other_have_the_engines_scores(
+    folder: Path, text_weight: float, pool: int, engine: Engine
+) -> None:
+    model = ClipAD("nut", **MODEL, text_weight=text_weight, mutual=True, pool=pool, visualizer=False)
+    expected = {Path(item.image_path): item for batch in engine.predict(model, data_path=folder) for item in batch}
+    own = Inspector("nut", **MODEL, text_weight=text_weight, mutual=folder, pool=pool)
+    files = files_in(folder)
+    for finding in [*own.inspect(files), own.inspect(files[0])]:
+        item = expected[finding.path]
+        assert finding.score == pytest.approx(float(item.pred_score), abs=1e-4)
+        np.testing.assert_allclose(finding.anomaly_map, item.anomaly_map.squeeze().numpy(), atol=1e-4)
+    assert own.again(threshold=0.99).label == (own.inspect(files[0]).score > 0.99)
+    with pytest.raises(ValueError, match="another threshold alone"):
+        own.again("bolt")
+
+
+def test_few_images_that_judge_each_other_are_pointed_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="compares only 2 images"):
+        Inspector("nut", **MODEL, mutual=[tmp_path / "damaged.png", *files_in(folder)[:2]])
+    with pytest.raises(ValueError, match="1 of 2 can be read"):
+        Inspector("nut", **MODEL, mutual=[tmp_path / "damaged.png", files_in(folder)[0]])
+
+
 def test_every_way_in_gives_the_same_score(folder: Path, inspector: Inspector) -> None:
     path = folder / "0.png"
     pixels = np.asarray(Image.open(path))
@@ -190,13 +216,14 @@ def test_an_exported_file_scores_as_its_model(
     assert exported.inspect(files_in(folder)[0]).class_name == "nut"
     with pytest.raises(ValueError, match="exported file cannot take"):
         exported.again("bolt")
-    if kind == "onnx":
+    others = {"onnx": {"torch", "anomalib"}, "torch": {"anomalib", "lightning", "open_clip", "torchvision", "sklearn"}}
+    if kind in others:
         program = (
             f"import sys; from anomalib_clipad import Inspector; Inspector(model={str(path)!r})"
-            f".inspect({str(files_in(folder)[0])!r}); print(sorted({{'torch', 'anomalib'}} & set(sys.modules)))"
+            f".inspect({str(files_in(folder)[0])!r}); print(sorted({others[kind]} & set(sys.modules)))"
         )
         found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert found.stdout.strip() == "[]", "an ONNX file needs onnxruntime and numpy alone"
+        assert found.stdout.strip() == "[]", "an ONNX file needs onnxruntime and numpy alone, a .pt file torch"
 
 
 def test_importing_it_imports_neither_anomalib_nor_torch() -> None:
@@ -222,6 +249,8 @@ def test_a_backbone_by_name_needs_neither_anomalib_nor_lightning(folder: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"mutual": ["a.png"], "normal": ["b.png"], "tiles": [2, 2]}, "with normal, tiles"),
+        ({"mutual": ["a.png"], "pool": 1}, "2 or more; got 1"),
         ({"threshold": 1.5}, "in \\[0, 1\\]"),
         ({"threshold": 0.4, "false_alarm_rate": 0.1}, "pass one of them"),
         ({"false_alarm_rate": 0.1}, "pass calibration"),

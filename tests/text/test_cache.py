@@ -51,6 +51,16 @@ def test_other_weights_are_another_entry(backbone: Backbone, tokens: Tensor, cha
     assert EmbeddingCache.key(clip, tokens) != before
 
 
+def test_a_vector_is_selected_once_for_each_cloud_and_method(tmp_path: Path) -> None:
+    clouds = [torch.eye(3), torch.eye(3)[:, [1, 0, 2]]]
+    ways = [(cloud, *way) for cloud in clouds for way in [("kde", {}), ("kde", {"bandwidth": 0.2}), ("mean", {})]]
+    for repeat in range(2):
+        for number, (cloud, method, options) in enumerate(ways):
+            select = pytest.fail if repeat else lambda _="", number=number: torch.full((3,), float(number))
+            found = EmbeddingCache(tmp_path).vector(cloud, method, options, select)
+            assert torch.equal(found, torch.full((3,), float(number)))
+
+
 def test_swapped_weights_are_another_entry(backbone: Backbone, tokens: Tensor) -> None:
     clip = copy.deepcopy(backbone.clip)
     before = EmbeddingCache.key(clip, tokens)

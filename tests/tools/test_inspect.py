@@ -90,6 +90,17 @@ def test_a_damaged_image_is_listed_and_the_status_says_so(
     assert "1 not readable" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:mutual compares only")
+def test_images_judge_each_other_and_a_damaged_one_is_listed(folder: Path, run: Callable[..., None]) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit):
+        run(folder, OPTIONS, "--mutual true --text-weight 0 --output out")
+    inspector = Inspector("nut", **MODEL, text_weight=0.0, mutual=folder)
+    for row in read_results(Path("out/results.csv")):
+        assert row.score == pytest.approx(inspector.inspect(row.path).score, abs=1e-5)
+    assert len(_rows(Path("out/failed.csv"))) == 1
+
+
 def test_an_interrupted_run_goes_on(folder: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Inspector.stream
 
@@ -131,6 +142,8 @@ def test_a_rate_decides_and_drift_goes_on_from_run_to_run(
         ("nowhere OPTIONS", "There is no file or folder nowhere"),
         ("parts OPTIONS --threshold 2", r"in \[0, 1\]"),
         ("parts OPTIONS --false-alarm-rate 0.1", "pass calibration"),
+        ("parts OPTIONS --mutual true --normal parts", "cannot be used with normal"),
+        ("film.mp4 OPTIONS --mutual true", "have to be files, no videos"),
         ("parts BACKBONE", "Say what the images show"),
         ("parts OPTIONS --drift state.npz", "pass calibration"),
         ("parts --model parts/a.png", "is no exported model"),
@@ -141,6 +154,9 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     folder: Path, run: Callable[..., None], arguments: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder.parent)
+    film = cv2.VideoWriter("film.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48))
+    film.write(np.zeros((48, 64, 3), np.uint8))
+    film.release()
     backbone = f"--backbone {MODEL['backbone']} --pretrained {MODEL['pretrained']}"
     with pytest.raises(SystemExit, match=message) as end:
         run(arguments.replace("OPTIONS", OPTIONS).replace("BACKBONE", backbone))

@@ -12,12 +12,13 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_clipad.vision.resize import MatrixResize, PillowResize, resize_matrix
+from anomalib_clipad.vision.matrix_resize import MatrixResize, Standardize, resize_matrix
+from anomalib_clipad.vision.resize import PillowResize
 
 SIZES = [(64, 64), (97, 64), (300, 400), (900, 701), (41, 1024), (240, 100), (600, 300), (90, 70), (2, 3)]
 RESAMPLING = {
-    InterpolationMode.BICUBIC: Image.Resampling.BICUBIC,
-    InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
 }
 
 
@@ -29,9 +30,7 @@ def as_images(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).movedim(-1, 0)[None] / 255
 
 
-def pillows(
-    pixels: np.ndarray, size: int, interpolation: InterpolationMode = InterpolationMode.BICUBIC
-) -> torch.Tensor:
+def pillows(pixels: np.ndarray, size: int, interpolation: str = "bicubic") -> torch.Tensor:
     """The width before the height, as all versions of Pillow did before 13."""
     image, filtering = Image.fromarray(pixels), RESAMPLING[interpolation]
     return as_images(np.asarray(image.resize((size, image.height), filtering).resize((size, size), filtering)))
@@ -44,7 +43,7 @@ def test_images_are_pillows(given: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
 @pytest.mark.parametrize("given", SIZES)
-def test_matrix_products_are_pillows_too(given: tuple[int, int], interpolation: InterpolationMode) -> None:
+def test_matrix_products_are_pillows_too(given: tuple[int, int], interpolation: str) -> None:
     found = MatrixResize([240, 240], interpolation)(as_images(noise(*given)))
     wanted = pillows(noise(*given), 240, interpolation)
     assert torch.equal(found, wanted)
@@ -60,15 +59,15 @@ def test_photographs_are_pillows() -> None:
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
-def test_without_whole_levels_it_is_torchvisions(interpolation: InterpolationMode) -> None:
+def test_without_whole_levels_it_is_torchvisions(interpolation: str) -> None:
     images = torch.rand(2, 3, 90, 41)
-    expected = resize(images, [64, 64], interpolation, antialias=True)
+    expected = resize(images, [64, 64], InterpolationMode(interpolation), antialias=True)
     found = MatrixResize([64, 64], interpolation, whole_levels=False)(images)
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
-def test_the_same_size_changes_nothing(interpolation: InterpolationMode) -> None:
+def test_the_same_size_changes_nothing(interpolation: str) -> None:
     assert torch.equal(resize_matrix(48, 48, interpolation), torch.eye(48, dtype=torch.float64))
     images = as_images(noise(48, 48))
     assert torch.equal(MatrixResize([48, 48], interpolation)(images), images)
@@ -138,9 +137,14 @@ def test_what_goes_in_comes_out() -> None:
     assert np.array_equal(transform(picture), picture.resize((64, 64), Image.Resampling.BICUBIC))
 
 
+def test_standardised_images_are_torchvisions() -> None:
+    images, mean, std = torch.rand(2, 3, 5, 7), [0.1, 0.5, 0.7], [0.2, 0.3, 0.4]
+    assert torch.equal(Standardize(mean, std)(images), Normalize(mean, std)(images))
+
+
 def test_other_interpolations_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Only bicubic and bilinear .* not nearest"):
-        MatrixResize([8, 8], InterpolationMode.NEAREST)
+        MatrixResize([8, 8], "nearest")
 
 
 @pytest.mark.slow

@@ -1,0 +1,148 @@
+"""From raw outputs to scores, labels and masks: arithmetic that exported files take along, without anomalib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.vision.detector import Prediction
+from anomalib_clipad.vision.surgery import Calibration
+
+from .normalization import min_max, normalize_monotone
+
+STATISTICS = (
+    "probability_min",
+    "probability_max",
+    "peak_min",
+    "peak_max",
+    "image_min",
+    "image_max",
+    "image_threshold",
+    "pixel_min",
+    "pixel_max",
+    "pixel_threshold",
+)
+"""What is fitted to validation data; NaN where nothing is."""
+
+
+class Certified(Prediction):
+    """Predictions with p-values.
+
+    Attributes:
+        p_value: Conformal p-value of each image (B,).
+    """
+
+    p_value: Tensor
+
+
+class Decision(nn.Module):
+    """What ``ClipADPostProcessor`` makes of raw outputs.
+
+    Args:
+        statistics: Scalars by the names of ``STATISTICS``.
+        calibration: The scale of the raw outputs.
+        normalize: Whether fitted scores and maps are normalised, with the threshold at 0.5.
+        label: Whether there are labels and masks.
+        sensitivities: 1 less the thresholds of normalised image scores and maps.
+    """
+
+    probability_min: Tensor
+    probability_max: Tensor
+    peak_min: Tensor
+    peak_max: Tensor
+    image_min: Tensor
+    image_max: Tensor
+    image_threshold: Tensor
+    pixel_min: Tensor
+    pixel_max: Tensor
+    pixel_threshold: Tensor
+
+    def __init__(
+        self,
+        statistics: Mapping[str, Tensor],
+        calibration: Calibration,
+        normalize: bool,
+        label: bool,
+        sensitivities: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        for name in STATISTICS:
+            self.register_buffer(name, statistics[name])
+        self.calibration, self.normalize, self.label, self.sensitivities = calibration, normalize, label, sensitivities
+
+    def forward(
+        self,
+        raw: Prediction,
+        image_sensitivity: float | Tensor | None = None,
+        pixel_sensitivity: float | Tensor | None = None,
+        calibration: Calibration | None = None,
+    ) -> Prediction:
+        """Scores (B,), maps (B, H, W), labels and masks.
+
+        Args:
+            raw: Scores (B,) and maps (B, H, W) of a detector.
+            image_sensitivity: In place of its own.
+            pixel_sensitivity: In place of its own.
+            calibration: In place of its own.
+        """
+        raw_map = cast("Tensor", raw.anomaly_map)
+        anomaly_map, map_threshold = self.values(raw_map, calibration)
+        score, score_threshold = self.scores(raw.pred_score, raw_map.amax(dim=(-2, -1)), calibration)
+        if not self.label:
+            return Prediction(score, anomaly_map=anomaly_map)
+        if self.normalize and image_sensitivity is not None:
+            score_threshold = torch.as_tensor(1 - image_sensitivity)
+        if self.normalize and pixel_sensitivity is not None:
+            map_threshold = torch.as_tensor(1 - pixel_sensitivity)
+        return Prediction(
+            score, _defective(score, score_threshold), anomaly_map, _defective(anomaly_map, map_threshold)
+        )
+
+    def values(self, raw_map: Tensor, calibration: Calibration | None = None) -> tuple[Tensor, Tensor]:
+        """Map values of raw ones of any shape, and the threshold on them."""
+        calibration = calibration or self.calibration
+        fitted = ~torch.isnan(self.image_min)
+        undecided = torch.as_tensor(calibration.undecided, dtype=raw_map.dtype, device=raw_map.device)
+        threshold = torch.where(fitted, self.pixel_threshold, undecided)
+        if not self.normalize:
+            return raw_map, threshold
+        fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, threshold)
+        return torch.where(fitted, fitted_map, calibration.probability(raw_map)), torch.tensor(
+            1.0 - self.sensitivities[1]
+        )
+
+    def scores(self, raw_score: Tensor, peak: Tensor, calibration: Calibration | None = None) -> tuple[Tensor, Tensor]:
+        """Image scores (B,) of raw scores and map maxima (B,), and the threshold on them."""
+        calibrated = (calibration or self.calibration).score(raw_score, peak)
+        fitted = ~torch.isnan(self.image_min)
+        score = torch.where(fitted, self.fused(raw_score, peak, calibration), calibrated)
+        threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
+        if not self.normalize:
+            return score, threshold
+        normalized = normalize_monotone(score, self.image_min, self.image_max, threshold)
+        return torch.where(fitted, normalized, calibrated), torch.tensor(1.0 - self.sensitivities[0])
+
+    def fused(self, raw_score: Tensor, peak: Tensor, calibration: Calibration | None = None) -> Tensor:
+        """The paper's image score: the sum of two min-maxes (B,), weighted where there are references."""
+        calibration = calibration or self.calibration
+        scores = min_max(raw_score, self.probability_min, self.probability_max)
+        peaks = min_max(peak, self.peak_min, self.peak_max)
+        return calibration.score_weight * scores + calibration.peak_weight * peaks
+
+
+def certified(score: Tensor, anomaly_map: Tensor | None, certificate: Certificate, rate: float | Tensor) -> Certified:
+    """Scores (B,) and maps (B, H, W) with verdicts at a false-alarm rate."""
+    rate = torch.as_tensor(rate, dtype=torch.float32, device=score.device)
+    verdict = certificate(score, anomaly_map, rate)
+    found = Certified(score, verdict.pred_label, anomaly_map, verdict.pred_mask)
+    found.p_value = verdict.p_value
+    return found
+
+
+def _defective(values: Tensor, threshold: Tensor) -> Tensor:
+    """Which values are above the threshold, or NaN: what could not be computed is never called good."""
+    return ~(values <= threshold)

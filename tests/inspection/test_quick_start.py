@@ -1,0 +1,123 @@
+"""The second start of a model by name: torch alone, the same scores, and never other weights."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from anomalib_clipad.inspection import quick_start
+from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.mini import weights as mini
+
+WEIGHTS = Path(mini.__file__).parent / "clipad-mini.safetensors"
+IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+MINI = {"backbone": "clipad-mini"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def is_quick(inspector: Inspector) -> bool:
+    return inspector.model._complete is not None
+
+
+def notes(cache: Path) -> list[Path]:
+    return sorted((cache / "start").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_the_second_process_imports_torch_alone(cache: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", IMAGE)
+    program = (
+        "import sys, numpy as np; from anomalib_clipad import Inspector; "
+        f"print(Inspector('gear', backbone='clipad-mini').inspect(np.load({str(tmp_path / 'image.npy')!r})).score); "
+        "print(sorted({'anomalib', 'lightning', 'open_clip', 'torchvision', 'sklearn'} & set(sys.modules)))"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split("\n")
+        for _ in range(2)
+    )
+    assert "open_clip" in first[1]
+    assert second[1] == "[]"
+    assert float(second[0]) == pytest.approx(float(first[0]), abs=1e-6)
+
+
+def test_scores_are_the_same_and_another_look_is_still_possible(cache: Path) -> None:
+    slow, quick = Inspector("gear", **MINI), Inspector("gear", **MINI)
+    assert (is_quick(slow), is_quick(quick), len(notes(cache))) == (False, True, 1)
+    for inspector in (slow, quick):
+        inspector.inspect(IMAGE)
+    for look in ({}, {"class_name": "wood"}, {"class_name": "gear", "prompts": "medical"}):
+        of_slow, of_quick = (one.again(**look) for one in (slow, quick))
+        assert of_quick.score == pytest.approx(of_slow.score, abs=1e-5)
+        np.testing.assert_allclose(of_quick.map, of_slow.map, atol=1e-5)
+    assert not is_quick(quick)
+
+
+def test_normal_images_go_along_to_other_words(cache: Path) -> None:
+    Inspector("gear", **MINI)
+    normal = [IMAGE[::-1], IMAGE[:, ::-1]]
+    slow, quick = Inspector("gear", **MINI, text_cache=False, normal=normal), Inspector("gear", **MINI, normal=normal)
+    assert is_quick(quick)
+    for inspector in (slow, quick):
+        inspector.inspect(IMAGE)
+    assert quick.again("wood").score == pytest.approx(slow.again("wood").score, abs=1e-5)
+
+
+def test_other_weights_are_noticed(cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(load_file(WEIGHTS), file)
+    settings = {**MINI, "pretrained": str(file)}
+    before = Inspector("gear", **settings).inspect(IMAGE).score
+    assert is_quick(Inspector("gear", **settings))
+    tensors = load_file(file)
+    tensors["visual.proj"] = tensors["visual.proj"].flip(0)
+    save_file(tensors, file)
+    changed = Inspector("gear", **settings)
+    assert not is_quick(changed)
+    assert changed.inspect(IMAGE).score != pytest.approx(before, abs=1e-4)
+    assert is_quick(Inspector("gear", **settings))
+
+
+@pytest.mark.parametrize("damage", ["bytes", "weights", "text", "fingerprint"])
+def test_a_wrong_note_only_costs_time(cache: Path, damage: str) -> None:
+    expected = Inspector("gear", **MINI).inspect(IMAGE).score
+    (path,) = notes(cache)
+    if damage == "bytes":
+        path.write_bytes(b"no note")
+    else:
+        with safe_open(path, "pt") as file:
+            note, text = json.loads(file.metadata()["note"]), file.get_tensor("text_features")
+        if damage == "text":
+            text = text.flip(1).contiguous()
+        note |= {"weights": {"weights": "/absent"}, "fingerprint": {"fingerprint": "0"}}.get(damage, {})
+        save_file({"text_features": text}, path, {"note": json.dumps(note)})
+    inspector = Inspector("gear", **MINI)
+    assert not is_quick(inspector)
+    assert inspector.inspect(IMAGE).score == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_warns_warns_every_time(cache: Path) -> None:
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="takes the mean of all embeddings"):
+            assert not is_quick(Inspector("gear", **MINI, rvs_options={"eps": 1e-6}))
+    assert not notes(cache)
+
+
+def test_no_cache_no_note(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Inspector("gear", **MINI, text_cache=False)
+    assert not notes(cache)
+    monkeypatch.setattr(quick_start, "recall", lambda *_: pytest.fail("it was asked"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Inspector("gear", **MINI, text_cache=False)
