@@ -153,7 +153,7 @@ def inspect(
     complete = False
     with Results(output, overwrite=overwrite, resume=resume, **kinds, settings=settings) as results:
         with _until_interrupted():
-            _run(
+            inspect_all(
                 inspector,
                 (one for one in sources if one is None or str(one.path) not in results.done),
                 results,
@@ -186,7 +186,9 @@ def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Sourc
     return found
 
 
-def _run(inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: DriftWatch | None) -> None:
+def inspect_all(
+    inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: DriftWatch | None = None
+) -> None:
     """Inspect all sources; files are written while the next images go through the tower."""
     from tqdm import tqdm
 

@@ -28,6 +28,7 @@ from anomalib_clipad.text.encoder import encode_prompts
 from anomalib_clipad.text.prompts import INDUSTRIAL
 
 from .comparison import CLASS, Comparison, random_model
+from .pipeline import pipeline
 from .references import references
 from .start import start
 from .timing import interleaved, peak_memory, statement_seconds
@@ -261,6 +262,7 @@ MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Comparison]]] = {
         metrics,
         imports,
         start,
+        pipeline,
     )
 }
 """Measurements by name: backbone, images per batch and runs of each side to comparisons."""

@@ -249,3 +249,34 @@ def test_the_programs_of_other_processes_run(monkeypatch: pytest.MonkeyPatch) ->
     names["encode"]()
     exec(measurements.METRICS_PROGRAM.format(count=4), names)
     assert len(names["compute"]()) == 7
+
+
+def test_the_pipeline_is_beside_the_model_alone(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every runtime inspects the same photographs; time passes by a clock that is wound."""
+    from anomalib_clipad.tools.bench import pipeline
+
+    inspected: list[tuple[str, bool]] = []
+    monkeypatch.setattr(pipeline, "_COUNT", 4)
+    monkeypatch.setattr(pipeline, "_SIDE", 96)
+    monkeypatch.setattr(pipeline, "_KINDS", 2)
+    ways = {name: {"class_name": "gear", "backbone": "clipad-mini"} for name in ("torch", "onnxruntime")}
+    monkeypatch.setattr(pipeline, "_models", lambda *_: ways)
+    whole, alone = pipeline._inspect, pipeline._score
+
+    def inspect(inspector: Any, images: Path, output: Path) -> None:
+        whole(inspector, images, output)
+        inspected.append(((output / "results.csv").read_text(), (output / "index.html").exists()))
+        clock.now += 4
+
+    def score(inspector: Any, ready: list[Any], batch_size: int) -> None:
+        alone(inspector, ready, batch_size)
+        assert len(ready) == 4
+        clock.now += 2
+
+    monkeypatch.setattr(pipeline, "_inspect", inspect)
+    monkeypatch.setattr(pipeline, "_score", score)
+    found = measure("pipeline", batch_size=2)
+    assert found == [
+        Comparison(f"inspect, {way}, images/s", 1.0, "its model alone", 2.0) for way in ("torch", "onnxruntime")
+    ]
+    assert [(table.count("\n"), page) for table, page in inspected] == [(5, True)] * 6  # one to warm up, two measured
