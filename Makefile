@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo report sdp-plus test test-fast test-oldest test-lowest lint types clean
+.PHONY: help demo report sdp-plus test test-fast test-oldest test-lowest lint docs dist constraints types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,20 @@ lint: $(INSTALLED)  ## Check style, declared dependencies and the direction of i
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+dist: $(INSTALLED)  ## Build wheel and source archive in dist/, twice, and check that both builds are identical
+	rm -rf dist build/again && mkdir -p build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist . >/dev/null
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir build/again . >/dev/null
+	cd dist && for file in *; do cmp $$file ../build/again/$$file; done
+	$(BIN)/twine check --strict dist/*
+
+constraints: $(INSTALLED)  ## Write constraints.txt: the versions of the test environment
+	$(BIN)/pip freeze --exclude-editable --exclude pip | grep -v '@ file' > constraints.txt
 
 types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _HOSTS = ("anomalib.models", "anomalib.data")
-_LAST_CHILD = "anomalib.models.video"  # its end is as good as that of anomalib.models
+_LAST_CHILD = "anomalib.models.video"  # its end is as good as that of anomalib.models, and comes before it
+_EXECUTED = "__anomalib_clipad_executed__"
+"""What is set on a module of anomalib's once it was executed to its end."""
 
 
 def install() -> None:
@@ -40,7 +42,7 @@ def attach_plugins() -> None:
         host = sys.modules.get(name)
         if host is None:
             continue
-        if _is_importing(host) and _LAST_CHILD not in sys.modules:
+        if _is_importing(host) and _LAST_CHILD not in sys.modules and not getattr(host, _EXECUTED, False):
             _attach_later(host)
             continue
         _attach_now(host)
@@ -124,6 +126,7 @@ class _ActingLoader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
+        setattr(module, _EXECUTED, True)
         try:
             attach_plugins()
         except Exception:
