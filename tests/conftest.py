@@ -36,6 +36,13 @@ HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 """Real photographs beside the repository, where there are any."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebook takes its time."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.slow)
+
+
 @cache
 def shallow() -> dict[str, str]:
     """The tiny CLIP with the first four of its twelve blocks, one per stage: exports take a third of the time."""

@@ -38,7 +38,7 @@ class Region(NamedTuple):
     p_value: float | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Finding:
     """What is found in one image.
 
@@ -67,6 +67,11 @@ class Finding:
     path: Path | None = None
     map_threshold: float = 0.5
     ignored: NDArray[np.bool_] | None = None
+
+    def __repr__(self) -> str:
+        name = "" if self.path is None else f"{str(self.path)!r}, "
+        decided = "" if self.p_value is None else f", p_value={self.p_value:.3f}"
+        return f"Finding({name}score={self.score:.3f}{decided}, label={self.label}, regions={len(self.regions)})"
 
     @cached_property
     def map(self) -> NDArray[np.float32]:
