@@ -106,7 +106,8 @@ class Tab:
 
     def _middle(self, selector: str, place: int = 0) -> tuple[float, float]:
         x, y = self.evaluate(
-            f"(() => {{ const box = document.querySelectorAll({json.dumps(selector)})[{place}].getBoundingClientRect();"
+            f"(() => {{ const found = document.querySelectorAll({json.dumps(selector)})[{place}];"
+            "found.scrollIntoView({block: 'nearest'}); const box = found.getBoundingClientRect();"
             "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         return x, y
