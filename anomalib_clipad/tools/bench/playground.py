@@ -8,8 +8,9 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
+import torch
 from jsonargparse import CLI
 from PIL import Image
 
@@ -22,11 +23,12 @@ from .browser import Browser
 
 
 def measure(repeats: int = 9) -> None:
-    """Print the median of seconds that answers of clipad-mini take.
+    """Print the median of seconds of one CPU that answers of clipad-mini take, whatever else the machine does.
 
     Args:
         repeats: How often each is asked.
     """
+    torch.set_num_threads(1)
     session = Session()
     images = [Picture(named_sample("gear", "playground", number, None, 0, 480).image) for number in range(repeats + 8)]
     image, normal = images[-9], images[-8:]
@@ -45,9 +47,9 @@ def measure(repeats: int = 9) -> None:
 
 
 def _seconds(session: Session, image: Picture, normal: list[Picture], question: Question) -> float:
-    begin = perf_counter()
+    begin = process_time()
     session.answer(image, normal, question)
-    return perf_counter() - begin
+    return process_time() - begin
 
 
 def picture(output: Path) -> None:

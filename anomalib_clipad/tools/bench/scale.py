@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time, time
 from typing import NamedTuple
 
 import torch
@@ -29,8 +29,8 @@ class Throughput(NamedTuple):
     """What a number of workers do.
 
     Attributes:
-        images_per_second: When all run.
-        start: Seconds until they do, and to end.
+        images_per_second: Between the first block that is written and the last.
+        start: Seconds until the first block is written, its own images but for.
         bytes_per_image: Of the results.
     """
 
@@ -43,51 +43,50 @@ def scale(images: int = 600, workers: list[int] | None = None, side: int = 512, 
     """Print how many images a second one process and some workers inspect, with clipad-mini.
 
     Args:
-        images: How many; a run with a quarter of them tells what the start takes.
+        images: How many.
         workers: Numbers of workers to compare.
         side: Height and width of the images in pixels.
         block: Images that are written together.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _draw(folder / "few", images // 4, side)
-        _draw(folder / "many", images, side)
+        _draw(folder / "images", images, side)
         inspector = Inspector(_CATEGORY, backbone="clipad-mini", workers=1)
-        print(f"one process, one thread: {_alone(inspector, folder / 'few'):.1f} images a second")
+        rate, busy = _alone(inspector, folder / "images")
+        print(f"one process, one thread: {rate:.1f} images a second, {1000 * busy:.0f} ms of a CPU an image")
         for count in workers or [1, 2]:
             with cluster(workers=count):
                 print(f"{count} workers: " + describe(measure(folder, inspector, count, block)))
 
 
 def measure(folder: Path, inspector: Inspector, workers: int, block: int) -> Throughput:
-    """Inspect ``few`` and ``many`` images of a folder on a cluster."""
-    seconds, counts = [], []
-    for name in ("few", "many"):
-        output = folder / f"{name}-{workers}"
-        begin = perf_counter()
-        summary = inspect_on_cluster(
-            Luggage.of(inspector), Fit(), find([str(folder / name)]), output, {}, Cluster(workers=workers, block=block)
-        )
-        seconds.append(perf_counter() - begin)
-        counts.append(summary.images)
-    rate = (counts[1] - counts[0]) / (seconds[1] - seconds[0])
-    written = sum(path.stat().st_size for path in (output / RESULTS).iterdir())
-    return Throughput(rate, seconds[1] - counts[1] / rate, written / counts[1])
+    """Inspect the images of a folder on a cluster."""
+    output = folder / f"results-{workers}"
+    begin = time()
+    summary = inspect_on_cluster(
+        Luggage.of(inspector), Fit(), find([str(folder / "images")]), output, {}, Cluster(workers=workers, block=block)
+    )
+    files = [path.stat() for path in (output / RESULTS).iterdir()]
+    first, last = (choose(file.st_mtime for file in files) for choose in (min, max))
+    rate = (summary.images - block) / (last - first)
+    size = sum(file.st_size for file in files) / summary.images
+    return Throughput(rate, first - begin - block * workers / rate, size)
 
 
 def describe(found: Throughput) -> str:
     """In a line."""
     rate, start, size = found
-    return f"{rate:.1f} images a second, {start:.1f} s to start and end, {size:.0f} bytes of results an image"
+    return f"{rate:.1f} images a second, {start:.1f} s to start, {size:.0f} bytes of results an image"
 
 
-def _alone(inspector: Inspector, images: Path) -> float:
+def _alone(inspector: Inspector, images: Path) -> tuple[float, float]:
+    """Images a second, and seconds of a CPU an image, which do not depend on what else the machine does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        begin = perf_counter()
+        begin, busy = perf_counter(), process_time()
         count = sum(1 for _ in inspector.stream(files_in(images)))
-        return count / (perf_counter() - begin)
+        return count / (perf_counter() - begin), (process_time() - busy) / count
     finally:
         torch.set_num_threads(threads)
 
