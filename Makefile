@@ -8,10 +8,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo report sdp-plus test test-fast test-oldest test-lowest lint docs dist constraints types clean
+.PHONY: help demo page browser-runtime report sdp-plus test test-fast test-oldest test-lowest lint docs dist constraints types clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -22,6 +22,12 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table, a picture and a page to demo/
 	$(BIN)/anomalib-clipad demo --output demo
+
+page: $(INSTALLED)  ## Write a page that looks at images by itself, with generated parts to try, to page/
+	$(BIN)/python -m anomalib_clipad.tools.bench.web_page demo page
+
+browser-runtime: $(INSTALLED)  ## Fetch the files of onnxruntime-web anew, with npm
+	$(BIN)/python -m anomalib_clipad.web.runtime
 
 report: $(INSTALLED)  ## Benchmark the generated parts and report the metrics in report/
 	rm -rf report && mkdir report
@@ -77,4 +83,4 @@ types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and everything written
-	rm -rf .venv .venv-lowest demo report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest demo page report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -115,7 +115,7 @@ def add_to_onnx(model: onnx.ModelProto, verdicts: onnx.ModelProto, rate: float) 
 
     graph, tail = model.graph, verdicts.graph
     own = {output.name: output for output in graph.output if output.name in _KEPT}
-    _keep_only(graph, set(own))
+    keep_only(graph, set(own))
     graph.node.extend(tail.node)
     graph.initializer.extend(tail.initializer)
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(rate, np.float32), RATE))
@@ -126,7 +126,7 @@ def add_to_onnx(model: onnx.ModelProto, verdicts: onnx.ModelProto, rate: float) 
     onnx.checker.check_model(model)
 
 
-def _keep_only(graph: onnx.GraphProto, outputs: set[str]) -> None:
+def keep_only(graph: onnx.GraphProto, outputs: set[str]) -> None:
     """Remove the nodes and weights that do not lead to these outputs."""
     needed, kept = set(outputs), []
     for node in reversed(graph.node):  # they are in the order in which they are computed

@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -99,7 +100,7 @@ class Inspector:
         self._last: tuple[Picture, Scored] | None = None
         given = [] if normal is None else self._prepared(normal, "normal")
         if given:
-            self._torch("normal").remember(given)
+            self.torch_model("normal").remember(given)
         if mutual is not None:
             self._gather(mutual, pool)
         self._calibrate(calibration, given, false_alarm_rate)
@@ -199,7 +200,7 @@ class Inspector:
             self.decide_by(threshold, false_alarm_rate)
         picture, scored = self._last
         if not (class_name is None and prompts is None and normal is None):
-            model = self._torch("another class, other prompts or normal images")
+            model = self.torch_model("another class, other prompts or normal images")
             if model.model.pool is not None:
                 msg = "Images that judge each other are judged anew by another threshold alone; make another Inspector."
                 raise ValueError(msg)
@@ -292,7 +293,7 @@ class Inspector:
 
     def _gather(self, images: Any, limit: int) -> None:
         """Let images judge each other."""
-        model = self._torch("mutual")
+        model = self.torch_model("mutual")
         from anomalib_clipad.vision.pool import FEW, choose
 
         sources = files_in(Path(images)) if isinstance(images, (str, os.PathLike)) else list(images)
@@ -307,28 +308,48 @@ class Inspector:
             warnings.warn(msg, stacklevel=3)
         model.gather(batches)
 
+    def measure(self, images: Any, rate: float | None = None) -> tuple[Normal, list[str]]:
+        """Scores of normal images, as verdicts at a false-alarm rate compare with them, and digests of the images.
+
+        Args:
+            images: A folder, or an iterable of images.
+            rate: What becomes the rate of the result.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        prepared = self._prepared(images, "calibration")
+        starts = range(0, len(prepared), self.batch_size)
+        scored = [self.model.score(prepared[start : start + self.batch_size]) for start in starts]
+        return Normal.of(self._looked_at(scored), rate), list(map(digest, prepared))
+
     def _calibrate(self, calibration: Any, normal: Sequence[Prepared], rate: float | None) -> None:
         if calibration is not None:
-            images = self._prepared(calibration, "calibration")
-            known = {image.tobytes() for image in normal}
-            if any(image.tobytes() in known for image in images):
-                msg = "An image is in both normal and calibration. It would be compared with itself: use each once."
-                raise ValueError(msg)
-            starts = range(0, len(images), self.batch_size)
-            scored = [self.model.score(images[i : i + self.batch_size]) for i in starts]
+            measured, digests = self.measure(calibration, rate)
+            check_apart(map(digest, normal), digests)
+            self.model.normal = measured
         elif rate is not None and self.model.normal is None and len(normal) > 1:
-            scored = [self._torch("normal").left_out(normal)]
-        else:
-            return
-        if self._ignore is not None:
-            scored = [Scored(score, self._without_ignored(maps)) for score, maps in scored]
-        self.model.normal = Normal.of(scored, rate)
+            self.model.normal = Normal.of(self._looked_at([self.torch_model("normal").left_out(normal)]), rate)
+
+    def _looked_at(self, scored: Sequence[Scored]) -> list[Scored]:
+        """The same without what is ignored."""
+        if self._ignore is None:
+            return list(scored)
+        return [Scored(score, self._without_ignored(maps)) for score, maps in scored]
 
     def _without_ignored(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         size = maps.shape[-2:]
         return np.stack([at_size(one, size, self._resized_mask(size)) for one in maps])
 
-    def _torch(self, what: str) -> TorchModel:
+    def torch_model(self, what: str) -> TorchModel:
+        """Its model, which is in torch.
+
+        Args:
+            what: That needs it.
+
+        Raises:
+            ValueError: If it is an exported file.
+        """
         if isinstance(self.model, ExportedModel):
             msg = f"An exported file cannot take {what}: build the model from a backbone, or from a checkpoint."
             raise ValueError(msg)
@@ -360,6 +381,26 @@ class Inspector:
 
 
 _END = object()
+
+
+def digest(image: Prepared) -> str:
+    """Name of a prepared image by its content."""
+    return blake2b(image.tobytes(), digest_size=16).hexdigest()
+
+
+def check_apart(normal: Iterable[str], calibration: Iterable[str]) -> None:
+    """Check that no image is compared with itself.
+
+    Args:
+        normal: Digests of the images to compare with.
+        calibration: Digests of those that set the threshold.
+
+    Raises:
+        ValueError: If one is in both.
+    """
+    if not set(normal).isdisjoint(calibration):
+        msg = "An image is in both normal and calibration. It would be compared with itself: use each once."
+        raise ValueError(msg)
 
 
 def files_in(folder: Path) -> list[Path]:

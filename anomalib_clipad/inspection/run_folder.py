@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ COCO_ENTRIES = ".coco.jsonl"
 _RUN = "run.json"
 _FORMAT = "anomalib_clipad inspection, version 1"
 _TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", COCO_ENTRIES, "coco.json", NAMES)
-_OWN = (*_TABLES, "index.html", _RUN)
+CHECKPOINTS, LISTED = ".checkpoints", ".images"
+"""Folders of a run on a cluster: what is done, and what was to be done."""
+_OWN = (*_TABLES, CHECKPOINTS, LISTED, "index.html", _RUN)
 """``run.json`` last: it says whose the others are."""
 
 
@@ -88,8 +91,11 @@ def _check_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[
 
 def _remove_own(folder: Path) -> None:
     tidy(folder, remove_pictures(folder, handed_out(folder)))
-    for name in _OWN:
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / name for name in _OWN):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _check_free(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .images import Picture
 from .inspector import files_in
 
+PARQUET = ".parquet"
 LISTS = frozenset({".txt", ".lst"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 _PATTERN = frozenset("*?[")
@@ -36,7 +37,8 @@ def find(inputs: Sequence[str]) -> Iterator[Source]:
 
     Args:
         inputs: Image files; folders, with their subfolders; patterns such as ``parts/**/*.png``; text files of paths,
-            one a line, relative to the file; videos; or ``-`` for paths on standard input.
+            one a line, or Parquet files with a column ``path``, relative to the file; videos; or ``-`` for paths on
+            standard input.
 
     Raises:
         FileNotFoundError: If there is nothing of a name, or no image in a folder; as soon as it comes to it.
@@ -74,12 +76,36 @@ def _of_file(path: Path) -> Iterator[Source]:
         return _frames(path)
     if path.suffix.lower() in LISTS:
         return _lines_of(path)
+    if path.suffix.lower() == PARQUET:
+        return _cells_of(path)
     return iter([Source(path, path, PurePath(path.name))])
 
 
 def _lines_of(path: Path) -> Iterator[Source]:
     with path.open(encoding="utf-8") as lines:
         yield from _listed(lines, path.parent)
+
+
+def _cells_of(path: Path) -> Iterator[Source]:
+    """The images of a Parquet file, a batch of paths in memory at a time.
+
+    Raises:
+        ValueError: If it is none, or has no paths.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        msg = f"{path} is no Parquet file, or is damaged."
+        raise ValueError(msg) from error
+    kinds = {entry.name: entry.type for entry in table.schema_arrow}
+    if kinds.get("path") not in {pa.string(), pa.large_string()}:
+        msg = f"{path} has no column of text 'path'; it has {', '.join(kinds) or 'none'}. Call that of the paths so."
+        raise ValueError(msg)
+    for batch in table.iter_batches(columns=["path"]):
+        yield from _listed((str(name) for name in batch.column(0).to_pylist() if name), path.parent)
 
 
 def _listed(lines: Any, folder: Path) -> Iterator[Source]:

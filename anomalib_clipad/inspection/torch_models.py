@@ -71,14 +71,14 @@ class TorchModel(Model):
         """Score prepared images, and forget what was seen before."""
         self.passes += 1
         self._seen = None
-        return self._scored(self.model.predict(_joined(images)))
+        return self._scored(self.model.predict(self._joined(images)))
 
     def score_and_keep(self, image: Prepared) -> Scored:
         """Score one prepared image; ``rescore`` may follow, unless images judge each other."""
         if self.model.pool is not None:
             return self.score([image])
         self.passes += 1
-        self._seen = self.model.observe(_joined([image]))
+        self._seen = self.model.observe(self._joined([image]))
         return self.rescore()
 
     def rescore(self) -> Scored:
@@ -107,7 +107,7 @@ class TorchModel(Model):
     def remember(self, images: Sequence[Prepared]) -> None:
         """Compare with these normal images from now on."""
         self.passes += -(-len(images) // _BATCH)
-        self.model.detector.remember(_batches(images))
+        self.model.detector.remember(self._batches(images))
 
     def gather(self, batches: Iterable[Sequence[Prepared]]) -> None:
         """Let these images judge each other, and those that follow, from now on.
@@ -117,7 +117,7 @@ class TorchModel(Model):
         """
         evidence, keys = [], []
         for batch in batches:
-            images = _joined(batch)
+            images = self._joined(batch)
             evidence.append(self.model.examine(images))
             keys += [key_of(image) for image in images]
         self.passes += len(evidence)
@@ -128,11 +128,31 @@ class TorchModel(Model):
         """Scores of several normal images, each compared with all the others."""
         self.passes += -(-len(images) // _BATCH)
         text = self.model.text_features if self.model.settings.text_weight else None
-        return self._scored(self.model.detector.leave_one_out(_batches(images), text))
+        return self._scored(self.model.detector.leave_one_out(self._batches(images), text))
 
     def _scored(self, raw: Prediction) -> Scored:
         score, anomaly_map = self._outputs(self.model, raw)
-        return Scored(score.float().numpy(), anomaly_map.float().numpy())
+        return Scored(score.float().cpu().numpy(), anomaly_map.float().cpu().numpy())
+
+    def describe(self, images: Sequence[Prepared]) -> Tensor:
+        """What a memory needs of normal images (places, k, 4, N, width), on the CPU."""
+        return torch.cat([self.model.detector.describe(batch).cpu() for batch in self._batches(images)], dim=1)
+
+    def keep(self, tokens: Tensor, image: Prepared) -> None:
+        """Compare with what was described from now on; ``image`` is one of those."""
+        self.model.detector.keep(tokens.to(self.model.device), self._joined([image]))
+
+    def to(self, device: str) -> TorchModel:
+        """Compute elsewhere from now on, such as on ``cuda``."""
+        self.model.to(device)
+        self._seen = None
+        return self
+
+    def _joined(self, images: Sequence[Prepared]) -> Tensor:
+        return torch.from_numpy(np.stack(images)).to(self.model.device)
+
+    def _batches(self, images: Sequence[Prepared]) -> Iterator[Tensor]:
+        return (self._joined(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
 
 
 class Outputs(Protocol):
@@ -254,7 +274,8 @@ def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
     transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
 
     def outputs(_: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]:
-        found = processor(InferenceBatch(pred_score=raw.pred_score, anomaly_map=raw.anomaly_map))
+        assert raw.anomaly_map is not None
+        found = processor(InferenceBatch(pred_score=raw.pred_score.cpu(), anomaly_map=raw.anomaly_map.cpu()))
         return found.pred_score, found.anomaly_map
 
     model = TorchModel(module.model, transform, outputs)
@@ -263,11 +284,3 @@ def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
         scores = (certificate.image_scores.numpy(), certificate.region_scores.numpy())
         model.normal = Normal(*scores, rate=processor.false_alarm_rate)
     return model
-
-
-def _joined(images: Sequence[Prepared]) -> Tensor:
-    return torch.from_numpy(np.stack(images))
-
-
-def _batches(images: Sequence[Prepared]) -> Iterator[Tensor]:
-    return (_joined(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))

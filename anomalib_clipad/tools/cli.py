@@ -17,6 +17,8 @@ _COMMANDS = {
     "deployment": ("bench.deployment", "compare export formats: size, speed, metrics"),
     "inspect": ("inspect", "look at images and decide which are defective"),
     "large-images": ("bench.large_images", "compare ways to find small defects in large pictures"),
+    "page": ("page", "write one HTML file that looks at images by itself"),
+    "playground": ("playground", "serve a page to try wordings, normal images and thresholds on"),
     "product": ("product", "write text vectors and normal images of a product for an exported model"),
     "text-features": ("text_features", "write the text vectors of classes for an exported model"),
     "thresholds": ("bench.thresholds", "measure false alarms in every format, and drift"),
@@ -31,9 +33,13 @@ _ARGUMENTS: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {
             {
                 "nargs": "*",
                 "type": str,
-                "help": "files, folders, patterns, lists (.txt), videos, or - for a list on stdin",
+                "help": "files, folders, patterns, lists (.txt, .parquet), videos, or - for a list on stdin",
             },
         ),
+    },
+    "page": {
+        "class_name": (["--class-name"], {"nargs": "+", "help": "what images may show"}),
+        "output": (["-o", "--output"], {"type": Path, "default": "inspector.html", "help": "file to write"}),
     },
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
     "product": {

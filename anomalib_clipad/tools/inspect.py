@@ -65,6 +65,11 @@ def inspect(
     resume: bool = False,
     overwrite: bool = False,
     watch: Path | None = None,
+    engine: Literal["process", "ray"] = "process",
+    ray_address: str | None = None,
+    actors: int | None = None,
+    gpus: float = 0,
+    block: int = 256,
     debug: bool = False,  # noqa: ARG001  # read by the command line
 ) -> None:
     """Look at images and decide which are defective.
@@ -72,7 +77,7 @@ def inspect(
     Ends with status 0 where every image could be read, else with 3; defects do not change it.
 
     Args:
-        images: Files, folders, patterns, text files of paths, videos, or - for paths on standard input.
+        images: Files, folders, patterns, lists of paths (.txt, .parquet), videos, or - for paths on stdin.
         class_name: What the images show, such as hazelnut.
         model: Checkpoint (.ckpt) or exported file (.onnx, .xml, .pt), in place of a backbone.
         product: File of `anomalib-clipad product`.
@@ -106,6 +111,11 @@ def inspect(
         resume: Go on with an interrupted run.
         overwrite: Remove what an earlier run has written.
         watch: Folder to wait for images in, until interrupted.
+        engine: This process, or Ray: many processes, here or on many machines; tables only.
+        ray_address: Cluster: auto, host:6379 or ray://host:10001; by default this machine alone.
+        actors: Inspectors on the cluster; by default one for each CPU.
+        gpus: GPUs of each.
+        block: Images that are written and checkpointed together by Ray.
         debug: Show where an error comes from.
     """
     if not images and watch is None:
@@ -129,6 +139,18 @@ def inspect(
     sources = _sources(images or [], watch)
     if watch is None:
         sources = chain([next(sources)], sources)  # what is not there is said before anything is loaded or written
+    build = {name: value for name, value in chosen.items() if value is not None}
+    build |= {"max_pixels": max_pixels, "batch_size": batch_size, "workers": workers}
+    if engine == "ray":
+        from .on_cluster import on_cluster  # it takes torch
+
+        _check_tables_only(watch=watch, mutual=mutual, drift=drift, masks=masks, maps=maps != "none", coco=coco)
+        run: dict[str, Any] = {"folder": output, "overwrite": overwrite, "resume": resume}
+        run |= {"settings": {**settings, "engine": engine}, "who": (ray_address, actors, gpus, block)}
+        with _quietly():
+            summary, table = on_cluster(sources, class_name, places, decision, build, **run)
+        _tell(summary, table)
+        sys.exit(3 if summary.failed else 0)
     together = _all_of(sources, watch) if mutual else None
     if together is not None:
         sources = iter(together)
@@ -137,17 +159,8 @@ def inspect(
 
         torch.set_num_threads(threads)
     with _quietly():
-        inspector = Inspector(
-            class_name,
-            **places,
-            **decision,
-            mutual=None if together is None else [source.image for source in together],
-            pool=pool,
-            max_pixels=max_pixels,
-            batch_size=batch_size,
-            workers=workers,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+        together_images = None if together is None else [source.image for source in together]
+        inspector = Inspector(class_name, **places, **decision, mutual=together_images, pool=pool, **build)
     drifting = None if drift is None else DriftWatch(drift, inspector)
     kinds: dict[str, Any] = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "thumbnails": page}
     complete = False
@@ -169,6 +182,13 @@ def inspect(
         sys.exit("interrupted; go on with --resume")
     if summary.failed:
         sys.exit(3)
+
+
+def _check_tables_only(**given: Any) -> None:
+    refused = [f"--{name}" for name, value in given.items() if value]
+    if refused:
+        msg = f"On a cluster results are tables only: leave out {', '.join(refused)}, or --engine."
+        raise ValueError(msg)
 
 
 def _sources(images: list[str], folder: Path | None) -> Iterator[Source | None]:

@@ -270,11 +270,26 @@ class Detector(nn.Module):
             ValueError: If an image has values that are no numbers.
         """
         image, seen = torch.empty(0), []
-        places = 1 if self.tiles is None else self.tiles.places
         for batch in batches:
             image = batch[:1]
-            seen.append(self.examine(self._views(batch), None).tokens.unflatten(0, (places, -1)))
-        tokens = torch.cat(seen, dim=1)  # (places, k, 4, N, width)
+            seen.append(self.describe(batch))
+        self.keep(torch.cat(seen, dim=1), image, choose)
+
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> Tensor:
+        """What a memory needs of normal images (B, 3, H, W): patch tokens of each view, (places, B, 4, N, width)."""
+        places = 1 if self.tiles is None else self.tiles.places
+        return self.examine(self._views(images), None).tokens.unflatten(0, (places, -1))
+
+    @torch.no_grad()
+    def keep(self, tokens: Tensor, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Fill the memory with what was described before; as ``remember``.
+
+        Args:
+            tokens: Of k images, in order (places, k, 4, N, width).
+            image: One of the images (1, 3, H, W); if there is no other, its mirror images set the scale.
+            choose: As in ``remember``.
+        """
         memory = tokens.movedim(1, 2).flatten(2, 3)  # (places, 4, k N, width)
         if self.tiles is None:
             memory = memory.squeeze(0)

@@ -36,6 +36,7 @@ class Pool:
         detector: Which joins text and distances.
         evidence: What it has seen of each image of the pool.
         keys: Names of the images, see ``key_of``.
+        scores: Mutual scores (n, N), where they have been computed elsewhere.
 
     Attributes:
         calibration: How the outputs of ``judge`` become probabilities: 0.5 is three spreads above the pool's median.
@@ -44,9 +45,11 @@ class Pool:
         ValueError: If there is only one image.
     """
 
-    def __init__(self, detector: Detector, evidence: Evidence, keys: Sequence[str]) -> None:
+    def __init__(
+        self, detector: Detector, evidence: Evidence, keys: Sequence[str], scores: Tensor | None = None
+    ) -> None:
         self.detector, self.evidence = detector, evidence
-        self.distance = STAGES * mutual_scores(evidence.tokens)  # (n, N)
+        self.distance = STAGES * (mutual_scores(evidence.tokens) if scores is None else scores)  # (n, N)
         self.rows = {key: row for row, key in enumerate(keys)}
         self.peak = _peak(detector.judge(evidence, self.distance))  # (n,)
         self.score = self._image_scores(self.peak, evidence.cls, evidence.probability)  # (n,)

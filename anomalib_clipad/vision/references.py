@@ -105,6 +105,26 @@ def mutual_scores(tokens: Tensor, radii: Sequence[int] = RADII) -> Tensor:
     return total / (tokens.shape[1] * len(radii))
 
 
+def mutual_rows(tokens: Tensor, rows: range, radii: Sequence[int] = RADII) -> Tensor:
+    """``mutual_scores`` of some of the images only: those of others are not needed for them.
+
+    Args:
+        tokens: Patch tokens of all images (n, 4, N, width), n >= 2.
+        rows: Which images.
+        radii: Neighbourhoods.
+
+    Returns:
+        Scores (len(rows), N).
+    """
+    total = torch.zeros(len(rows), tokens.shape[2], device=tokens.device)
+    for features in _all_features(tokens, radii):
+        own = features[rows.start : rows.stop]
+        cosine = torch.stack([(own @ other.T).amax(dim=-1) for other in features], dim=-1)  # (rows, N, n)
+        cosine[torch.arange(len(rows)), :, torch.arange(rows.start, rows.stop)] = -1  # itself: of all, the farthest
+        total += _mean_of_smallest(cosine, len(tokens) - 1)
+    return total / (tokens.shape[1] * len(radii))
+
+
 def scores_against(tokens: Tensor, pool: Tensor, radii: Sequence[int] = RADII) -> Tensor:
     """Mutual scores of images that are not in the pool themselves.
 

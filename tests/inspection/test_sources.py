@@ -7,8 +7,10 @@ from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from anomalib_clipad.inspection import sources
 from anomalib_clipad.inspection.sources import find, watch
@@ -81,3 +83,22 @@ def test_a_watched_folder_gives_files_once_they_are_whole(folder: Path) -> None:
     assert late.read_bytes() == content
     thread.join()
     assert sources.files_in(folder)
+
+
+def test_a_parquet_file_lists_paths_beside_it(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"line": [1, 2, 3], "path": ["a.png", None, "/b/c.png"]}), tmp_path / "list.parquet")
+    found = list(find([str(tmp_path / "list.parquet")]))
+    assert [(one.path, one.name) for one in found] == [
+        (tmp_path / "a.png", PurePath("a.png")),
+        (Path("/b/c.png"), PurePath("/b/c.png")),
+    ]
+
+
+@pytest.mark.parametrize("columns", [{"file": ["a.png"]}, {"path": [1]}])
+def test_a_parquet_file_without_paths_is_refused(tmp_path: Path, columns: dict[str, list[object]]) -> None:
+    parquet.write_table(pa.table(columns), tmp_path / "list.parquet")
+    with pytest.raises(ValueError, match=f"no column of text 'path'; it has {', '.join(columns)}"):
+        list(find([str(tmp_path / "list.parquet")]))
+    (tmp_path / "list.parquet").write_text("no table")
+    with pytest.raises(ValueError, match="is no Parquet file"):
+        list(find([str(tmp_path / "list.parquet")]))

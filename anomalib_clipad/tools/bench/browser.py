@@ -73,19 +73,44 @@ class Tab:
             raise RuntimeError(json.dumps(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
+    def until(self, condition: str, seconds: float = 60) -> None:
+        """Wait until a JavaScript expression is true.
+
+        Raises:
+            TimeoutError: If it does not become so in time.
+        """
+        end = time.monotonic() + seconds
+        while not self.evaluate(condition):
+            if time.monotonic() > end:
+                msg = f"'{condition}' did not become true within {seconds:g} s."
+                raise TimeoutError(msg)
+            time.sleep(0.02)
+
+    def drop(self, selector: str, file: str) -> None:
+        """Drop a file in the middle of an element, as from the desktop."""
+        x, y = self._middle(selector)
+        data = {"items": [], "files": [file], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def settle(self) -> None:
         """Wait until what is due has been painted."""
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def click(self, selector: str, place: int = 0) -> None:
         """Click the middle of an element with the mouse."""
-        x, y = self.evaluate(
-            f"(() => {{ const box = document.querySelectorAll({json.dumps(selector)})[{place}].getBoundingClientRect();"
-            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
-        )
+        x, y = self._middle(selector, place)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
         self.settle()
+
+    def _middle(self, selector: str, place: int = 0) -> tuple[float, float]:
+        x, y = self.evaluate(
+            f"(() => {{ const found = document.querySelectorAll({json.dumps(selector)})[{place}];"
+            "found.scrollIntoView({block: 'nearest'}); const box = found.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        return x, y
 
     def press(self, key: str) -> None:
         """Press a key: a character or a name such as ``ArrowLeft``."""

@@ -1,0 +1,165 @@
+"""What the playground asks of one inspector: the answer to a question, with as little work as its changes need."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_clipad.inspection.finding import Finding
+from anomalib_clipad.inspection.images import Picture
+from anomalib_clipad.inspection.inspector import Inspector, digest
+from anomalib_clipad.inspection.models import Normal, Prepared
+from anomalib_clipad.text.prompts import load_prompts
+
+_TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
+"""Of prompts that are typed; the built-in ones have their own."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about an image.
+
+    Attributes:
+        class_name: What it shows.
+        normal: States of a good one, such as ``flawless {}``; with ``abnormal``, in place of the built-in prompts.
+        abnormal: States of a defective one.
+        text_weight: Share of the text where there are normal images.
+        threshold: Score from which on it is defective; ``None`` to decide by the rate.
+        false_alarm_rate: Share of normal images that may be called defective; it needs several of them.
+    """
+
+    class_name: str = "object"
+    normal: tuple[str, ...] = ()
+    abnormal: tuple[str, ...] = ()
+    text_weight: float = 0.5
+    threshold: float | None = 0.5
+    false_alarm_rate: float | None = None
+
+    @property
+    def prompts(self) -> Any:
+        """As ``ClipAD`` takes them.
+
+        Raises:
+            ValueError: If there are states of one kind only.
+        """
+        if not self.normal and not self.abnormal:
+            return "industrial"
+        if not (self.normal and self.abnormal):
+            msg = "Prompts need states of both kinds, good and defective, one a line; or none, for the built-in ones."
+            raise ValueError(msg)
+        return {"normal": list(self.normal), "abnormal": list(self.abnormal), "templates": list(_TEMPLATES)}
+
+
+class Session:
+    """Answers questions with one model, one after the other, whoever asks.
+
+    Args:
+        backbone: CLIP model, as of ``ClipAD``.
+        **settings: Other arguments of ``Inspector``.
+    """
+
+    def __init__(self, backbone: str = "clipad-mini", **settings: Any) -> None:
+        self.backbone, self.settings = backbone, settings
+        self._inspector = Inspector("object", backbone=backbone, **settings)
+        self._model = self._inspector.torch_model("the playground")
+        self._lock = Lock()
+        self._asked: tuple[Any, ...] = ()
+        self._known: list[str] = []
+
+    @property
+    def passes(self) -> int:
+        """How many batches went through the tower."""
+        return self._model.passes
+
+    def answer(self, picture: Picture, references: Sequence[Picture], question: Question) -> Finding:
+        """Look at an image.
+
+        Raises:
+            ValueError: If something asked is not valid, or there are too few normal images for the rate; the message
+                says how many it takes.
+        """
+        with self._lock:
+            prepared = [self._model.prepare(one) for one in references]
+            changed = self._look_for(question) | self._compare_with(prepared)
+            self._calibrate(prepared, question)
+            self._inspector.decide_by(question.threshold, question.false_alarm_rate)
+            now = (changed, digest(np.ascontiguousarray(picture.levels)))
+            if not changed and self._asked[-1:] == now[-1:]:
+                return self._inspector.again()
+            self._asked = now
+            return self._inspector.inspect(picture)
+
+    def _look_for(self, question: Question) -> bool:
+        model, wanted = self._model.model, load_prompts(question.prompts)
+        before = (model.settings.prompts, model.settings.text_weight, model.class_name)
+        if model.settings.text_weight != question.text_weight:
+            model.configure(replace(model.settings, text_weight=question.text_weight))
+        if (wanted, question.class_name) != (before[0], before[2]) or not before[1]:
+            self._model.look_for(question.class_name, question.prompts)
+        return (wanted, question.text_weight, question.class_name) != before
+
+    def _compare_with(self, prepared: Sequence[Prepared]) -> bool:
+        known = list(map(digest, prepared))
+        if known == self._known:
+            return False
+        if prepared:
+            self._model.remember(prepared)
+        else:
+            self._model.model.detector.memory = None
+        self._known = known
+        return True
+
+    def _calibrate(self, prepared: Sequence[Prepared], question: Question) -> None:
+        if question.false_alarm_rate is None:
+            self._inspector.model.normal = None
+            return
+        if len(prepared) < 2:
+            msg = f"A false-alarm rate needs several normal images to compare with; there are {len(prepared)}."
+            raise ValueError(msg)
+        self._inspector.model.normal = Normal.of([self._model.left_out(prepared)], question.false_alarm_rate)
+
+    def command(self, question: Question, image: str, references: bool) -> str:
+        """The line of ``anomalib-clipad inspect`` that does the same, and the file of prompts that it needs, if any."""
+        words = ["anomalib-clipad", "inspect", image, "--class-name", question.class_name, "--backbone", self.backbone]
+        words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
+        if references:
+            words += ["--normal", "path/to/normal", "--text_weight", f"{question.text_weight:g}"]
+        if question.false_alarm_rate is not None:
+            words += ["--false_alarm_rate", f"{question.false_alarm_rate:g}"]
+        elif question.threshold is not None:
+            words += ["--threshold", f"{question.threshold:g}"]
+        if question.normal:
+            words += ["--prompts", "prompts.yaml"]
+        return shlex.join(words) + (f"\n\n# prompts.yaml\n{_yaml(question.prompts)}" if question.normal else "")
+
+
+def _yaml(prompts: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(prompts, sort_keys=False, width=1000)
+
+
+def read_states(text: str) -> tuple[str, ...]:
+    r"""States of a text, one a line; the class name goes where ``{}`` is, or before.
+
+    >>> read_states("flawless {}\n\nscratched\n")
+    ('flawless {}', 'scratched {}')
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return tuple(line if "{}" in line else f"{line} {{}}" for line in lines)
+
+
+def as_pixels(finding: Finding, opacity: float) -> dict[str, NDArray[np.uint8]]:
+    """Pictures of a finding: image, map over it, mask (H, W, 3), of one size."""
+    image = finding.image
+    overlay = np.asarray(finding.overlay(), np.float32)
+    share = np.float32(opacity)
+    shown = (image * (1 - share) + overlay * share).round().astype(np.uint8)
+    mask = np.repeat(finding.mask[..., None], 3, axis=2).astype(np.uint8) * 255
+    return {"image": image, "map": shown, "mask": mask}

@@ -1,0 +1,137 @@
+"""Images through Ray Data: paths in a Parquet file, inspectors in a pool of actors, rows in Parquet files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from anomalib_clipad.inspection.run_folder import CHECKPOINTS, LISTED
+from anomalib_clipad.inspection.sources import Source
+from anomalib_clipad.storage import atomic_folder
+
+from .rows import RESULTS, found
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 256
+"""Images that are read, written and checkpointed together."""
+_SMALL = 0.01
+"""Share of a CPU of tasks that only read or write lists: they never wait for one that the workers leave free."""
+
+
+class Pool(NamedTuple):
+    """The actors that inspect.
+
+    Attributes:
+        workers: How many.
+        gpus: GPUs of each, or a share of one.
+        block: Images that are written and checkpointed together.
+        batch_size: Images that are scored together.
+    """
+
+    workers: int
+    gpus: float = 0
+    block: int = BLOCK
+    batch_size: int = 8
+
+
+class Worker:
+    """An inspector in a process of its own.
+
+    Args:
+        luggage: Of ``ship``.
+        gpu: Whether it has a GPU.
+    """
+
+    def __init__(self, luggage: list[Any], gpu: bool) -> None:
+        import ray
+        import torch
+
+        torch.set_num_threads(1)  # the share of each worker
+        self._inspector = ray.get(luggage[0]).unpack(gpu)
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """Inspect images by their paths."""
+        return found(self._inspector, images["path"].to_pylist(), images["file"].to_pylist())
+
+
+def list_images(folder: Path, sources: Iterable[Source], block: int) -> int:
+    """Write down what is to be inspected: a Parquet file for each block; a path that is named twice, once.
+
+    Returns:
+        How many images there are.
+
+    Raises:
+        ValueError: If a source is no file, such as a frame of a video.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with atomic_folder(folder / LISTED) as new:
+        count = 0
+        for number, rows in enumerate(_blocks(_files(sources), block)):
+            count += len(rows)
+            paths, files = zip(*rows, strict=True)
+            parquet.write_table(pa.table({"path": list(paths), "file": list(files)}), new / f"{number:07d}.parquet")
+    return count
+
+
+def _files(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
+    given: set[str] = set()
+    for source in sources:
+        path = str(source.path)
+        if not isinstance(source.image, Path):
+            msg = f"{path} is no file of its own, and a cluster inspects files. Save the frames, or leave out --engine."
+            raise ValueError(msg)
+        if path not in given:
+            given.add(path)
+            yield path, str(source.path.absolute())
+
+
+def _blocks(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    iterator = iter(rows)
+    while block := list(islice(iterator, size)):
+        yield block
+
+
+def run(folder: Path, luggage: list[Any], pool: Pool) -> None:
+    """Inspect what ``list_images`` has written down and is not done yet.
+
+    Ray Data does it: it feeds the actors, starts those anew that die, and gives their images to others. A block counts
+    as done when its rows are written.
+
+    Args:
+        folder: Of the run; every machine reaches it by this path.
+        luggage: Of ``ship``.
+        pool: Who does it.
+    """
+    import ray
+    from ray.data.checkpoint import CheckpointConfig
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.use_datasource_v2 = False  # it would make one block of all small files
+    context.checkpoint_config = CheckpointConfig(
+        id_column="path", checkpoint_path=str((folder / CHECKPOINTS).absolute()), delete_checkpoint_on_success=False
+    )
+    with ray.data.DataContext.current(context):
+        listed = ray.data.read_parquet(
+            str((folder / LISTED).absolute()),
+            override_num_blocks=sum(1 for _ in (folder / LISTED).iterdir()),
+            num_cpus=_SMALL,
+        )
+        rows = listed.map_batches(
+            Worker,
+            fn_constructor_args=(luggage, bool(pool.gpus)),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=pool.workers),
+            num_cpus=1,
+            num_gpus=pool.gpus,
+        )
+        rows.write_parquet(str((folder / RESULTS).absolute()), ray_remote_args={"num_cpus": _SMALL})

@@ -1,0 +1,90 @@
+"""From class names and normal images to a page: an inspector for each class, and one graph for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.torch_models import TorchModel
+
+from .graph import page_graph
+from .page import InspectorPage, PageClass
+
+_RATE = 0.05
+
+
+def build(
+    class_names: Sequence[str],
+    *,
+    settings: Mapping[str, Any],
+    normal: Path | None = None,
+    product: Path | None = None,
+    calibration: Path | None = None,
+    false_alarm_rate: float | None = None,
+    threshold: float = 0.5,
+    examples: Mapping[str, bytes] | None = None,
+    title: str | None = None,
+    max_pixels: int | None = None,
+) -> InspectorPage:
+    """Make a page.
+
+    Args:
+        class_names: What images may show; none where the text has no share or a product file names it.
+        settings: Those of ``ClipAD`` by which a model is built.
+        normal: Folder of normal images to compare with.
+        product: A product file in their place.
+        calibration: Folder of other normal images; each class is calibrated on them.
+        false_alarm_rate: Where the slider begins, of a calibrated page.
+        threshold: Where it begins, of another.
+        examples: Image files by name.
+        title: Of the page.
+        max_pixels: Larger images are refused.
+
+    Raises:
+        ValueError, FileNotFoundError: As of ``Inspector``; also if a class is named twice.
+        ModuleNotFoundError: If the extra ``export`` is not installed.
+    """
+    if len(set(class_names)) < len(class_names):
+        msg = f"Each class is named once; got {', '.join(class_names)}."
+        raise ValueError(msg)
+    if not 0 <= threshold <= 1:
+        msg = f"threshold has to be a score in [0, 1]; got {threshold}."
+        raise ValueError(msg)
+    given: dict[str, Any] = {
+        "normal": normal,
+        "product": product,
+        "calibration": calibration,
+        "false_alarm_rate": false_alarm_rate,
+    }
+    names: list[str | None] = [*class_names] or [None]
+    classes = []
+    for name in names:
+        inspector = Inspector(name, **given, **settings)
+        classes.append(_class(inspector))
+    model = cast("TorchModel", inspector.model)
+    chosen = model.model.settings
+    backbone = load_backbone(chosen.backbone, chosen.pretrained, chosen.image_size)
+    graph = page_graph(model.model, backbone.mean, backbone.std)
+    shown = ", ".join(str(one.name) for one in classes if one.name is not None)
+    about = f"CLIP-AD with {chosen.backbone}."
+    return InspectorPage(
+        title or f"Inspect {shown or 'images'}",
+        about,
+        graph.SerializeToString(),
+        model.model.image_size,
+        classes,
+        threshold,
+        false_alarm_rate or _RATE,
+        dict(examples or {}),
+        **({} if max_pixels is None else {"max_pixels": max_pixels}),
+    )
+
+
+def _class(inspector: Inspector) -> PageClass:
+    model, normal = cast("TorchModel", inspector.model).model, inspector.model.normal
+    text = model.text_features.numpy().copy() if model.settings.text_weight else None
+    scores, peaks = (None, None) if normal is None else (normal.image_scores, normal.region_scores)
+    return PageClass(model.class_name, text, scores, peaks)

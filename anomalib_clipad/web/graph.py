@@ -1,0 +1,158 @@
+"""The graph of a page: from a resized image to scores and maps, in as few bytes as lose nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+    from anomalib_clipad.torch_model import ClipADModel
+
+IMAGE = "image"
+"""Input: planes (1, 3, S, S) of whole levels, uint8, resized as Pillow does it; ``inspector.js`` does."""
+TEXT = "text_features"
+"""Input, where the text has a share: representative vectors (D, 2)."""
+OUTPUTS = ("pred_score", "anomaly_map")
+_SMALL = 64
+"""Weights with fewer values stay as they are."""
+_STEPS = 32767
+
+
+def page_graph(model: ClipADModel, mean: tuple[float, ...], std: tuple[float, ...]) -> onnx.ModelProto:
+    """The model as one ONNX graph for onnxruntime-web.
+
+    Inputs are ``image`` and, if the text has a share, ``text_features``; outputs ``pred_score`` (1,) and
+    ``anomaly_map`` (1, S, S), with 0.5 between good and defective. A memory of normal images is part of the graph. What
+    onnxruntime would do to a graph when it loads it, and what any runtime understands, is done already: that saves a
+    browser a second.
+
+    Args:
+        model: A model of whole images (no tiles), with text features if the text has a share.
+        mean: Of the normalisation, by channel.
+        std: Likewise.
+
+    Raises:
+        ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
+        ValueError: If the model works on tiles.
+    """
+    if model.settings.tiles is not None:
+        msg = "A page looks at whole images: leave out tiles."
+        raise ValueError(msg)
+    import anomalib.models  # noqa: F401  # first: when it has loaded, it loads ClipAD, which imports the exporter
+    import onnx
+    from torchvision.transforms.v2 import Normalize
+
+    from anomalib_clipad.deploy.exporter import Exporter, require
+    from anomalib_clipad.host.post_processor import ClipADPostProcessor
+
+    require("onnx", "onnxscript", "onnxruntime")
+    exporter = Exporter(model, Normalize(list(mean), list(std)), ClipADPostProcessor())
+    size, memory = model.image_size, model.detector.memory
+    with tempfile.TemporaryDirectory() as folder:
+        path = exporter.to_onnx(
+            folder,
+            input_size=(size, size),
+            text_input=bool(model.settings.text_weight),
+            memory_input=memory is not None,
+            certified=False,
+        )
+        exported = onnx.load(path)
+        _keep_outputs(exported.graph)
+        _optimize(exported, Path(folder) / "optimized.onnx")
+    _compact(exported.graph)
+    if memory is not None:
+        undecided = model.detector.undecided(memory.farthest)
+        _fill_in(exported.graph, memory.tokens.cpu().numpy(), np.asarray(undecided.cpu(), np.float32))
+    _take_levels(exported.graph, size)
+    onnx.checker.check_model(exported)
+    return exported
+
+
+def _keep_outputs(graph: onnx.GraphProto) -> None:
+    """Scores and maps only, without what else there is computed of them."""
+    from anomalib_clipad.deploy.certify import keep_only
+
+    kept = [output for output in graph.output if output.name in OUTPUTS]
+    keep_only(graph, set(OUTPUTS))
+    del graph.output[:]
+    graph.output.extend(kept)
+
+
+def _optimize(model: onnx.ModelProto, place: Path) -> None:
+    """Simplify a graph, with operators of the standard only."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(place)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    simpler = onnx.load(place)
+    model.graph.CopyFrom(simpler.graph)
+
+
+def _take_levels(graph: onnx.GraphProto, size: int) -> None:
+    """Take whole levels of 255, as a browser has them, in place of values in [0, 1]."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.array(255, np.float32), "white"))
+    nodes = [
+        helper.make_node("Cast", [IMAGE], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["levels", "white"], ["input"]),
+    ]
+    others = [entry for entry in graph.input if entry.name != "input"]
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [1, 3, size, size]))
+    graph.input.extend(others)
+    _put_first(graph, nodes)
+
+
+def _compact(graph: onnx.GraphProto) -> None:
+    """Keep weights in float16 where that is exactly the same; they become float32 when the graph is loaded."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in list(graph.initializer):
+        values = numpy_helper.to_array(weight)
+        half = values.astype(np.float16) if values.dtype == np.float32 and values.size >= _SMALL else None
+        if half is not None and np.array_equal(half.astype(np.float32), values):
+            graph.initializer.remove(weight)
+            graph.initializer.append(numpy_helper.from_array(half, f"{weight.name}_half"))
+            casts.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
+    _put_first(graph, casts)
+
+
+def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32], undecided: NDArray[np.float32]) -> None:
+    """Make inputs of a memory and its scale parts of the graph.
+
+    Unit vectors are kept in 65,535 steps between plus and minus their largest value, which halves their bytes and moves
+    a cosine by a hundred-thousandth at most.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    largest = np.float32(np.abs(memory).max())
+    steps = np.round(memory / largest * _STEPS).astype(np.int16)
+    constants: dict[str, NDArray[Any]] = {"undecided": undecided, "memory_steps": steps}
+    constants["memory_step"] = np.array(largest / _STEPS, np.float32)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    nodes = [
+        helper.make_node("Cast", ["memory_steps"], ["memory_levels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["memory_levels", "memory_step"], ["memory"]),
+    ]
+    kept = [entry for entry in graph.input if entry.name not in {"memory", "undecided"}]
+    del graph.input[:]
+    graph.input.extend(kept)
+    _put_first(graph, nodes)
+
+
+def _put_first(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    others = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *others])

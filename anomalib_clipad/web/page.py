@@ -1,0 +1,138 @@
+"""A page that is the inspector: model, runtime, text vectors, normal images and scores in one HTML file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_clipad.storage import atomic_folder
+
+from .runtime import BrowserRuntime
+
+MAX_PIXELS = 40_000_000
+"""Largest image that a page looks at, in pixels."""
+
+
+@dataclass(frozen=True)
+class PageClass:
+    """What a page can look for.
+
+    Attributes:
+        name: What an image shows; ``None`` where the text has no share.
+        text: Representative vectors (D, 2), where it has one.
+        scores: Image scores of normal images (n,), where verdicts follow a false-alarm rate.
+        peaks: Maxima of their maps (n,), likewise.
+    """
+
+    name: str | None
+    text: NDArray[np.float32] | None = None
+    scores: NDArray[np.float32] | None = None
+    peaks: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class InspectorPage:
+    """A page before it is written.
+
+    Attributes:
+        title: What it is called.
+        about: Of the model, for those who want to know.
+        model: ONNX, as ``page_graph`` makes it.
+        size: Height and width of its maps.
+        classes: What it can look for, the first one at first; one at least.
+        threshold: Where the slider of the threshold begins.
+        rate: Where that of the false-alarm rate begins.
+        examples: Image files to try it with, by name.
+        max_pixels: Larger images are refused.
+    """
+
+    title: str
+    about: str
+    model: bytes
+    size: int
+    classes: Sequence[PageClass]
+    threshold: float = 0.5
+    rate: float = 0.05
+    examples: dict[str, bytes] = field(default_factory=dict)
+    max_pixels: int = MAX_PIXELS
+
+    def write(self, path: Path, runtime: BrowserRuntime) -> None:
+        """Write the page, whole or not at all.
+
+        Args:
+            path: The HTML file.
+            runtime: Of ``load_runtime``.
+
+        Raises:
+            OSError: If that is not possible.
+        """
+        room = files(__package__)
+        parts = ("html", "css", "js")
+        html, style, script = ((room / f"inspector.{kind}").read_text(encoding="utf-8") for kind in parts)
+        blobs = {
+            "settings": json.dumps(self._settings(), allow_nan=False).encode(),
+            "script": runtime.script.encode(),
+            "loader": runtime.loader,
+            "wasm": runtime.wasm,
+            "model": self.model,
+        }
+        values = {
+            "policy": _policy(style, script),
+            "title": escape(self.title),
+            "style": style,
+            "script": script,
+            "about": escape(f"{self.about} It runs in onnxruntime-web {runtime.version}, whose licence is:"),
+            "licence": escape(runtime.licence),
+            "blobs": "\n".join(_element(name, content) for name, content in blobs.items()),
+        }
+        with atomic_folder(path.parent) as folder:
+            (folder / path.name).write_text(Template(html).substitute(values), encoding="utf-8", newline="\n")
+
+    def _settings(self) -> dict[str, Any]:
+        colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
+        return {
+            "size": self.size,
+            "threshold": self.threshold,
+            "rate": self.rate,
+            "max_pixels": self.max_pixels,
+            "colours": _base64(colours.tobytes()),
+            "classes": [_entry(one) for one in self.classes],
+            "examples": [{"name": name, "content": _base64(file)} for name, file in self.examples.items()],
+        }
+
+
+def _entry(one: PageClass) -> dict[str, Any]:
+    scores, peaks = (None if values is None else values.tolist() for values in (one.scores, one.peaks))
+    text = None if one.text is None else _base64(np.ascontiguousarray(one.text, "<f4").tobytes())
+    return {"name": one.name, "text": text, "scores": scores, "peaks": peaks}
+
+
+def _policy(style: str, script: str) -> str:
+    """The content security policy: this style, this script and what it unpacks; no address but those within."""
+    allowed = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]} blob: 'wasm-unsafe-eval'; "
+        "img-src blob: data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _element(name: str, content: bytes) -> str:
+    """Data that the script finds by its id; gzip's checksum tells whether it is whole."""
+    return f'<script type="text/plain" id="{name}">{_base64(gzip.compress(content, 9, mtime=0))}</script>'
+
+
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode("ascii")

@@ -1,0 +1,268 @@
+"""The inspector on a cluster: rows of one process, whatever dies on the way; fits by tasks; what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import save, shallow
+from pyarrow import parquet
+
+from anomalib_clipad import Inspector
+from anomalib_clipad.inspection.sources import find
+from anomalib_clipad.scale import fits
+from anomalib_clipad.scale.cluster import cluster, require_ray
+from anomalib_clipad.scale.engine import list_images
+from anomalib_clipad.scale.luggage import Luggage
+from anomalib_clipad.scale.rows import RESULTS, summarize
+from anomalib_clipad.scale.run import Cluster, Fit, fitted, inspect_on_cluster
+from anomalib_clipad.tools import cli
+from anomalib_clipad.vision.pool import Pool, joined, key_of
+from anomalib_clipad.vision.references import mutual_rows, mutual_scores
+
+IMAGES = 24
+
+
+def image(path: Path, number: int) -> Path:
+    pixels = np.random.default_rng(number).integers(256, size=(40 + number % 3, 50, 3), dtype=np.uint8)
+    return save(path, cv2.GaussianBlur(pixels, (0, 0), 1 + number % 4))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("scale")
+    for index, (name, count) in enumerate({"parts": IMAGES, "normal": 3, "calibration": 5}.items()):
+        for number in range(count):
+            image(root / name / f"{number // 10}/{number:02}.png", 100 * index + number)
+    (root / "parts/broken.png").write_text("no image")
+    return {name: root / name for name in ("parts", "normal", "calibration")}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A cluster of this machine for all tests here."""
+    ray = pytest.importorskip("ray", reason="the extra `scale` is not installed")
+    with cluster(workers=2):
+        yield ray
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return sorted(parquet.read_table(folder / RESULTS).to_pylist(), key=lambda row: row["path"])
+
+
+def check_rows(folder: Path, inspector: Inspector, parts: Path) -> None:
+    """Every image once, and each as one process finds it."""
+    found = rows(folder)
+    assert [row["path"] for row in found] == sorted(map(str, parts.rglob("*.png")))
+    for row in found:
+        if row["path"].endswith("broken.png"):
+            assert "cannot be read" in row["error"]
+            assert row["score"] is None
+            continue
+        finding = inspector.inspect(row["path"])
+        assert row["score"] == pytest.approx(finding.score, abs=1e-6)
+        assert row["threshold"] == pytest.approx(finding.threshold, abs=1e-6)
+        assert row["p_value"] == finding.p_value
+        assert row["label"] == ("defective" if finding.label else "good")
+        assert (row["height"], row["width"]) == finding.image.shape[:2]
+        assert row["regions"] == len(finding.regions)
+        boxes = [(box["left"], box["top"], box["width"], box["height"]) for box in row["boxes"]]
+        assert boxes == [region.box for region in finding.regions]
+
+
+# Without a cluster.
+
+
+def test_a_row_of_mutual_scores_needs_no_other() -> None:
+    tokens = torch.randn(7, 4, 9, 6)
+    parts = [mutual_rows(tokens, range(start, min(start + 3, 7))) for start in range(0, 7, 3)]
+    torch.testing.assert_close(torch.cat(parts), mutual_scores(tokens), atol=1e-6, rtol=0)
+
+
+def test_images_are_listed_in_blocks_and_a_path_once(folders: dict[str, Path], tmp_path: Path) -> None:
+    twice = str(folders["parts"])
+    assert list_images(tmp_path, find([twice, twice]), block=10) == IMAGES + 1
+    tables = [parquet.read_table(path) for path in sorted((tmp_path / ".images").iterdir())]
+    assert [table.num_rows for table in tables] == [10, 10, 5]
+    assert len(set(pa.concat_tables(tables)["path"].to_pylist())) == IMAGES + 1
+
+
+def test_frames_of_a_video_are_no_files(tmp_path: Path) -> None:
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    with pytest.raises(ValueError, match=r"film\.avi#000001 is no file of its own"):
+        list_images(tmp_path, find([str(film)]), 4)
+    assert not list((tmp_path / ".images").iterdir())
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("anomalib_clipad.scale.cluster.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-clipad\[scale\]'"):
+        require_ray()
+
+
+def test_what_only_one_process_writes_is_refused(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
+    arguments = ["inspect", str(folders["parts"]), "--class-name", "nut", "--engine", "ray", "--masks", "true"]
+    monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *arguments, "--coco", "true"])
+    with pytest.raises(SystemExit, match="leave out --masks, --coco, or --engine"):
+        cli.main()
+
+
+def test_an_exported_file_travels_whole(
+    tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anomalib_clipad import ClipAD
+
+    module = ClipAD("nut", **shallow())
+    module.prepare()
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    path = module.to_torch(tmp_path)
+    before = Inspector(model=path, min_area=3)
+    luggage = Luggage.of(before, path)
+    path.unlink()
+    after = luggage.unpack()
+    one = next(folders["normal"].rglob("*.png"))
+    assert after.inspect(one).score == before.inspect(one).score
+    assert after.min_area == 3
+
+
+# On a cluster.
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no.such.host.invalid:6379"])
+def test_a_cluster_that_cannot_be_reached_is_named(address: str) -> None:
+    pytest.importorskip("ray", reason="the extra `scale` is not installed")
+    with pytest.raises(ConnectionError, match=f"The Ray cluster '{address}' cannot be reached"), cluster(address):
+        pass
+
+
+@pytest.mark.slow
+def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "_IMAGES", 2)  # so that there are several tasks
+    given = {"normal": folders["normal"], "calibration": folders["calibration"], "false_alarm_rate": 0.4}
+    alone = Inspector("nut", **given, **shallow())
+    fit = fitted(Luggage.of(Inspector("nut", **shallow())), Fit(**given)).inspector
+    ours, theirs = (one.torch_model("").model.detector.memory for one in (fit, alone))
+    torch.testing.assert_close(ours.tokens, theirs.tokens, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.farthest, theirs.farthest, atol=1e-6, rtol=0)
+    for name in ("image_scores", "region_scores"):
+        np.testing.assert_allclose(getattr(fit.model.normal, name), getattr(alone.model.normal, name), atol=1e-6)
+    with pytest.raises(ValueError, match="in both normal and calibration"):
+        fitted(Luggage.of(Inspector("nut", **shallow())), Fit(folders["normal"], folders["normal"]))
+
+    images = sorted((folders["parts"] / "0").iterdir())[:5]
+    inspector = Inspector("nut", **shallow())
+    model = inspector.torch_model("").model
+    pool = fits.mutual_pool(inspector, images)
+    prepared = torch.stack([torch.from_numpy(inspector.model.prepare(picture)) for picture in map(_picture, images)])
+    expected = Pool(model.detector, joined([model.examine(prepared)]), list(map(key_of, prepared)))
+    torch.testing.assert_close(pool.distance, expected.distance, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pool.score, expected.score, atol=1e-5, rtol=0)
+    assert list(pool.rows) == list(expected.rows)
+    with pytest.raises(ValueError, match="at least 2"):
+        fits.mutual_pool(inspector, images[:1])
+
+
+def _picture(path: Path) -> Any:
+    from anomalib_clipad.inspection.images import open_picture
+
+    return open_picture(path)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(
+    ray: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    inspector = Inspector("nut", **shallow(), threshold=0.4)
+    killed: list[int] = []
+    listing = tmp_path / "paths.parquet"
+    parquet.write_table(pa.table({"path": [str(path) for path in sorted(folders["parts"].rglob("*.png"))]}), listing)
+
+    def kill() -> None:
+        """End a worker as soon as the first rows are written."""
+        end = time.monotonic() + 120
+        while not killed and time.monotonic() < end:
+            written = len(list((tmp_path / "out" / RESULTS).glob("*.parquet")))
+            if 0 < written < IMAGES // 2:
+                killed.extend(_workers()[:1])
+                for process in killed:
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    summary = inspect_on_cluster(
+        Luggage.of(Inspector("nut", **shallow())),
+        Fit(threshold=0.4),
+        find([str(listing)]),
+        tmp_path / "out",
+        {"class_name": "nut"},
+        Cluster(workers=2, block=2),
+    )
+    thread.join()
+    assert killed
+    assert (summary.images, summary.failed) == (IMAGES, 1)
+    check_rows(tmp_path / "out", inspector, folders["parts"])
+    with pytest.raises(FileExistsError, match="results of an earlier run"):
+        _again(folders, tmp_path / "out", {"class_name": "nut"})
+    with pytest.raises(ValueError, match="has class_name 'nut', this one 'bolt'"):
+        _again(folders, tmp_path / "out", {"class_name": "bolt"}, resume=True)
+
+
+def _again(folders: dict[str, Path], out: Path, settings: dict[str, Any], **how: bool) -> None:
+    luggage = Luggage.of(Inspector("nut", **shallow()))
+    inspect_on_cluster(luggage, Fit(), find([str(folders["parts"])]), out, settings, Cluster(workers=2), **how)
+
+
+def _workers() -> list[int]:
+    """Processes of the actors that inspect."""
+    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if "ray::MapWorker(MapBatches(Worker))" in line]
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_resumed(
+    ray: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = ray.get_runtime_context().gcs_address
+    model = shallow()
+    out = tmp_path / "out"
+    arguments = [
+        "inspect", str(folders["parts"]), "--class-name", "nut", "--engine", "ray", "--ray_address", address,
+        "--actors", "1", "--backbone", model["backbone"], "--pretrained", model["pretrained"], "--block", "2",
+        "--output", str(out),
+    ]  # fmt: skip
+    program = "import sys; from anomalib_clipad.tools.cli import main; main()"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    driver = subprocess.Popen([sys.executable, "-c", program, *arguments], **quiet)
+    end = time.monotonic() + 200
+    while len(list((out / ".checkpoints").glob("*.parquet"))) < 2:
+        assert driver.poll() is None, "it was to be killed"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
+    done = {path: path.read_bytes() for path in (out / RESULTS).glob("*.parquet")}
+    assert done
+    monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *arguments, "--resume", "true"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3  # one image cannot be read
+    check_rows(out, Inspector("nut", **model), folders["parts"])
+    kept = [path for path, content in done.items() if path.exists() and path.read_bytes() == content]
+    assert len(kept) >= len(done) - 1  # at most the block that was being written is done anew
+    assert summarize(out).failed == 1

@@ -1,0 +1,313 @@
+"""The page that is the inspector: what it holds, and what it does in a real browser, opened from a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import replace
+from gzip import decompress
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import save, shallow
+from PIL import Image
+
+from anomalib_clipad import Inspector
+from anomalib_clipad.tools.bench.browser import Browser, Tab, find_chromium
+from anomalib_clipad.tools.bench.web_page import dropped, figures_of_page
+from anomalib_clipad.tools.page import page as write_page
+from anomalib_clipad.vision.resize import PillowResize
+from anomalib_clipad.web import runtime as module
+from anomalib_clipad.web.build import build
+from anomalib_clipad.web.page import InspectorPage
+from anomalib_clipad.web.runtime import FETCH, FOLDER, load_runtime
+
+NAMES = ["bottle", "metal_nut"]
+RATE = 0.3
+
+
+def noise(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Normal images, images to calibrate on, images to try."""
+    root = tmp_path_factory.mktemp("web")
+    counts = {"normal": 2, "calibration": 7, "examples": 2}
+    for index, (name, count) in enumerate(counts.items()):
+        for number in range(count):
+            save(root / name / f"{number}.png", noise(100 * index + number, 60, 70) // 2 + 64)
+    return {name: root / name for name in counts}
+
+
+@pytest.fixture(scope="module")
+def settings(folders: dict[str, Path]) -> dict[str, Path | float]:
+    return {"normal": folders["normal"], "calibration": folders["calibration"], "false_alarm_rate": RATE}
+
+
+@pytest.fixture(scope="module")
+def built(folders: dict[str, Path], settings: dict) -> InspectorPage:
+    """For two classes, with normal images and a calibration; images of more than a million pixels are refused."""
+    examples = {path.name: path.read_bytes() for path in sorted(folders["examples"].iterdir())}
+    return build(NAMES, **settings, settings=shallow(), examples=examples, title="<b>&", max_pixels=10**6)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, built: InspectorPage) -> Path:
+    path = tmp_path_factory.mktemp("page with spaces") / "in#1.html"
+    built.write(path, load_runtime())
+    return path
+
+
+def part(page: Path, name: str) -> bytes:
+    found = re.search(rf'id="{name}">([^<]*)<', page.read_text(encoding="utf-8"))
+    assert found is not None
+    return decompress(b64decode(found[1]))
+
+
+def inspector(name: str, settings: dict) -> Inspector:
+    return Inspector(name, **settings, **shallow())
+
+
+def test_the_graph_of_a_page_gives_what_python_gives(page: Path, settings: dict) -> None:
+    session = onnxruntime.InferenceSession(part(page, "model"))
+    image = noise(1, 90, 130)
+    side = json.loads(part(page, "settings"))["size"]
+    resize = PillowResize((side, side))
+
+    levels = (
+        (255 * resize(torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255)))).round().numpy().astype(np.uint8)
+    )
+    for entry in json.loads(part(page, "settings"))["classes"]:
+        text = np.frombuffer(b64decode(entry["text"]), np.float32).reshape(-1, 2)
+        score, anomaly_map = session.run(None, {"image": levels[None], "text_features": text})
+        expected = inspector(entry["name"], settings).inspect(image)
+        assert score[0] == pytest.approx(expected.score, abs=1e-5)
+        np.testing.assert_allclose(anomaly_map[0], expected.anomaly_map, atol=2e-5)
+
+
+def test_a_page_is_one_file_that_names_no_address_and_carries_its_licence(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "Permission is hereby granted, free of charge" in text
+    assert "<title>&lt;b&gt;&amp;</title>" in text
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none';")
+    assert "unsafe-inline" not in policy[1]
+    assert not re.search(r'(src|href)="(?!data:,)', text)
+
+
+def test_wrong_arguments_are_explained(tmp_path: Path, folders: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="Each class is named once; got nut, nut"):
+        build(["nut", "nut"], settings=shallow())
+    with pytest.raises(ValueError, match="Say what the images show"):
+        build([], settings=shallow())
+    with pytest.raises(ValueError, match="threshold has to be a score"):
+        build(["nut"], settings=shallow(), threshold=2)
+    with pytest.raises(ValueError, match="leave out tiles"):
+        build(["nut"], settings={**shallow(), "tiles": [2, 2]})
+    with pytest.raises(ValueError, match="none cannot be read"):
+        write_page(["nut"], tmp_path / "x.html", calibration=tmp_path / "none", **shallow())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runtime_that_is_missing_or_damaged_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModuleNotFoundError, match=re.escape(FETCH)):
+        load_runtime(tmp_path)
+    copy = shutil.copytree(FOLDER, tmp_path / "copy")
+    (copy / "ort.wasm.min.js").write_text("alert(1)")
+    with pytest.raises(ModuleNotFoundError, match=r"ort\.wasm\.min\.js is not the file of onnxruntime-web 1\."):
+        load_runtime(copy)
+    monkeypatch.setattr(module, "FOLDER", copy)
+    monkeypatch.setattr(module.load_runtime, "__defaults__", (copy,))
+    with pytest.raises(ModuleNotFoundError, match=re.escape(FETCH)):
+        write_page(["nut"], tmp_path / "x.html", **shallow())
+
+
+def test_another_package_than_the_expected_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pack(command: list[str], cwd: str, **_: object) -> None:
+        assert command[-1].startswith("onnxruntime-web@1.")
+        (Path(cwd) / "onnxruntime-web.tgz").write_bytes(b"something else")
+
+    monkeypatch.setattr(module.subprocess, "run", pack)
+    copy = shutil.copytree(FOLDER, tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with pytest.raises(ValueError, match=r"expected sha512-.*Nothing was changed"):
+        module.fetch_runtime(copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with Browser() as browser:
+        yield browser
+
+
+def opened(browser: Browser, page: Path, before: str = "") -> Tab:
+    """The page, from its file, when it is ready or says why it is not; a script may run before it."""
+    tab = browser.tab()
+    if before:
+        tab.call("Page.addScriptToEvaluateOnNewDocument", source=before)
+    tab.go(page.as_uri())
+    tab.until("document.body.dataset.state !== 'loading'")
+    return tab
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, page: Path) -> Tab:
+    tab = opened(browser, page)
+    assert status(tab) == "Ready."
+    return tab
+
+
+def status(tab: Tab) -> str:
+    return str(tab.evaluate("document.getElementById('status').textContent"))
+
+
+def value(tab: Tab, name: str) -> float:
+    return float(tab.evaluate(f"document.getElementById('{name}').dataset.value"))
+
+
+def verdict(tab: Tab) -> str:
+    return str(tab.evaluate("document.getElementById('verdict').textContent"))
+
+
+def move(tab: Tab, control: str, to: object, event: str = "input") -> None:
+    """Do to a slider or a choice what a user does."""
+    tab.evaluate(
+        f"Object.assign(document.getElementById('{control}'), {{ value: {json.dumps(to)} }})"
+        f".dispatchEvent(new Event('{event}'))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("small.png", (11, 300)), ("same.png", (32, 32)), ("large.png", (900, 1001)), ("photo.jpg", (301, 200))],
+)
+def test_a_dropped_image_gets_pythons_score_p_value_and_regions(
+    tab: Tab, settings: dict, tmp_path: Path, name: str, size: tuple[int, int]
+) -> None:
+    file = save(tmp_path / name, noise(5, *size))
+    score = dropped(tab, file)
+    finding = inspector("bottle", settings).inspect(file)
+    assert score == pytest.approx(finding.score, abs=1e-4 if name.endswith("jpg") else 1e-5)
+    assert value(tab, "p-value") == pytest.approx(finding.p_value)
+    assert verdict(tab) == ("defective" if finding.label else "good")
+    assert value(tab, "regions") == len(finding.regions)
+    width, height = tab.evaluate(
+        "[document.getElementById('picture').width, document.getElementById('picture').height]"
+    )
+    assert (height, width) == size
+
+
+def test_a_turned_photograph_is_seen_upright(tab: Tab, settings: dict, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(6, 60, 90)).save(tmp_path / "turned.png", exif=exif)
+    score = dropped(tab, tmp_path / "turned.png")
+    assert score == pytest.approx(inspector("bottle", settings).inspect(tmp_path / "turned.png").score, abs=1e-5)
+
+
+def test_another_class_is_looked_for_at_once(tab: Tab, settings: dict, tmp_path: Path) -> None:
+    file = save(tmp_path / "a.png", noise(7, 80, 80))
+    first = dropped(tab, file)
+    move(tab, "class", "metal_nut", "change")
+    tab.until(f"document.getElementById('score').dataset.value != {first!r}")
+    assert value(tab, "score") == pytest.approx(inspector("metal_nut", settings).inspect(file).score, abs=1e-5)
+    move(tab, "class", "bottle", "change")
+    tab.until(f"document.getElementById('score').dataset.value == {first!r}")
+
+
+def test_the_slider_moves_the_false_alarm_rate(tab: Tab, settings: dict, tmp_path: Path) -> None:
+    file = save(tmp_path / "a.png", noise(100, 60, 70) // 2 + 64)
+    dropped(tab, file)
+    python = inspector("bottle", settings)
+    for rank in (1, 3, 7):
+        move(tab, "rate", rank)
+        python.decide_by(false_alarm_rate=rank / 8)
+        finding = python.inspect(file)
+        assert verdict(tab) == ("defective" if finding.label else "good"), rank
+        assert value(tab, "regions") == len(finding.regions), rank
+        assert f"{rank / 8:.1%}".replace("%", " %") in tab.evaluate("document.getElementById('rate-value').textContent")
+
+
+def test_what_is_no_image_or_too_large_is_said_and_the_page_goes_on(tab: Tab, tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_text("hello")
+    with pytest.raises(RuntimeError, match=r"no\.png is no image that this browser can read"):
+        dropped(tab, tmp_path / "no.png")
+    Image.new("1", (2000, 501)).save(tmp_path / "huge.png")
+    with pytest.raises(RuntimeError, match=r"huge\.png has 1,002,000 pixels, and 1,000,000 are allowed"):
+        dropped(tab, tmp_path / "huge.png")
+    assert 0 < dropped(tab, save(tmp_path / "fine.png", noise(2, 50, 50))) < 1
+
+
+def test_examples_are_offered(tab: Tab, settings: dict, folders: dict[str, Path]) -> None:
+    tab.evaluate("document.body.dataset.state = 'waiting'")
+    tab.evaluate("document.getElementById('example-1').click()")
+    tab.until("document.body.dataset.state === 'done'")
+    assert value(tab, "score") == pytest.approx(
+        inspector("bottle", settings).inspect(folders["examples"] / "1.png").score, abs=1e-5
+    )
+
+
+def test_nothing_is_asked_of_any_network(tab: Tab) -> None:
+    addresses = [given["request"]["url"] for method, given in tab.events if method == "Network.requestWillBeSent"]
+    assert addresses
+    assert {address.split(":")[0] for address in addresses} <= {"file", "blob", "data"}
+    assert not [given for method, given in tab.events if method == "Runtime.exceptionThrown"]
+
+
+def test_a_page_without_a_calibration_has_a_threshold(
+    browser: Browser, built: InspectorPage, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    classes = [replace(one, scores=None, peaks=None) for one in built.classes]
+    replace(built, classes=classes, threshold=0.25).write(tmp_path / "x.html", load_runtime())
+    tab = opened(browser, tmp_path / "x.html")
+    file = save(tmp_path / "a.png", noise(8, 64, 64))
+    score = dropped(tab, file)
+    assert score == pytest.approx(inspector("bottle", {"normal": folders["normal"]}).inspect(file).score, abs=1e-5)
+    assert tab.evaluate("document.getElementById('threshold').value") == "0.25"
+    for threshold in (0.0, 0.25, 1.0):
+        move(tab, "threshold", threshold)
+        assert verdict(tab) == ("defective" if score > threshold else "good")
+    assert tab.evaluate("document.getElementById('rarity').hidden")
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut"])
+def test_a_damaged_page_says_so(browser: Browser, page: Path, tmp_path: Path, damage: str) -> None:
+    text = page.read_text(encoding="utf-8")
+    place = text.index('id="model">') + 5000
+    changed = text[:place] + text[place : place + 40][::-1] + text[place + 40 :]
+    broken = tmp_path / "x.html"
+    broken.write_text(changed if damage == "changed" else text[:place], encoding="utf-8")
+    assert status(opened(browser, broken)).startswith("This page is damaged")
+
+
+def test_a_browser_without_simd_is_told(browser: Browser, page: Path) -> None:
+    tab = opened(browser, page, "WebAssembly.validate = () => false;")
+    assert status(tab).startswith("This browser is too old for this page: it needs WebAssembly with SIMD")
+
+
+@pytest.mark.slow
+def test_a_page_of_clipad_mini_is_small_quick_and_exact(tmp_path: Path) -> None:
+    if find_chromium() is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    figures = figures_of_page(tmp_path, normal=2)
+    assert figures.megabytes < 15
+    assert figures.ready < 4
+    assert max(figures.first, figures.again) < 1.5
+    assert figures.difference < 1e-4
