@@ -53,7 +53,7 @@ class Window(nn.Module):
 
 def embed_captions(clip: CLIP, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
     """L2-normalised embeddings (n, D) of captions, with gradients."""
-    tokens = tokenizer(captions)
+    tokens = tokenizer(captions).to(clip.logit_scale.device)
     tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
     return normalize(encode_causal(clip, tokens), dim=-1)
 
@@ -70,7 +70,7 @@ def text_loss(normal: Tensor, abnormal: Tensor, kinds: Tensor) -> Tensor:
     two states' directions is such that CLIP's temperature of 100 spans the useful range. A kind of defect belongs close
     to the abnormal state, each to its own side.
     """
-    axes = torch.eye(normal.shape[1])
+    axes = torch.eye(normal.shape[1], device=normal.device)
     abnormal_axis = _STATE_COSINE * axes[0] + (1 - _STATE_COSINE**2) ** 0.5 * axes[1]
     kind_axes = normalize(abnormal_axis + _KIND_SPREAD * axes[2 : 2 + len(kinds)], dim=1)
     return 3 - (normal @ axes[0]).mean() - (abnormal @ abnormal_axis).mean() - (kinds * kind_axes).sum(dim=1).mean()
@@ -87,7 +87,7 @@ def batch_losses(clip: CLIP, batch: Batch, text_features: Tensor, kind_features:
     """
     side = round(batch.coverage.shape[1] ** 0.5)
     visual = Window(clip.visual, batch.corner, side)
-    detector = Detector(visual, side * PATCH)
+    detector = Detector(visual, side * PATCH).to(batch.images.device)
     responses, cls_features = detector.respond(dual_path(visual, batch.images), text_features)
     patch_map = responses.sum(dim=0)
     scale = LOGIT_SCALE / 2
@@ -107,7 +107,7 @@ def batch_losses(clip: CLIP, batch: Batch, text_features: Tensor, kind_features:
         "twins": _twin_loss(image_logit, damaged) + _twin_loss(peak, damaged),
         "patches": _twin_loss(scale * patch_map, batch.coverage[len(label) // 2 :] >= _DEFECTIVE),
     }
-    second = torch.arange(len(label)) >= len(label) // 2
+    second = torch.arange(len(label), device=label.device) >= len(label) // 2
     shown = (label > 0) & second
     losses["kind"] = cross_entropy(20 * cls_features[shown] @ kind_features, batch.kinds[shown])
     return losses

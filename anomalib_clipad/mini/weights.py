@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from open_clip import CLIP
-from safetensors.torch import load_file, save_file
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import unfold
+from torchvision.transforms.functional import normalize
 
 from anomalib_clipad.storage import atomic_folder
 
-from .batches import PATCH, make_batch
+from .batches import PATCH
 from .pool import Shard
 
 _FLOOR = 0.05
 _POSITION_STD = 0.6
 _WAVELENGTHS = 100.0
+_FILTERED = 100
 
 
 def reset(clip: CLIP, shard: Shard) -> None:
@@ -76,28 +76,15 @@ def _waves(side: int, width: int) -> Tensor:
 
 def principal_filters(shard: Shard, count: int) -> Tensor:
     """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
-    rng = np.random.default_rng(0)
-    pairs = min(100, len(shard.masks))
-    images = make_batch(
-        rng, shard, rng.choice(len(shard.masks), size=pairs, replace=False), 96, shard.masks.shape[1]
-    ).images
-    patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
-    covariance = patches.T.cov()
-    values, vectors = torch.linalg.eigh(covariance)
+    pixels = shard.images[:_FILTERED, 1].permute(0, 3, 1, 2).cpu() / 255
+    pixels = normalize(pixels, list(OPENAI_DATASET_MEAN), list(OPENAI_DATASET_STD))
+    patches = unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(patches.T.cov())
     return (vectors / (values + _FLOOR).sqrt()).flip(1)[:, :count].T
 
 
 def export(clip: CLIP, path: Path) -> None:
     """Write a model's weights as a float16 safetensors file."""
-    _write(clip.state_dict(), path)
-
-
-def average(paths: Sequence[Path], path: Path) -> None:
-    """Write the mean of several models' weights, which finds defects better than each of them."""
-    states = [load_file(one) for one in paths]
-    _write({name: torch.stack([state[name].float() for state in states]).mean(dim=0) for name in states[0]}, path)
-
-
-def _write(state: Mapping[str, Tensor], path: Path) -> None:
+    state = {name: value.half().cpu().contiguous() for name, value in clip.state_dict().items()}
     with atomic_folder(path.parent) as folder:
-        save_file({name: value.half().contiguous() for name, value in state.items()}, folder / path.name)
+        save_file(state, folder / path.name)
