@@ -16,7 +16,6 @@ from anomalib_clipad.parts.noise import (
     Rng,
     colour,
     fractal_noise,
-    near,
     sample,
     smooth_noise,
     uniform,
@@ -58,8 +57,8 @@ def clouded(style: Rng, rng: Rng, frame: Frame) -> Surface:
 
 def banded(style: Rng, rng: Rng, frame: Frame) -> Surface:
     """Stripes of random widths and tones, straight or wavering: fabrics, board, rolled sheet."""
-    stripes = np.repeat(rng.standard_normal(64, dtype=np.float32), rng.integers(1, 14, size=64))[:_TILE, None]
-    stripes = cv2.GaussianBlur(np.repeat(stripes, 2, axis=1), (0, 0), uniform(style, 0.3, 2))
+    tones = np.repeat(rng.standard_normal(64, dtype=np.float32), rng.integers(1, 14, size=64))[:_TILE, None]
+    stripes = cv2.GaussianBlur(np.repeat(tones, 2, axis=1), (0, 0), uniform(style, 0.3, 2))
     waver = np.float32(uniform(style, 0, 0.15)) * sample(smooth_noise(rng, _TILE, 5), frame.u, frame.v)
     field = sample(np.ascontiguousarray(stripes), frame.u, frame.v + waver)
     return _coloured(style, field, uniform(style, 0.03, 0.2), uniform(style, -1, 1))
@@ -131,7 +130,7 @@ def _photograph(name: str) -> NDArray[np.float32]:
     path = next(folder.glob(f"{name}.*"))
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     assert picture is not None, path
-    return picture.astype(np.float32) / 255
+    return picture.astype(np.float32) / np.float32(255)
 
 
 PLAIN: tuple[Material, ...] = (plain, mottled, brushed)
@@ -178,4 +177,3 @@ def any_material(style: Rng, rng: Rng, frame: Frame) -> Surface:
 def _mixed(made: Surface, other: Surface, share: Field) -> Surface:
     albedo = made.albedo + share[..., None] * (other.albedo - made.albedo)
     return Surface(albedo, made.height + share * (other.height - made.height))
-

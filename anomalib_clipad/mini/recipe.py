@@ -35,7 +35,8 @@ class Recipe:
         weight_decay: Weight decay of matrices.
         shards: Number of shards of 250 pairs at the start and at the end.
         plainest: Share of the pairs used, those with the plainest defects first, at the start and at the end.
-        prompts: Captions of each state per step.
+        prompts: Captions of each state per class word.
+        words: Class words that images are trained with.
         text_steps: Steps on text alone, before the others.
         ema: Decay of the averaged weights, which are the result.
         save_every: Steps between checkpoints.
@@ -43,17 +44,18 @@ class Recipe:
     """
 
     seed: int = 0
-    phases: tuple[Phase, ...] = (Phase(96, 128, 2000), Phase(160, 128, 3000), Phase(304, 48, 4000))
+    phases: tuple[Phase, ...] = (Phase(96, 192, 5240), Phase(160, 128, 8790), Phase(304, 64, 19810))
     lr: float = 8e-4
-    warmup: int = 200
+    warmup: int = 300
     weight_decay: float = 0.05
-    shards: tuple[int, int] = (10, 160)
+    shards: tuple[int, int] = (15, 720)
     plainest: tuple[float, float] = (0.6, 0.95)
     prompts: int = 24
+    words: int = 1000
     text_steps: int = 800
-    ema: float = 0.999
-    save_every: int = 200
-    validate_every: int = 1000
+    ema: float = 0.9995
+    save_every: int = 500
+    validate_every: int = 5000
 
     @property
     def steps(self) -> int:
@@ -70,16 +72,22 @@ class Recipe:
         ends = np.cumsum([phase.steps for phase in self.phases])
         return self.phases[int(np.searchsorted(ends, step, side="right"))]
 
+    def progress(self, step: int) -> float:
+        """Share of the training that lies behind a step, by the pixels it has seen: what takes the time."""
+        pixels = np.cumsum([0.0, *(phase.steps * phase.pairs * phase.size**2 for phase in self.phases)])
+        ends = np.cumsum([0, *(phase.steps for phase in self.phases)])
+        return float(np.interp(step, ends, pixels / pixels[-1]))
+
     def learning_rate(self, step: int) -> float:
         """Rises over the warm-up, falls from then on."""
-        return self.lr * min((step + 1) / self.warmup, (1 + cos(pi * step / self.steps)) / 2)
+        return self.lr * min((step + 1) / self.warmup, (1 + cos(pi * self.progress(step))) / 2)
 
     def plainest_share(self, step: int) -> float:
         """Share of the pairs in use."""
         first, last = self.plainest
-        return first + (last - first) * step / self.steps
+        return first + (last - first) * self.progress(step)
 
     def shards_in_use(self, step: int) -> int:
-        """Number of shards in use: from the first ones at the start to all of them at two thirds of the steps."""
+        """Number of shards in use: from the first ones at the start to all of them at four fifths of the training."""
         first, last = self.shards
-        return min(first + int((last - first) * 1.5 * step / self.steps), last)
+        return min(first + int((last - first) * 1.25 * self.progress(step)), last)

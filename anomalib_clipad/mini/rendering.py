@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,8 @@ def render_shard(folder: Path, seed: int, number: int, pairs: int) -> Path:
         images[i, 0], images[i, 1], masks[i] = sample.flawless, sample.image, 255 * sample.mask.astype(np.uint8)
         kinds[i], contrasts[i] = damage.kind, _contrast(sample.flawless, sample.image, sample.mask)
     with atomic_folder(path) as temporary:
-        for name, field in zip(FIELDS, (images, masks, kinds, contrasts), strict=True):
+        fields: tuple[NDArray[Any], ...] = (images, masks, kinds, contrasts)
+        for name, field in zip(FIELDS, fields, strict=True):
             np.save(temporary / f"{name}.npy", field)
     return path
 

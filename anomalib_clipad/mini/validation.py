@@ -70,8 +70,9 @@ def _metrics(probability: NDArray[np.float32], maps: NDArray[np.float32], masks:
     label, peak = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
     score = _minmax(probability) + _minmax(peak)
     defective, pixels = masks[:, ::3, ::3].ravel(), maps[:, ::3, ::3].ravel()
-    aurocs = (roc_auc_score(label, ranked) for ranked in (score, probability, peak))
-    return Metrics(*aurocs, roc_auc_score(defective, pixels), average_precision_score(defective, pixels))
+    image, by_probability, by_peak = (float(roc_auc_score(label, ranked)) for ranked in (score, probability, peak))
+    pixel, precision = (float(metric(defective, pixels)) for metric in (roc_auc_score, average_precision_score))
+    return Metrics(image, by_probability, by_peak, pixel, precision)
 
 
 def _minmax(values: NDArray[np.float32]) -> NDArray[np.float32]:

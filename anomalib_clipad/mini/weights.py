@@ -14,15 +14,15 @@ from torchvision.transforms.functional import normalize
 from anomalib_clipad.storage import atomic_folder
 
 from .batches import PATCH
-from .pool import Shard
 
 _FLOOR = 0.05
 _POSITION_STD = 0.6
 _WAVELENGTHS = 100.0
-_FILTERED = 100
+FILTERED = 100
+"""Pictures that the first filters are computed from."""
 
 
-def reset(clip: CLIP, shard: Shard) -> None:
+def reset(clip: CLIP, pictures: Tensor) -> None:
     """Initial weights of the image tower, which start out as a detector of local contrast.
 
     Patches are seen by their principal components, positions are waves, and attention is drawn by the mimetic
@@ -39,7 +39,7 @@ def reset(clip: CLIP, shard: Shard) -> None:
             nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * len(visual.transformer.resblocks)) ** -0.5)
             nn.init.zeros_(block.mlp.c_fc.bias)
             nn.init.zeros_(block.mlp.c_proj.bias)
-        visual.conv1.weight.copy_(principal_filters(shard, width).view_as(visual.conv1.weight))
+        visual.conv1.weight.copy_(principal_filters(pictures, width).view_as(visual.conv1.weight))
         visual.positional_embedding[0] = 0
         visual.positional_embedding[1:] = _waves(round((len(visual.positional_embedding) - 1) ** 0.5), width)
 
@@ -74,10 +74,14 @@ def _waves(side: int, width: int) -> Tensor:
     return positions * (_POSITION_STD / positions.std())
 
 
-def principal_filters(shard: Shard, count: int) -> Tensor:
-    """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
-    pixels = shard.images[:_FILTERED, 1].permute(0, 3, 1, 2).cpu() / 255
-    pixels = normalize(pixels, list(OPENAI_DATASET_MEAN), list(OPENAI_DATASET_STD))
+def principal_filters(pictures: Tensor, count: int) -> Tensor:
+    """Whitened principal components (count, 3 * 16 * 16) of pictures' patches: the stem starts out seeing detail.
+
+    Args:
+        pictures: Pictures (n, side, side, 3) of uint8.
+        count: Number of components.
+    """
+    pixels = normalize(pictures.permute(0, 3, 1, 2) / 255, list(OPENAI_DATASET_MEAN), list(OPENAI_DATASET_STD))
     patches = unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     values, vectors = torch.linalg.eigh(patches.T.cov())
     return (vectors / (values + _FLOOR).sqrt()).flip(1)[:, :count].T
