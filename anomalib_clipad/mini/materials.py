@@ -36,7 +36,7 @@ from anomalib_clipad.parts.textures import (
 
 _TILE = 256
 PHOTOGRAPHS = ("brick", "grass", "gravel", "camera", "chelsea", "coffee", "moon", "hubble_deep_field")
-"""Pictures that scikit-image carries: CC0, and of the moon and of galaxies by NASA, in the public domain."""
+"""Pictures that scikit-image carries, with the licences that docs/clipad-mini.md lists."""
 
 
 def clouded(style: Rng, rng: Rng, frame: Frame) -> Surface:
