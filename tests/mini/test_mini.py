@@ -182,12 +182,12 @@ def test_a_graph_does_what_its_function_does() -> None:
 
 def test_training_pictures_never_draw_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object) -> None:
-        pytest.fail("a held-out outline or material was drawn")
+        raise AssertionError  # only builtins: the code runs in other modules
 
     outlines = (shapes.toothed, categories._gear, categories._bracket, categories._connector)
     for function in (*outlines, textures.woven, textures.wood_grain, textures.granular):
         monkeypatch.setattr(function, "__code__", forbidden.__code__)  # whoever imported it, by whatever name
-    with pytest.raises(pytest.fail.Exception, match="held-out"):
+    with pytest.raises(AssertionError):
         make_sample(categories.HELD_OUT_CATEGORIES["gear"], 0, np.random.default_rng(0), None, 64)
     rng = np.random.default_rng(0)
     for i in range(2 * len(BUILDERS)):
