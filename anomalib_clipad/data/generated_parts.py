@@ -26,7 +26,7 @@ class GeneratedParts(AnomalibDataModule):
     Args:
         root: Folder of generated data; by default in the user's cache.
         category: What the pictures show. ``gear``, ``bracket``, ``connector``, ``weave``, ``wood`` and ``granite``
-            took no part in the training of clipad-mini.
+            took no part in the training of clipad-mini, nor in the choice of it.
         image_size: Height and width of the pictures in pixels.
         train_images: Number of flawless training pictures.
         good_images: Number of flawless test pictures.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from open_clip.tokenizer import SimpleTokenizer
 
-from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES, TRAINING_CATEGORIES
+from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.noise import Rng
 from anomalib_clipad.text.prompts import INDUSTRIAL
 
@@ -78,10 +78,7 @@ class Captions:
         return cls(tuple(word for word in words if not word.startswith(reserved)))
 
     def class_word(self, rng: Rng) -> str:
-        """A name of one or two words; now and then that of a training category."""
-        if rng.random() < 0.1:
-            names = tuple(TRAINING_CATEGORIES)
-            return names[rng.integers(len(names))]
+        """A name of one or two words."""
         count = 1 + int(rng.random() < 0.3)
         joint = " " if rng.random() < 0.5 else "_"
         return joint.join(self.words[i] for i in rng.integers(len(self.words), size=count))

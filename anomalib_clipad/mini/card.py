@@ -61,7 +61,7 @@ def card(real: list[Path] | None = None, data: Path | None = None, threads: int 
 
 
 def real_category(folder: Path) -> Folder:
-    """Pictures of any format in MVTec AD's layout, tested by the paper's protocol."""
+    """Pictures of any format in MVTec AD's layout, masks or not, tested by the paper's protocol."""
     defects = sorted(path.name for path in (folder / "test").iterdir() if path.name != "good")
     return Folder(
         name=folder.name,
@@ -69,7 +69,7 @@ def real_category(folder: Path) -> Folder:
         normal_dir="train/good",
         normal_test_dir="test/good",
         abnormal_dir=[f"test/{name}" for name in defects],
-        mask_dir=[f"ground_truth/{name}" for name in defects],
+        mask_dir=[f"ground_truth/{name}" for name in defects] if (folder / "ground_truth").exists() else None,
         val_split_mode="same_as_test",
         eval_batch_size=16,
         num_workers=0,

@@ -30,30 +30,36 @@ class Window(nn.Module):
 
     Args:
         visual: open_clip ``VisionTransformer``.
-        corner: First patch row and column.
         side: Patches along an axis.
+
+    Attributes:
+        corner: First patch row and column (2,).
     """
 
-    def __init__(self, visual: VisionTransformer, corner: tuple[int, int], side: int) -> None:
+    corner: Tensor
+    axis: Tensor
+
+    def __init__(self, visual: VisionTransformer, side: int) -> None:
         super().__init__()
-        row, column = corner
-        grid = visual.image_size[0] // PATCH
-        cls, patches = visual.positional_embedding.split([1, grid * grid])
-        window = patches.unflatten(0, (grid, grid))[row : row + side, column : column + side].flatten(0, 1)
         self.conv1, self.ln_pre, self.ln_post = visual.conv1, visual.ln_pre, visual.ln_post
         self.transformer = visual.transformer
         self.class_embedding, self.proj = visual.class_embedding, visual.proj
-        self._window = torch.cat([cls, window])
+        self.positions = visual.positional_embedding
+        self.grid = visual.image_size[0] // PATCH
+        self.register_buffer("corner", torch.zeros(2, dtype=torch.int64), persistent=False)
+        self.register_buffer("axis", torch.arange(side), persistent=False)
 
     @property
     def positional_embedding(self) -> Tensor:
         """Position embeddings of CLS and the window's patches (1 + N, width)."""
-        return self._window
+        rows, columns = self.corner[:, None] + self.axis
+        patches = (1 + rows[:, None] * self.grid + columns).flatten()
+        return torch.cat([self.positions[:1], self.positions.index_select(0, patches)])
 
 
 def embed_captions(clip: CLIP, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
     """L2-normalised embeddings (n, D) of captions, with gradients."""
-    tokens = tokenizer(captions)
+    tokens = tokenizer(captions).to(clip.logit_scale.device)
     tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
     return normalize(encode_causal(clip, tokens), dim=-1)
 
@@ -70,53 +76,74 @@ def text_loss(normal: Tensor, abnormal: Tensor, kinds: Tensor) -> Tensor:
     two states' directions is such that CLIP's temperature of 100 spans the useful range. A kind of defect belongs close
     to the abnormal state, each to its own side.
     """
-    axes = torch.eye(normal.shape[1])
+    axes = torch.eye(normal.shape[1], device=normal.device)
     abnormal_axis = _STATE_COSINE * axes[0] + (1 - _STATE_COSINE**2) ** 0.5 * axes[1]
     kind_axes = normalize(abnormal_axis + _KIND_SPREAD * axes[2 : 2 + len(kinds)], dim=1)
     return 3 - (normal @ axes[0]).mean() - (abnormal @ abnormal_axis).mean() - (kinds * kind_axes).sum(dim=1).mean()
 
 
-def batch_losses(clip: CLIP, batch: Batch, text_features: Tensor, kind_features: Tensor) -> Mapping[str, Tensor]:
-    """The losses of one batch, by name.
+class Objective(nn.Module):
+    """The losses of batches of crops of one size.
 
     Args:
-        clip: open_clip model.
-        batch: Pictures; the damaged twins are the second half.
-        text_features: Representative vectors, normal and abnormal (D, 2).
-        kind_features: Embedding of each kind of defect (D, kinds).
+        visual: open_clip ``VisionTransformer``, which is trained.
+        size: Height and width of the crops in pixels.
     """
-    side = round(batch.coverage.shape[1] ** 0.5)
-    visual = Window(clip.visual, batch.corner, side)
-    detector = Detector(visual, side * PATCH)
-    responses, cls_features = detector.respond(dual_path(visual, batch.images), text_features)
-    patch_map = responses.sum(dim=0)
-    scale = LOGIT_SCALE / 2
 
-    known = ~batch.abnormal.isnan()
-    label = batch.abnormal.nan_to_num()
-    logits = LOGIT_SCALE * cls_features @ text_features
-    image_logit = logits[:, 1] - logits[:, 0]
-    kernel = smoothing_matrix(side, side * PATCH, PATCH / 2)[PATCH // 2 :: PATCH].to(patch_map)
-    peak = scale * smooth(patch_map, kernel).flatten(1).topk(2, dim=1).values.mean(dim=1)
-    damaged = label[len(label) // 2 :] > 0
-    losses = {
-        "image": binary_cross_entropy_with_logits(image_logit[known], label[known]),
-        "map": _dense_loss(scale * patch_map, batch.coverage),
-        "stages": torch.stack([_dense_loss(len(responses) * scale * r, batch.coverage) for r in responses]).mean(),
-        "peak": binary_cross_entropy_with_logits(peak[known], label[known]),
-        "twins": _twin_loss(image_logit, damaged) + _twin_loss(peak, damaged),
-        "patches": _twin_loss(scale * patch_map, batch.coverage[len(label) // 2 :] >= _DEFECTIVE),
-    }
-    second = torch.arange(len(label)) >= len(label) // 2
-    shown = (label > 0) & second
-    losses["kind"] = cross_entropy(20 * cls_features[shown] @ kind_features, batch.kinds[shown])
-    return losses
+    kernel: Tensor
+
+    def __init__(self, visual: VisionTransformer, size: int) -> None:
+        super().__init__()
+        side = size // PATCH
+        self.window = Window(visual, side)
+        self.detector = Detector(self.window, size)
+        kernel = smoothing_matrix(side, size, PATCH / 2)[PATCH // 2 :: PATCH]
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, batch: Batch, text_features: Tensor, kind_features: Tensor) -> Mapping[str, Tensor]:
+        """The losses of one batch, by name.
+
+        On a GPU the tower's products are in bfloat16; what is compared with text stays in float32.
+
+        Args:
+            batch: Pictures; the damaged twins are the second half.
+            text_features: Representative vectors, normal and abnormal (D, 2).
+            kind_features: Embedding of each kind of defect (kinds, D).
+        """
+        self.window.corner.copy_(batch.corner)
+        with torch.autocast("cuda", torch.bfloat16, enabled=batch.images.is_cuda):
+            stages = dual_path(self.window, batch.images)
+        responses, cls_features = self.detector.respond(stages, text_features)
+        patch_map = responses.sum(dim=0)
+        scale = LOGIT_SCALE / 2
+
+        known = (~batch.abnormal.isnan()).float()
+        label = batch.abnormal.nan_to_num()
+        damaged = label.chunk(2)[1]
+        logits = LOGIT_SCALE * cls_features @ text_features
+        image_logit = logits[:, 1] - logits[:, 0]
+        peak = scale * smooth(patch_map, self.kernel).flatten(1).topk(2, dim=1).values.mean(dim=1)
+        kinds = cross_entropy(20 * cls_features @ kind_features.T, batch.kinds, reduction="none").chunk(2)[1]
+        return {
+            "image": _mean(binary_cross_entropy_with_logits(image_logit, label, reduction="none"), known),
+            "map": _dense_loss(scale * patch_map, batch.coverage),
+            "stages": torch.stack([_dense_loss(len(responses) * scale * r, batch.coverage) for r in responses]).mean(),
+            "peak": _mean(binary_cross_entropy_with_logits(peak, label, reduction="none"), known),
+            "twins": _twin_loss(image_logit, damaged) + _twin_loss(peak, damaged),
+            "patches": _twin_loss(scale * patch_map, (batch.coverage.chunk(2)[1] >= _DEFECTIVE).float()),
+            "kind": _mean(kinds, damaged),
+        }
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the values that count."""
+    return (values * counts).sum() / counts.sum().clamp(min=1)
 
 
 def _twin_loss(logit: Tensor, damaged: Tensor) -> Tensor:
     """A damaged part (or patch) has to score higher than the same one without its defect."""
     flawless, twin = logit.chunk(2)
-    return (softplus(1 - (twin - flawless)) * damaged).sum() / damaged.sum().clamp(min=1)
+    return _mean(softplus(1 - (twin - flawless)), damaged)
 
 
 def _dense_loss(logits: Tensor, coverage: Tensor) -> Tensor:
@@ -125,10 +152,9 @@ def _dense_loss(logits: Tensor, coverage: Tensor) -> Tensor:
     counts = (target.bool() | (coverage == 0)).float()
     probability = logits.sigmoid()
     hit = torch.where(target > 0, probability, 1 - probability)
-    weight = torch.where(target > 0, 4.0, 1.0)
+    weight = 1 + 3 * target
     entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
     focal = ((1 - hit).square() * weight * entropy * counts).sum() / counts.sum()
     overlap = (probability * target).sum(dim=1)
-    some = target.sum(dim=1) > 0
     dice = 1 - (2 * overlap + 1) / ((probability * counts).sum(dim=1) + target.sum(dim=1) + 1)
-    return 4 * focal + 0.5 * (dice * some).sum() / some.sum().clamp(min=1)
+    return 4 * focal + 0.5 * _mean(dice, target.amax(dim=1))

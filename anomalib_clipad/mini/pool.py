@@ -1,118 +1,102 @@
-"""The training pictures: rendered once into shards on disk, determined by seed, number and rendering."""
+"""The training pictures: shards rendered by several processes while the training goes on, kept where it trains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from math import prod
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from tqdm.auto import trange
+import torch
+from torch import Tensor
 
-from anomalib_clipad.parts.categories import RANDOM_BUILDERS, REGULAR_BUILDERS, TRAINING_CATEGORIES, Builder
-from anomalib_clipad.parts.defects import DEFECTS
-from anomalib_clipad.parts.samples import make_sample
-from anomalib_clipad.storage import atomic_folder
+from .rendering import RENDERED, render_shard
 
-KINDS = tuple(DEFECTS)
-RENDERED = 240
-SHARD = 500
-_NAMED = 0.25
-_AROUND = 8
-_PLAIN_AREA = 90 / 160**2
-_CHANGED = 76
+SHARD = 250
+"""Pairs per shard."""
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """What the pictures of a pool are.
-
-    Attributes:
-        name: Name of the pool.
-        size: Height and width in pixels, reduced from 240 if less.
-        builders: Parts of no name.
-    """
-
-    name: str
-    size: int
-    builders: tuple[Builder, ...]
-
-
-COARSE = Rendering("coarse", 160, RANDOM_BUILDERS)
-FINE = Rendering("fine", RENDERED, RANDOM_BUILDERS + REGULAR_BUILDERS)
-
-
-@dataclass(frozen=True)
-class Shard:
+class Pairs(NamedTuple):
     """Pairs of pictures of the same part.
 
     Attributes:
-        images: Flawless and damaged picture (n, 2, size, size, 3) of uint8.
-        masks: How much of a pixel the defect changed (n, size, size), 255 for all of it.
-        kinds: Index into ``KINDS`` (n,).
+        images: Flawless and damaged picture (n, 2, side, side, 3) of uint8.
+        masks: Pixels that the defect changed (n, side, side), 255 or 0.
+        kinds: Kind of defect (n,), an index into ``damage.KINDS``.
     """
 
-    images: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
-    kinds: NDArray[np.int64]
-
-    def plainest(self, share: float) -> NDArray[np.int64]:
-        """The pairs whose defects stand out most from the surface, in the order of the shard."""
-        count = round(share * len(self.kinds))
-        return np.sort(np.argsort(-self._contrasts, kind="stable")[:count])
-
-    @cached_property
-    def _contrasts(self) -> NDArray[np.float64]:
-        """How much a defect changes its pixels, relative to how much the surface around varies (n,)."""
-        return np.array(
-            [_contrast(pair[0], pair[1], mask > _CHANGED) for pair, mask in zip(self.images, self.masks, strict=True)]
-        )
+    images: Tensor
+    masks: Tensor
+    kinds: Tensor
 
 
-def _contrast(flawless: NDArray[np.uint8], damaged: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    if not mask.any():
-        return 0.0
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = (
-        slice(max(int(rows[0]) - _AROUND, 0), int(rows[-1]) + _AROUND),
-        slice(max(int(columns[0]) - _AROUND, 0), int(columns[-1]) + _AROUND),
-    )
-    change = np.abs(damaged[mask].astype(np.float32) - flawless[mask]).max(axis=1).mean()
-    return float(change / (flawless[box].mean(axis=2).std() + 4) * min(mask.mean() / _PLAIN_AREA, 1) ** 0.5)
-
-
-def render_shard(folder: Path, rendering: Rendering, seed: int, number: int, pairs: int = SHARD) -> Shard:
-    """Render a shard, or read it if the folder has it.
-
-    Three quarters are parts of no name, the others of the training categories in random styles.
+class Pool:
+    """Shards in a folder, rendered in the background from the first to the last, and read as they are needed.
 
     Args:
-        folder: Where shards are kept.
-        rendering: What the pictures are.
+        folder: Where shards are kept; those that are there are not rendered again.
         seed: Seed of the training.
-        number: Number of the shard.
-        pairs: Number of pairs.
+        shards: Number of shards.
+        device: Where their pictures are wanted. For the CPU they are in a file mapped into memory.
+        workers: Number of processes that render.
+        pairs: Pairs per shard.
     """
-    path = folder / f"{rendering.name}-{seed}-{number:03d}-{pairs}x{rendering.size}.npz"
-    if not path.exists():
-        rng = np.random.default_rng([seed, number])
-        named = tuple(TRAINING_CATEGORIES.values())
-        images = np.empty((pairs, 2, rendering.size, rendering.size, 3), np.uint8)
-        masks = np.empty((pairs, rendering.size, rendering.size), np.uint8)
-        kinds = rng.integers(len(KINDS), size=pairs)
-        for i in trange(pairs, desc=f"{rendering.name.capitalize()} pictures {number}", leave=False):
-            builders = named if rng.random() < _NAMED else rendering.builders
-            builder = builders[rng.integers(len(builders))]
-            sample = make_sample(builder, int(rng.integers(2**32)), rng, KINDS[kinds[i]], RENDERED)
-            images[i, 0], images[i, 1] = _reduce(sample.flawless, rendering.size), _reduce(sample.image, rendering.size)
-            masks[i] = _reduce(sample.mask.astype(np.uint8) * 255, rendering.size)
-        with atomic_folder(folder) as temporary:
-            np.savez(temporary / path.name, images=images, masks=masks, kinds=kinds)
-    with np.load(path) as content:
-        return Shard(content["images"], content["masks"], content["kinds"])
+
+    def __init__(
+        self, folder: Path, seed: int, shards: int, device: torch.device, workers: int, pairs: int = SHARD
+    ) -> None:
+        self.pairs, self.filled = pairs, 0
+        self._executor = ProcessPoolExecutor(workers, get_context("spawn"))
+        render = partial(render_shard, folder, seed, pairs=pairs)
+        self._rendered: list[Future[Path]] = [self._executor.submit(render, number) for number in range(shards)]
+        folder.mkdir(parents=True, exist_ok=True)
+        space = partial(_space, folder, device)
+        count = shards * pairs
+        self._store = Pairs(
+            space("images", (count, 2, RENDERED, RENDERED, 3)),
+            space("masks", (count, RENDERED, RENDERED)),
+            torch.empty(count, dtype=torch.int64, device=device),
+        )
+
+    def first_images(self, count: int) -> Tensor:
+        """The first damaged pictures (n, side, side, 3) of the first shard, in the order they were drawn in."""
+        return torch.from_numpy(np.load(self._rendered[0].result() / "images.npy", mmap_mode="c")[:count, 1])
+
+    def fill(self, shards: int) -> None:
+        """Read the first shards, waiting for them; the pairs of each come with the plainest defects first."""
+        for number in range(self.filled, shards):
+            path = self._rendered[number].result()
+            plainest = np.argsort(-np.load(path / "contrasts.npy"), kind="stable")
+            place = slice(number * self.pairs, (number + 1) * self.pairs)
+            for name, field in self._store._asdict().items():
+                field[place] = torch.from_numpy(np.load(path / f"{name}.npy")[plainest])
+            self.filled = number + 1
+
+    def draw(self, count: int, shards: Tensor, share: Tensor) -> Pairs:
+        """Random pairs, of fixed number and without a word from the device to the host.
+
+        Args:
+            count: How many.
+            shards: From how many of the first shards.
+            share: From which share of each, the plainest defects.
+        """
+        device = self._store.kinds.device
+        shard = (torch.rand(count, device=device) * shards).minimum(shards - 1).long()
+        within = (torch.rand(count, device=device) * share * self.pairs).clamp(max=self.pairs - 1).long()
+        chosen = shard * self.pairs + within
+        return Pairs(*(field[chosen] for field in self._store))
+
+    def close(self) -> None:
+        """Stop rendering."""
+        self._executor.shutdown(cancel_futures=True)
 
 
-def _reduce(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+def _space(folder: Path, device: torch.device, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Room for pictures (shape) of uint8."""
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    file = str(folder / f"{name}.bin")
+    return torch.from_file(file, shared=True, size=prod(shape), dtype=torch.uint8).view(shape)

@@ -1,13 +1,12 @@
-"""The training schedule of clipad-mini: images, their order, learning rates."""
+"""The training schedule of clipad-mini: pictures, their order, learning rates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import cos, pi
 from typing import NamedTuple
 
 import numpy as np
-
-from .pool import COARSE, FINE, Rendering
 
 
 class Phase(NamedTuple):
@@ -25,72 +24,70 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Round:
-    """Phases at one scale, with a learning rate that falls to nothing.
+class Recipe:
+    """All there is to choose.
 
     Attributes:
-        rendering: Pictures to train on.
-        shards: Number of shards of 500 pairs.
-        side: Height and width of a whole picture in pixels.
+        seed: Seed of pictures, captions, weights and their order.
         phases: Crops, small ones first; the last are whole pictures.
-        lr: Learning rate after the warm-up; it falls linearly.
-        plainest: Share of the pairs used, those with the plainest defects first, at the start and at the end.
+        lr: Learning rate after the warm-up; it falls along a cosine to nothing.
         warmup: Steps over which the learning rate rises.
-        first_shard: Number of the first shard.
+        weight_decay: Weight decay of matrices.
+        shards: Number of shards of 250 pairs at the start and at the end.
+        plainest: Share of the pairs used, those with the plainest defects first, at the start and at the end.
+        prompts: Captions of each state per class word.
+        words: Class words that images are trained with.
+        text_steps: Steps on text alone, before the others.
+        ema: Decay of the averaged weights, which are the result.
+        save_every: Steps between checkpoints.
+        validate_every: Steps between validations.
     """
 
-    rendering: Rendering
-    shards: int
-    side: int
-    phases: tuple[Phase, ...]
-    lr: float
-    plainest: tuple[float, float]
-    warmup: int = 50
-    first_shard: int = 0
+    seed: int = 0
+    phases: tuple[Phase, ...] = (Phase(96, 192, 5240), Phase(160, 128, 8790), Phase(304, 64, 19810))
+    lr: float = 8e-4
+    warmup: int = 300
+    weight_decay: float = 0.05
+    shards: tuple[int, int] = (15, 720)
+    plainest: tuple[float, float] = (0.6, 0.95)
+    prompts: int = 24
+    words: int = 1000
+    text_steps: int = 800
+    ema: float = 0.9995
+    save_every: int = 500
+    validate_every: int = 5000
 
     @property
     def steps(self) -> int:
-        """Number of all steps."""
+        """Number of all steps on pictures."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def side(self) -> int:
+        """Height and width of a whole picture in pixels."""
+        return self.phases[-1].size
 
     def phase(self, step: int) -> Phase:
         """The phase a step belongs to."""
         ends = np.cumsum([phase.steps for phase in self.phases])
         return self.phases[int(np.searchsorted(ends, step, side="right"))]
 
+    def progress(self, step: int) -> float:
+        """Share of the training that lies behind a step, by the pixels it has seen: what takes the time."""
+        pixels = np.cumsum([0.0, *(phase.steps * phase.pairs * phase.size**2 for phase in self.phases)])
+        ends = np.cumsum([0, *(phase.steps for phase in self.phases)])
+        return float(np.interp(step, ends, pixels / pixels[-1]))
+
     def learning_rate(self, step: int) -> float:
-        """Rises over the warm-up, falls from the first step on."""
-        return self.lr * min((step + 1) / self.warmup, 1) * (self.steps - step) / self.steps
+        """Rises over the warm-up, falls from then on."""
+        return self.lr * min((step + 1) / self.warmup, (1 + cos(pi * self.progress(step))) / 2)
 
     def plainest_share(self, step: int) -> float:
         """Share of the pairs in use."""
         first, last = self.plainest
-        return first + (last - first) * step / self.steps
+        return first + (last - first) * self.progress(step)
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """All there is to choose.
-
-    Attributes:
-        seed: Seed of pictures, captions, weights and their order.
-        rounds: Trained one after the other, each from the averaged weights of the one before.
-        averaged: Number of last rounds whose results are averaged into the final weights.
-        prompts: Captions of each state per step.
-        text_steps: Steps on text alone, before the others.
-        ema: Decay of the averaged weights, which are the result.
-        validate_every: Steps between validations.
-    """
-
-    seed: int = 0
-    rounds: tuple[Round, ...] = (
-        Round(COARSE, 19, 160, (Phase(96, 32, 3000), Phase(160, 24, 1700)), 6e-4, (0.5, 0.9)),
-        Round(FINE, 12, 304, (Phase(96, 32, 3600), Phase(160, 24, 700), Phase(304, 8, 150)), 5e-4, (0.8, 0.9)),
-        Round(FINE, 12, 304, (Phase(160, 24, 200), Phase(304, 8, 700)), 4e-4, (0.8, 0.9)),
-        Round(FINE, 4, 304, (Phase(304, 8, 250),), 3e-4, (0.8, 0.9), first_shard=12),
-    )
-    averaged: int = 3
-    prompts: int = 24
-    text_steps: int = 800
-    ema: float = 0.997
-    validate_every: int = 600
+    def shards_in_use(self, step: int) -> int:
+        """Number of shards in use: from the first ones at the start to all of them at four fifths of the training."""
+        first, last = self.shards
+        return min(first + int((last - first) * 1.25 * self.progress(step)), last)

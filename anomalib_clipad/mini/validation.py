@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, normalize, resize
 
@@ -16,18 +16,23 @@ from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.parts.categories import TRAINING_CATEGORIES
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import Sample, named_sample
-from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.text.class_encoder import ClassEncoder
+from anomalib_clipad.text.prompts import INDUSTRIAL
+from anomalib_clipad.vision.detector import Detector
+
+from .objective import representatives
 
 _SEED = 7_000
 
 
 class Metrics(NamedTuple):
-    """Areas under the ROC curve: of images by the paper's score, by its two parts, and of pixels."""
+    """Areas under the ROC curve: of images by the paper's score, by its two parts, and of pixels; pixels' precision."""
 
     image: float
     probability: float
     peak: float
     pixel: float
+    pixel_ap: float
 
 
 def validation_set(size: int, good: int = 14, defective: int = 2) -> dict[str, list[Sample]]:
@@ -39,16 +44,19 @@ def validation_set(size: int, good: int = 14, defective: int = 2) -> dict[str, l
     }
 
 
+@torch.inference_mode()
 def measure(backbone: Backbone, sets: dict[str, list[Sample]]) -> dict[str, Metrics]:
     """Metrics of each category's set."""
-    model = ClipADModel(backbone)
+    device = next(backbone.clip.parameters()).device
+    encoder = ClassEncoder(backbone.clip, backbone.tokenizer, INDUSTRIAL)
+    detector = Detector(backbone.clip.visual, backbone.image_size).to(device)
     metrics = {}
     for name, samples in sets.items():
-        model.setup(name)
-        outputs = [model(images) for images in _batches(samples, backbone)]
+        text = representatives(*encoder.embed(name)).to(device)
+        outputs = [detector(images.to(device), text) for images in _batches(samples, backbone)]
         size = list(samples[0].mask.shape)
-        maps = resize(torch.cat([output.anomaly_map for output in outputs]), size).numpy()
-        probability = torch.cat([output.pred_score for output in outputs]).numpy()
+        maps = resize(torch.cat([output.anomaly_map for output in outputs]).cpu(), size).numpy()
+        probability = torch.cat([output.pred_score for output in outputs]).cpu().numpy()
         metrics[name] = _metrics(probability, maps, np.stack([sample.mask for sample in samples]))
     return metrics
 
@@ -61,10 +69,10 @@ def mean_metrics(metrics: dict[str, Metrics]) -> Metrics:
 def _metrics(probability: NDArray[np.float32], maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Metrics:
     label, peak = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
     score = _minmax(probability) + _minmax(peak)
-    pixel = roc_auc_score(masks[:, ::3, ::3].ravel(), maps[:, ::3, ::3].ravel())
-    return Metrics(
-        roc_auc_score(label, score), roc_auc_score(label, probability), roc_auc_score(label, peak), float(pixel)
-    )
+    defective, pixels = masks[:, ::3, ::3].ravel(), maps[:, ::3, ::3].ravel()
+    image, by_probability, by_peak = (float(roc_auc_score(label, ranked)) for ranked in (score, probability, peak))
+    pixel, precision = (float(metric(defective, pixels)) for metric in (roc_auc_score, average_precision_score))
+    return Metrics(image, by_probability, by_peak, pixel, precision)
 
 
 def _minmax(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from open_clip import CLIP
-from safetensors.torch import load_file, save_file
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import unfold
+from torchvision.transforms.functional import normalize
 
 from anomalib_clipad.storage import atomic_folder
 
-from .batches import PATCH, make_batch
-from .pool import Shard
+from .batches import PATCH
 
 _FLOOR = 0.05
 _POSITION_STD = 0.6
 _WAVELENGTHS = 100.0
+FILTERED = 100
+"""Pictures that the first filters are computed from."""
 
 
-def reset(clip: CLIP, shard: Shard) -> None:
+def reset(clip: CLIP, pictures: Tensor) -> None:
     """Initial weights of the image tower, which start out as a detector of local contrast.
 
     Patches are seen by their principal components, positions are waves, and attention is drawn by the mimetic
@@ -39,7 +39,7 @@ def reset(clip: CLIP, shard: Shard) -> None:
             nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * len(visual.transformer.resblocks)) ** -0.5)
             nn.init.zeros_(block.mlp.c_fc.bias)
             nn.init.zeros_(block.mlp.c_proj.bias)
-        visual.conv1.weight.copy_(principal_filters(shard, width).view_as(visual.conv1.weight))
+        visual.conv1.weight.copy_(principal_filters(pictures, width).view_as(visual.conv1.weight))
         visual.positional_embedding[0] = 0
         visual.positional_embedding[1:] = _waves(round((len(visual.positional_embedding) - 1) ** 0.5), width)
 
@@ -74,30 +74,21 @@ def _waves(side: int, width: int) -> Tensor:
     return positions * (_POSITION_STD / positions.std())
 
 
-def principal_filters(shard: Shard, count: int) -> Tensor:
-    """Whitened principal components (count, 3 * 16 * 16) of a shard's patches: the stem starts out seeing detail."""
-    rng = np.random.default_rng(0)
-    pairs = min(100, len(shard.masks))
-    images = make_batch(
-        rng, shard, rng.choice(len(shard.masks), size=pairs, replace=False), 96, shard.masks.shape[1]
-    ).images
-    patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
-    covariance = patches.T.cov()
-    values, vectors = torch.linalg.eigh(covariance)
+def principal_filters(pictures: Tensor, count: int) -> Tensor:
+    """Whitened principal components (count, 3 * 16 * 16) of pictures' patches: the stem starts out seeing detail.
+
+    Args:
+        pictures: Pictures (n, side, side, 3) of uint8.
+        count: Number of components.
+    """
+    pixels = normalize(pictures.permute(0, 3, 1, 2) / 255, list(OPENAI_DATASET_MEAN), list(OPENAI_DATASET_STD))
+    patches = unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(patches.T.cov())
     return (vectors / (values + _FLOOR).sqrt()).flip(1)[:, :count].T
 
 
 def export(clip: CLIP, path: Path) -> None:
     """Write a model's weights as a float16 safetensors file."""
-    _write(clip.state_dict(), path)
-
-
-def average(paths: Sequence[Path], path: Path) -> None:
-    """Write the mean of several models' weights, which finds defects better than each of them."""
-    states = [load_file(one) for one in paths]
-    _write({name: torch.stack([state[name].float() for state in states]).mean(dim=0) for name in states[0]}, path)
-
-
-def _write(state: Mapping[str, Tensor], path: Path) -> None:
+    state = {name: value.half().cpu().contiguous() for name, value in clip.state_dict().items()}
     with atomic_folder(path.parent) as folder:
-        save_file({name: value.half().contiguous() for name, value in state.items()}, folder / path.name)
+        save_file(state, folder / path.name)

@@ -16,9 +16,6 @@ from .shapes import (
     disc,
     join,
     polygon,
-    random_cutouts,
-    random_outline,
-    regular_outline,
     rows,
     toothed,
 )
@@ -43,41 +40,61 @@ Outline = Callable[[Rng, Frame], Field]
 Builder = Callable[[Rng, Rng, int], Scene]
 
 
-def _background(style: Rng, rng: Rng, size: int) -> Field:
+def _background(style: Rng, rng: Rng, size: int, material: Material) -> Field:
     frame = place(rng, size, (0.9, 1.1), np.pi, 0.5)
     if style.random() < 0.7:
         return plain(style, rng, frame).albedo
-    return random_material(style, rng, frame).albedo
+    return material(style, rng, frame).albedo
 
 
-def _object(outline: Outline, materials: Sequence[Material], turn: float = np.pi, marks: int = 2) -> Builder:
-    """Parts with an outline, a bevelled edge and marks, on a background."""
+def part(
+    outline: Outline,
+    materials: Sequence[Material],
+    turn: float = np.pi,
+    marks: int = 2,
+    background: Material = random_material,
+) -> Builder:
+    """Parts with an outline, a bevelled edge and up to ``marks`` marks, on a background.
+
+    Args:
+        outline: Outline of the parts.
+        materials: What they may be made of; one product line is of one of them.
+        turn: Largest rotation in radians, either way.
+        marks: Largest number of marks.
+        background: What they lie on, if not on a plain ground.
+    """
 
     def build(style: Rng, rng: Rng, size: int) -> Scene:
         frame = place(rng, size, (0.62, 0.8), turn, 0.1)
         distance = outline(style, frame)
-        surface = materials[int(style.integers(len(materials)))](style, rng, frame)
+        made = materials[int(style.integers(len(materials)))](style, rng, frame)
         bevel, rise = uniform(style, 0.02, 0.25), uniform(style, 2, 12) * size / 240
         slope = np.clip(-distance / np.float32(bevel), 0, 1)
-        height = surface.height + np.float32(rise) * (slope * (2 - slope))
-        background = _background(style, rng, size)
+        height = made.height + np.float32(rise) * (slope * (2 - slope))
+        ground = _background(style, rng, size, background)
         gloss = uniform(style, 0, 1) ** 2
         cover = cover_of(distance, frame)
-        scene = Scene(surface.albedo, height.astype(np.float32), cover, gloss, background)
+        scene = Scene(made.albedo, height.astype(np.float32), cover, gloss, ground)
         return add_marks(style, rng, frame, scene, marks)
 
     return build
 
 
-def _texture(material: Material, zoom: tuple[float, float] = (0.85, 1.2), marks: int = 0) -> Builder:
-    """Surfaces that fill the picture."""
+def surface(material: Material, zoom: tuple[float, float] = (0.85, 1.2), marks: int = 0) -> Builder:
+    """Surfaces of a material that fill the picture.
+
+    Args:
+        material: What they are made of.
+        zoom: Range of the scale.
+        marks: Largest number of marks.
+    """
 
     def build(style: Rng, rng: Rng, size: int) -> Scene:
         frame = place(rng, size, zoom, np.pi if style.random() < 0.5 else 0.2, 0.6)
-        surface = material(style, rng, frame)
+        made = material(style, rng, frame)
         solid = np.ones((size, size), np.float32)
         gloss = 0.5 * uniform(style, 0, 1) ** 2
-        scene = Scene(surface.albedo, surface.height, solid, gloss, np.zeros((size, size, 3), np.float32))
+        scene = Scene(made.albedo, made.height, solid, gloss, np.zeros((size, size, 3), np.float32))
         if marks:
             return add_marks(style, rng, frame, scene, marks)
         return dust(style, rng, cloudiness(style, rng, scene))
@@ -132,46 +149,31 @@ def _connector(_style: Rng, frame: Frame) -> Field:
     return cut(join(housing, *pins), *sockets)
 
 
-def _anything(style: Rng, frame: Frame) -> Field:
-    return cut(random_outline(style, frame), *random_cutouts(style, frame))
-
-
 TRAINING_CATEGORIES: dict[str, Builder] = {
-    "washer": _object(_washer, (brushed, plain)),
-    "nut": _object(_nut, (brushed, mottled)),
-    "bolt": _object(_bolt, (brushed, plain), marks=0),
-    "plate": _object(_plate, (brushed, mottled, plain)),
-    "flange": _object(_flange, (mottled, brushed)),
-    "pill": _object(_pill, (plain, speckled)),
-    "leather": _texture(wrinkled),
-    "mesh": _texture(lattice),
-    "carpet": _texture(fibrous),
-    "brushed_metal": _texture(brushed),
-    "corduroy": _texture(ribbed),
-    "wall_tile": _texture(tiled),
-    "terrazzo": _texture(speckled),
+    "washer": part(_washer, (brushed, plain)),
+    "nut": part(_nut, (brushed, mottled)),
+    "bolt": part(_bolt, (brushed, plain), marks=0),
+    "plate": part(_plate, (brushed, mottled, plain)),
+    "flange": part(_flange, (mottled, brushed)),
+    "pill": part(_pill, (plain, speckled)),
+    "leather": surface(wrinkled),
+    "mesh": surface(lattice),
+    "carpet": surface(fibrous),
+    "brushed_metal": surface(brushed),
+    "corduroy": surface(ribbed),
+    "wall_tile": surface(tiled),
+    "terrazzo": surface(speckled),
 }
-"""Parts whose outlines and materials clipad-mini may see while it is trained."""
+"""Parts for training SDP+ and for choosing between recipes of clipad-mini."""
 
 HELD_OUT_CATEGORIES: dict[str, Builder] = {
-    "gear": _object(_gear, (plain, mottled), marks=1),
-    "bracket": _object(_bracket, (plain, mottled), marks=1),
-    "connector": _object(_connector, (plain,), turn=0.25, marks=1),
-    "weave": _texture(woven),
-    "wood": _texture(wood_grain),
-    "granite": _texture(granular, (1.0, 1.4)),
+    "gear": part(_gear, (plain, mottled), marks=1),
+    "bracket": part(_bracket, (plain, mottled), marks=1),
+    "connector": part(_connector, (plain,), turn=0.25, marks=1),
+    "weave": surface(woven),
+    "wood": surface(wood_grain),
+    "granite": surface(granular, (1.0, 1.4)),
 }
-"""Parts kept for measuring: their outlines and materials, and their names, take no part in training."""
+"""Parts kept for measuring: their outlines and materials, and their names, take no part in any training."""
 
 CATEGORIES: dict[str, Builder] = {**HELD_OUT_CATEGORIES, **TRAINING_CATEGORIES}
-
-RANDOM_BUILDERS: tuple[Builder, ...] = (
-    _object(_anything, (random_material,), marks=3),
-    _object(_anything, (plain, mottled, brushed), marks=3),
-    _texture(random_material, (0.5, 1.6), marks=2),
-    _texture(random_material, (0.5, 1.6)),
-)
-"""Parts of no name: any training outline in any training material, for training only."""
-
-REGULAR_BUILDERS: tuple[Builder, ...] = (_object(regular_outline, (random_material,), marks=2),) * 2
-"""Parts of no name with many equal features, none of which is a defect, for training only."""

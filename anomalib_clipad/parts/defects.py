@@ -48,7 +48,7 @@ def _distance_to(x: float, y: float, size: int) -> Field:
     return np.hypot(axis[None] - np.float32(x), axis[:, None] - np.float32(y))
 
 
-def _blob(rng: Rng, scene: Scene, radius: float, ragged: float, on_edge: bool = False) -> Field:
+def blob(rng: Rng, scene: Scene, radius: float, ragged: float, on_edge: bool = False) -> Field:
     """Signed distance in pixels to an irregular closed shape on the part."""
     x, y = _anchor(rng, scene, on_edge)
     angle, stretch = uniform(rng, 0, np.pi), uniform(rng, 1, 1.9)
@@ -78,7 +78,7 @@ def _stroke(size: int, points: Field, width: float) -> Field:
     return (cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)).astype(np.float32)
 
 
-def _tint(scene: Scene, share: Field, tone: Field | float, height: Field | None = None) -> Scene:
+def tint(scene: Scene, share: Field, tone: Field | float, height: Field | None = None) -> Scene:
     """The scene with its part coloured, as far as the part reaches."""
     albedo = scene.albedo + share[..., None] * (np.asarray(tone, np.float32) - scene.albedo)
     return scene.with_(albedo=albedo.astype(np.float32), height=height)
@@ -92,7 +92,7 @@ def scratch(rng: Rng, scene: Scene, strength: float) -> Scene:
         points = _path(rng, scene, uniform(rng, 25, 130) * unit, 0.12, 24)
         line = _stroke(scene.size, points, uniform(rng, 0.7, 2.6) * unit)
         share = line * np.float32(strength * uniform(rng, 0.35, 0.8))
-        scene = _tint(scene, share, tone, height=scene.height - line * np.float32(2 * strength))
+        scene = tint(scene, share, tone, height=scene.height - line * np.float32(2 * strength))
     return scene
 
 
@@ -106,21 +106,21 @@ def crack(rng: Rng, scene: Scene, strength: float) -> Scene:
         branch = _path(rng, scene, uniform(rng, 10, 50) * unit, 1.5, 12)
         lines = np.maximum(lines, _stroke(scene.size, branch - branch[0] + start, uniform(rng, 0.7, 1.6) * unit))
     share = lines * np.float32(0.3 + 0.6 * strength)
-    return _tint(scene, share, uniform(rng, 0.0, 0.1), height=scene.height - lines * np.float32(4 * strength))
+    return tint(scene, share, uniform(rng, 0.0, 0.1), height=scene.height - lines * np.float32(4 * strength))
 
 
 def hole(rng: Rng, scene: Scene, strength: float) -> Scene:
     """A pit with a ragged rim, dark or letting the background through."""
     unit = scene.size / 240
-    distance = _blob(rng, scene, uniform(rng, 3.5, 14) * unit, 0.5)
+    distance = blob(rng, scene, uniform(rng, 3.5, 14) * unit, 0.5)
     inside = np.clip(0.5 - distance, 0, 1)
     rim = np.exp(-np.square(distance / np.float32(2.2 * unit))) * np.float32(0.35 * strength)
-    scene = _tint(scene, rim, 0.85 if rng.random() < 0.5 else 0.1)
+    scene = tint(scene, rim, 0.85 if rng.random() < 0.5 else 0.1)
     if not scene.is_texture and rng.random() < 0.35:
         return scene.with_(cover=scene.cover * (1 - inside))
     depth = np.clip(-distance, 0, 6 * unit)
     share = inside * np.float32(0.45 + 0.5 * strength)
-    return _tint(scene, share, uniform(rng, 0.0, 0.12), height=scene.height - depth * np.float32(strength))
+    return tint(scene, share, uniform(rng, 0.0, 0.12), height=scene.height - depth * np.float32(strength))
 
 
 def contamination(rng: Rng, scene: Scene, strength: float) -> Scene:
@@ -129,15 +129,15 @@ def contamination(rng: Rng, scene: Scene, strength: float) -> Scene:
     tone = colour(rng, 1.0, 0.03, 0.95)
     kind = rng.integers(4)
     if kind == 0:
-        distance = _blob(rng, scene, uniform(rng, 7, 28) * unit, 0.6)
+        distance = blob(rng, scene, uniform(rng, 7, 28) * unit, 0.6)
         inside = np.clip(0.5 - distance / np.float32(uniform(rng, 1, 6) * unit), 0, 1)
         edge = np.exp(-np.square(distance / np.float32(2 * unit)))
-        return _tint(scene, np.maximum(inside * 0.6, edge * 0.7) * np.float32(strength), tone)
+        return tint(scene, np.maximum(inside * 0.6, edge * 0.7) * np.float32(strength), tone)
     if kind == 1:
-        distance = _blob(rng, scene, uniform(rng, 8, 30) * unit, 0.4)
+        distance = blob(rng, scene, uniform(rng, 8, 30) * unit, 0.4)
         streaks = 0.5 + 0.5 * smooth_noise(rng, scene.size, uniform(rng, 15, 50))
         inside = np.clip(0.5 - distance / np.float32(8 * unit), 0, 1)
-        return _tint(scene, inside * streaks * np.float32(strength), tone)
+        return tint(scene, inside * streaks * np.float32(strength), tone)
     if kind == 2:
         x, y = _anchor(rng, scene)
         share = np.zeros_like(scene.cover)
@@ -145,15 +145,15 @@ def contamination(rng: Rng, scene: Scene, strength: float) -> Scene:
             dx, dy = (rng.random(2) + rng.random(2) - 1) * 26 * unit
             distance = _distance_to(x + dx, y + dy, scene.size)
             share = np.maximum(share, np.clip(0.5 + uniform(rng, 1.0, 4) * unit - distance, 0, 1))
-        return _tint(scene, share * np.float32(0.4 + 0.6 * strength), tone, height=scene.height + 2 * share)
+        return tint(scene, share * np.float32(0.4 + 0.6 * strength), tone, height=scene.height + 2 * share)
     line = _stroke(scene.size, _path(rng, scene, uniform(rng, 40, 120) * unit, 0.9, 40), uniform(rng, 1.2, 2.8) * unit)
-    return _tint(scene, line * np.float32(0.4 + 0.6 * strength), tone, height=scene.height + 2 * line)
+    return tint(scene, line * np.float32(0.4 + 0.6 * strength), tone, height=scene.height + 2 * line)
 
 
 def missing_piece(rng: Rng, scene: Scene, strength: float) -> Scene:
     """A bite out of the outline; of an endless surface, a torn-off patch that shows the ground beneath."""
     unit = scene.size / 240
-    distance = _blob(rng, scene, uniform(rng, 8, 26) * unit, 0.35, on_edge=True)
+    distance = blob(rng, scene, uniform(rng, 8, 26) * unit, 0.35, on_edge=True)
     inside = np.clip(0.5 - distance, 0, 1)
     if not scene.is_texture:
         return scene.with_(cover=scene.cover * (1 - inside))
@@ -188,7 +188,7 @@ def bend(rng: Rng, scene: Scene, strength: float) -> Scene:
 def discolouration(rng: Rng, scene: Scene, strength: float) -> Scene:
     """A region whose colour is off while its texture remains: heat tint, fading, wrong dye."""
     unit = scene.size / 240
-    distance = _blob(rng, scene, uniform(rng, 9, 36) * unit, 0.45)
+    distance = blob(rng, scene, uniform(rng, 9, 36) * unit, 0.45)
     inside = np.clip(0.5 - distance / np.float32(uniform(rng, 2, 14) * unit), 0, 1)[..., None]
     gains = 1 + (rng.random(3, dtype=np.float32) - 0.5) * np.float32(2.0 * (0.25 + 0.6 * strength))
     albedo = scene.albedo * (1 - inside) + np.clip(scene.albedo * gains, 0, 1) * inside

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .categories import CATEGORIES, Builder
-from .defects import DEFECTS
+from .defects import DEFECTS, Defect
 from .noise import Rng, uniform
 from .render import Image, changed, develop, expose, random_camera
 
@@ -44,17 +44,17 @@ def named_sample(category: str, split: str, index: int, defect: str | None, seed
     style_seed = crc32(category.encode())
     key = crc32(f"{split}/{defect or 'good'}".encode())
     rng = np.random.default_rng([seed, style_seed, key, index])
-    return make_sample(CATEGORIES[category], style_seed, rng, defect, size)
+    return make_sample(CATEGORIES[category], style_seed, rng, DEFECTS[defect] if defect else None, size)
 
 
-def make_sample(builder: Builder, style_seed: int, rng: Rng, defect: str | None, size: int) -> Sample:
+def make_sample(builder: Builder, style_seed: int, rng: Rng, defect: Defect | None, size: int) -> Sample:
     """Build, damage and photograph a part.
 
     Args:
         builder: What kind of part.
         style_seed: Decides everything the parts of one product line have in common.
         rng: Decides the rest.
-        defect: A name in ``DEFECTS``, or ``None``.
+        defect: What damages it, if anything does.
         size: Height and width in pixels.
     """
     style = np.random.default_rng(style_seed)
@@ -63,12 +63,13 @@ def make_sample(builder: Builder, style_seed: int, rng: Rng, defect: str | None,
     flawless = expose(scene, camera)
     damaged, mask = flawless, np.zeros((size, size), bool)
     smallest = 25 * (size / 240) ** 2
-    for attempt in range(_ATTEMPTS if defect else 0):
-        strength = max(uniform(rng, 0.25, 1), attempt / _ATTEMPTS)
-        damaged = expose(DEFECTS[defect or ""](rng, scene, strength), camera)
-        mask = changed(flawless, damaged)
-        if mask.sum() >= smallest:
-            break
+    if defect is not None:
+        for attempt in range(_ATTEMPTS):
+            strength = max(uniform(rng, 0.25, 1), attempt / _ATTEMPTS)
+            damaged = expose(defect(rng, scene, strength), camera)
+            mask = changed(flawless, damaged)
+            if mask.sum() >= smallest:
+                break
     noise_seed = int(rng.integers(2**32))
     image = develop(damaged, camera, np.random.default_rng(noise_seed))
     return Sample(image, mask, develop(flawless, camera, np.random.default_rng(noise_seed)))

@@ -26,7 +26,7 @@ SWAPPED = {"normal": list(INDUSTRIAL.abnormal), "abnormal": list(INDUSTRIAL.norm
 STATELESS = {"normal": ["{}"], "abnormal": ["{}"], "templates": TEMPLATES}
 
 # Measured with torch 2.14 on the set below; they tell whether a change of the code changes the meaning.
-RECORDED = {"image": 0.968, "pixel": 0.992}
+RECORDED = {"image": 0.993, "pixel": 0.995}
 
 
 @cache
@@ -66,9 +66,9 @@ def _min_max(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / max(float(np.ptp(values)), 1e-12)
 
 
-def test_config_and_weights_take_at_most_fifteen_megabytes() -> None:
+def test_config_and_weights_take_at_most_twelve_megabytes() -> None:
     names = ("clipad-mini.json", "clipad-mini.safetensors")
-    assert sum(len((FOLDER / name).read_bytes()) for name in names) <= 15_000_000
+    assert sum(len((FOLDER / name).read_bytes()) for name in names) <= 12_000_000
 
 
 def test_the_files_are_plain_open_clip() -> None:
@@ -78,7 +78,7 @@ def test_the_files_are_plain_open_clip() -> None:
     state = load_file(str(FOLDER / "clipad-mini.safetensors"))
     assert set(state) == set(clip.state_dict())
     clip.load_state_dict(state)
-    assert config["vision_cfg"]["layers"] == 12
+    assert config["vision_cfg"]["layers"] == 8
     assert config["vision_cfg"]["image_size"] == 304
     assert all(torch.isfinite(value).all() for value in state.values())
 
