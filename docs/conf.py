@@ -27,8 +27,9 @@ REPOSITORY_FILE = re.compile(r"\[([^\]]+)\]\(\.\./(?!\.)([^)\s]+)\)")
 
 def keep_names_of_repository_files(app: Any, page: str, source: list[str]) -> None:
     """A link out of ``docs/`` has nothing to lead to on the site: it becomes the file's name."""
-    del app, page
-    source[0] = REPOSITORY_FILE.sub(r"\1 (`\2`)", source[0])
+    del app
+    if not page.startswith("examples/"):  # a notebook is no text
+        source[0] = REPOSITORY_FILE.sub(r"\1 (`\2`)", source[0])
 
 
 def setup(app: Any) -> None:
