@@ -39,6 +39,24 @@ anomalib-clipad inspect images/ --class-name hazelnut --backbone local-dir:path/
 ```
 """
 
+_SPACE = """---
+title: CLIP-AD
+sdk: gradio
+app_file: app.py
+license: apache-2.0
+---
+# CLIP-AD
+
+Find defects in images of things a model has never seen; a trial with the embedded model {name}.
+"""
+_APP = '''"""The playground of anomalib-clipad."""
+
+from anomalib_clipad.tools.playground import playground
+
+if __name__ == "__main__":
+    playground(host="0.0.0.0", port=7860)
+'''
+
 
 def write_hub_folder(output: Path) -> Path:
     """Write the folder: ``open_clip_config.json``, ``open_clip_model.safetensors`` and ``README.md``.
@@ -59,13 +77,32 @@ def write_hub_folder(output: Path) -> Path:
     return output
 
 
-def main(output: Path = Path("clipad-mini")) -> None:
+def write_space_folder(output: Path) -> Path:
+    """Write the playground as a Space: ``app.py``, ``requirements.txt`` and ``README.md``.
+
+    Args:
+        output: Folder to write to; files of these names are replaced.
+
+    Returns:
+        The folder.
+    """
+    with atomic_folder(output) as folder:
+        (folder / "app.py").write_text(_APP, encoding="utf-8")
+        (folder / "requirements.txt").write_text("anomalib-clipad[playground]\n", encoding="utf-8")
+        (folder / "README.md").write_text(_SPACE.format(name=BUNDLED), encoding="utf-8")
+    return output
+
+
+def main(output: Path = Path("clipad-mini"), space: Path | None = None) -> None:
     """Write clipad-mini as an open_clip repository for a model hub.
 
     Args:
         output: Folder to write to.
+        space: Folder for the playground as a Space, if it is wanted too.
     """
     print(write_hub_folder(output))
+    if space is not None:
+        print(write_space_folder(space))
 
 
 if __name__ == "__main__":

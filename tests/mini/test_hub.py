@@ -1,6 +1,7 @@
 """The folder for a model hub, loaded by open_clip and by ourselves."""
 
 import json
+import runpy
 from pathlib import Path
 
 import open_clip
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from anomalib_clipad import ClipADModel, load_backbone
-from anomalib_clipad.mini.hub import write_hub_folder
+from anomalib_clipad.mini.hub import write_hub_folder, write_space_folder
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,19 @@ def test_open_clip_loads_it(folder: Path) -> None:
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=True)
     expected = load_backbone("clipad-mini").clip.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_a_space_serves_the_playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio")
+    from anomalib_clipad.tools import playground
+
+    served: dict[str, object] = {}
+    monkeypatch.setattr(playground, "playground", lambda **options: served.update(options))
+    folder = write_space_folder(tmp_path / "space")
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    assert served == {"host": "0.0.0.0", "port": 7860}
+    assert (folder / "requirements.txt").read_text() == "anomalib-clipad[playground]\n"
+    assert "sdk: gradio" in (folder / "README.md").read_text()
 
 
 def test_the_card_has_metadata_and_the_configuration_its_normalisation(folder: Path) -> None:
