@@ -64,6 +64,7 @@ def dual_path(
     Example:
         A tower of four blocks, so one block per stage, on images of 2 x 2 patches.
 
+        >>> from open_clip.transformer import VisionTransformer
         >>> visual = VisionTransformer(32, patch_size=16, width=16, layers=4, heads=2, mlp_ratio=2, output_dim=8).eval()
         >>> with torch.no_grad():
         ...     stages = dual_path(visual, torch.randn(5, 3, 32, 32))

@@ -23,6 +23,7 @@ class PillowResize(Resize):
         size: Height and width in pixels.
 
     Example:
+        >>> import torch
         >>> PillowResize((2, 2))(torch.rand(5, 3, 7, 9)).shape
         torch.Size([5, 3, 2, 2])
     """
