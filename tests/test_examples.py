@@ -29,7 +29,7 @@ NEEDS = {
     r"^anomalib benchmark|^anomalib-clipad (report|deployment|bench|large-images)": "many minutes, or their results",
     r"path/of/weights": "a file of real weights",
     r"--data Folder": "the folders of a data set, which tests/test_configs.py has",
-    r"--export_type openvino|false_alarm_rate .*--export_type": "the time of another conversion, which tests/deploy has",
+    r"--export_type openvino|false_alarm_rate .*--export_type": "another conversion, which tests/deploy has",
     r"--image-size 480|--engine ray|playground|anomalib-clipad page": "the time, which tests of their own have",
     r"onnx_verify|onnx_products": "a file that tests/deploy makes for it",
 }
