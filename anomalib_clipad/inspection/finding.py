@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _OPACITY = 0.55
 _CALM, _SURE = 0.35, 0.65
 """Where a colour begins to show and where it is as strong as it gets, on a scale with the threshold at 0.5."""
+_SHARE = (_OPACITY * np.clip((np.arange(256) / 255 - _CALM) / (_SURE - _CALM), 0, 1)).astype(np.float32)
+"""How much of a colour shows, by its level."""
 
 
 class Region(NamedTuple):
@@ -95,13 +97,13 @@ class Finding:
         """
         from PIL import Image
 
-        level = centred(self.map, self.map_threshold)
-        colours = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-        share = _OPACITY * np.clip((level - _CALM) / (_SURE - _CALM), 0, 1)[..., None]
-        blended = (self.image * (1 - share) + colours * share).astype(np.uint8)
+        level = (255 * centred(self.map, self.map_threshold)).astype(np.uint8)
+        colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+        share = _SHARE[level]
+        blended = cv2.blendLinear(np.ascontiguousarray(self.image), colours, 1 - share, share)
         outlines, _ = cv2.findContours(self.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         width = max(1, round(min(self.image.shape[:2]) / 300))
-        return Image.fromarray(cv2.drawContours(np.ascontiguousarray(blended), outlines, -1, (255, 255, 255), width))
+        return Image.fromarray(cv2.drawContours(blended, outlines, -1, (255, 255, 255), width))
 
     def show(self) -> None:
         """Show the overlay in the desktop's viewer; in a notebook a finding shows itself."""
