@@ -17,7 +17,7 @@ class Tower(nn.Module):
     """A copy, in float32, of what the dual path reads of an open_clip tower.
 
     Args:
-        visual: open_clip ``VisionTransformer``.
+        visual: open_clip ``VisionTransformer``, or another such copy.
     """
 
     def __init__(self, visual: VisionTransformer) -> None:
@@ -97,8 +97,9 @@ def _block(block: Any) -> nn.Module:
     plain = nn.Module()
     plain.ln_1, plain.ln_2 = _layer_norm(block.ln_1), _layer_norm(block.ln_2)
     plain.attn = deepcopy(block.attn)
-    activation = _QuickGELU() if isinstance(block.mlp.gelu, QuickGELU) else deepcopy(block.mlp.gelu)
-    plain.mlp = nn.Sequential(deepcopy(block.mlp.c_fc), activation, deepcopy(block.mlp.c_proj))
+    widen, activation, narrow = block.mlp
+    activation = _QuickGELU() if isinstance(activation, QuickGELU) else deepcopy(activation)
+    plain.mlp = nn.Sequential(deepcopy(widen), activation, deepcopy(narrow))
     plain.ls_1, plain.ls_2 = (
         _Scale(scale.gamma) if hasattr(scale, "gamma") else nn.Identity() for scale in (block.ls_1, block.ls_2)
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from anomalib_clipad.deploy.exporter import Exporter
 from anomalib_clipad.inspection import quick_start
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.mini import weights as mini
@@ -62,6 +64,16 @@ def test_scores_are_the_same_and_another_look_is_still_possible(cache: Path) -> 
         assert of_quick.score == pytest.approx(of_slow.score, abs=1e-5)
         np.testing.assert_allclose(of_quick.map, of_slow.map, atol=1e-5)
     assert not is_quick(quick)
+
+
+def test_a_model_that_started_quickly_can_be_exported(cache: Path) -> None:
+    slow, quick = Inspector("gear", **MINI), Inspector("gear", **MINI)
+    graphs = [Exporter(one.model.model, None, None).graph() for one in (slow, quick)]
+    side = slow.model.model.image_size
+    images = torch.rand(1, 3, side, side)
+    of_slow, of_quick = (graph(images) for graph in graphs)
+    torch.testing.assert_close(of_quick.anomaly_map, of_slow.anomaly_map, atol=1e-6, rtol=0)
+    assert is_quick(quick)
 
 
 def test_normal_images_go_along_to_other_words(cache: Path) -> None:
