@@ -20,6 +20,12 @@ def cache_directory() -> Path:
     return Path(given).expanduser() if given else user_cache_path("anomalib_clipad", appauthor=False)
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, by its content: files in the hub's cache have no suffix."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder whose files go to ``target`` together: all of them when the block ends well, else none.

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.tools.bench.browser import Browser, find_chromium
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
@@ -81,6 +82,21 @@ def expected() -> dict[str, Tensor]:
 def reference_numbers() -> dict[str, Tensor]:
     """Numbers of few-shot and mutual scoring on the tiny CLIP, by their authors' modules."""
     return load_file(GOLDEN / "references_expected.safetensors")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 NEEDS = {
-    r"^make |^pip |^python -m |^mkdocs|^docker|^ray |^gradio": "an environment, or minutes",
+    r"^make |^pip |^python -m |^ray ": "an environment, or minutes",
     r"MVTecAD|mvtec|visa|medical|comparison\.yaml|--model\.adapter|clip_ad_plus": "real data or weights",
     r"^anomalib benchmark|^anomalib-clipad (report|deployment|bench|large-images)": "many minutes, or their results",
     r"path/of/weights": "a file of real weights",

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from anomalib_clipad.digest import digest
+from anomalib_clipad.storage import is_safetensors
 from anomalib_clipad.text.encoder import Tokenizer
 from anomalib_clipad.transformer import activations_and_heads
 
@@ -154,9 +155,7 @@ def _load_weights(clip: CLIP, path: Path, name: str) -> None:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Weights by name, from safetensors, a checkpoint of torch, or a TorchScript archive such as OpenAI's own files."""
-    with path.open("rb") as file:
-        is_safetensors = file.read(9)[8:] == b"{"  # told by content: files in the hub's cache have no suffix
-    if is_safetensors:
+    if is_safetensors(path):
         return load_file(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -22,6 +21,7 @@ from torch.export import Dim
 from torchmetrics import Metric
 
 from anomalib_clipad.data.reading import read_image
+from anomalib_clipad.extras import require
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
@@ -193,7 +193,7 @@ class Exporter(ExportMixin):
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
             ValueError: If another exporter than dynamo is asked for.
         """
-        require("onnx", "onnxscript")
+        require("This export", "export", "onnx", "onnxscript")
         import onnx
 
         if kwargs.pop("dynamo", True) is not True:
@@ -271,7 +271,7 @@ class Exporter(ExportMixin):
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
             ValueError: If the compressed file has to be calibrated and the calibration images are not at hand.
         """
-        require("openvino", "nncf", "onnx", "onnxscript")
+        require("This export", "export", "openvino", "nncf", "onnx", "onnxscript")
         import openvino
 
         path = _file(export_root, ExportType.OPENVINO, f"{model_file_name}.xml")
@@ -322,18 +322,6 @@ def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 def _statistics(post_processor: nn.Module | None) -> dict[str, float]:
     return {name: float(getattr(post_processor, name)) for name in _STATISTICS if hasattr(post_processor, name)}
-
-
-def require(*packages: str) -> None:
-    """Check that packages are installed.
-
-    Raises:
-        ModuleNotFoundError: If one is not; the message names the extra that brings it.
-    """
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        msg = f"This export needs {', '.join(missing)}: pip install 'anomalib-clipad[export]'"
-        raise ModuleNotFoundError(msg, name=missing[0])
 
 
 def _file(root: Path | str, kind: ExportType, name: str) -> Path:

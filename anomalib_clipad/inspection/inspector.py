@@ -115,9 +115,8 @@ class Inspector:
         if threshold is not None and false_alarm_rate is not None:
             msg = "An image is called defective by a threshold or by a false-alarm rate; pass one of them."
             raise ValueError(msg)
-        if threshold is not None and not 0 <= threshold <= 1:
-            msg = f"threshold has to be a score in [0, 1]; got {threshold}."
-            raise ValueError(msg)
+        if threshold is not None:
+            check_threshold(threshold)
         normal = self.model.normal
         if false_alarm_rate is not None and normal is None:
             msg = "A false-alarm rate needs normal images that set the threshold; pass calibration, a folder of them."
@@ -413,6 +412,17 @@ def files_in(folder: Path) -> list[Path]:
         msg = f"There is no folder {folder}."
         raise FileNotFoundError(msg)
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def check_threshold(threshold: float) -> None:
+    """Check a threshold of scores.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not 0 <= threshold <= 1:
+        msg = f"threshold has to be a score in [0, 1]; got {threshold}."
+        raise ValueError(msg)
 
 
 def _check_mutual(others: Mapping[str, Any], pool: int) -> None:

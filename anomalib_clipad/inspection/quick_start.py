@@ -22,7 +22,7 @@ from anomalib_clipad.backbones.backbone import BUNDLED, Backbone
 from anomalib_clipad.deploy.tower import Tower
 from anomalib_clipad.digest import digest
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.storage import atomic_folder, cache_directory
+from anomalib_clipad.storage import atomic_folder, cache_directory, is_safetensors
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.transformer import activations_and_heads
 
@@ -118,16 +118,16 @@ def keep(settings: Settings, class_name: str | None, model: ClipADModel, backbon
     heads = {part.num_heads for part in visual.modules() if isinstance(part, nn.MultiheadAttention)}
     if backbone.weights is None or not _named(settings) or len(norms) != 1 or len(heads) != 1:
         return
-    weights, text = backbone.weights.absolute(), model.text_features.cpu()
+    weights, text, traits = backbone.weights.absolute(), model.text_features.cpu(), activations_and_heads(visual)
     state = weights.stat()
     note = Note(
         weights=str(weights),
         size=state.st_size,
         changed=state.st_mtime_ns,
         heads=heads.pop(),
-        quick_gelu="QuickGELU" in activations_and_heads(visual),
+        quick_gelu="QuickGELU" in traits,
         eps=norms.pop(),
-        traits=activations_and_heads(visual),
+        traits=traits,
         fingerprint=backbone.fingerprint,
         image_size=backbone.image_size,
         mean=backbone.mean,
@@ -161,9 +161,7 @@ def _path(settings: Settings, class_name: str | None) -> Path:
 
 def _read_tower(path: Path, note: Note) -> Tower | None:
     """The image tower in a file, if it is the one that was noted."""
-    with path.open("rb") as file:
-        is_safetensors = file.read(9)[8:] == b"{"
-    saved: Any = load_file(path) if is_safetensors else torch.load(path, "cpu", weights_only=True, mmap=True)
+    saved: Any = load_file(path) if is_safetensors(path) else torch.load(path, "cpu", weights_only=True, mmap=True)
     state: dict[str, Tensor] = saved.get("state_dict", saved)
     named = {name.removeprefix("module."): value for name, value in state.items()}
     visual = {

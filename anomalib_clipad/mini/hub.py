@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 from jsonargparse import auto_cli
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import load_file, save_file
 
 from anomalib_clipad.backbones.backbone import BUNDLED
 from anomalib_clipad.storage import atomic_folder
 
 _HOME = Path(__file__).parent
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 _CARD = """---
 license: apache-2.0
 library_name: open_clip
@@ -68,7 +67,8 @@ def write_hub_folder(output: Path) -> Path:
         The folder.
     """
     config = json.loads((_HOME / f"{BUNDLED}.json").read_text(encoding="utf-8"))
-    preprocess = {"mean": list(_MEAN), "std": list(_STD), "interpolation": "bicubic", "resize_mode": "squash"}
+    normalisation = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD)}
+    preprocess = {**normalisation, "interpolation": "bicubic", "resize_mode": "squash"}
     content = {"model_cfg": config, "preprocess_cfg": preprocess}
     with atomic_folder(output) as folder:
         (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from anomalib_clipad.extras import require
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.images import Picture, UnreadableError, open_picture
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
@@ -65,9 +65,7 @@ def require_gradio() -> None:
     Raises:
         ModuleNotFoundError: If it is not; the message names the extra that brings it.
     """
-    if find_spec("gradio") is None:
-        msg = "The playground needs gradio: pip install 'anomalib-clipad[playground]'"
-        raise ModuleNotFoundError(msg, name="gradio")
+    require("The playground", "playground", "gradio")
 
 
 @contextmanager

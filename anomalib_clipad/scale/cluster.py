@@ -7,8 +7,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
+
+from anomalib_clipad.extras import require
 
 from .luggage import Luggage
 
@@ -24,9 +25,7 @@ def require_ray() -> None:
     Raises:
         ModuleNotFoundError: If it is not; the message names the extra that brings it.
     """
-    if find_spec("ray") is None:
-        msg = "Work on many machines needs ray: pip install 'anomalib-clipad[scale]'"
-        raise ModuleNotFoundError(msg, name="ray")
+    require("Work on many machines", "scale", "ray")
 
 
 @contextmanager

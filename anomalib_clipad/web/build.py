@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from anomalib_clipad.backbones import load_backbone
-from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.inspector import Inspector, check_threshold
 from anomalib_clipad.inspection.torch_models import TorchModel
 
 from .graph import page_graph
@@ -50,9 +50,7 @@ def build(
     if len(set(class_names)) < len(class_names):
         msg = f"Each class is named once; got {', '.join(class_names)}."
         raise ValueError(msg)
-    if not 0 <= threshold <= 1:
-        msg = f"threshold has to be a score in [0, 1]; got {threshold}."
-        raise ValueError(msg)
+    check_threshold(threshold)
     given: dict[str, Any] = {
         "normal": normal,
         "product": product,

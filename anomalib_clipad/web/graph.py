@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.extras import require
+
 if TYPE_CHECKING:
     import onnx
 
@@ -48,10 +50,10 @@ def page_graph(model: ClipADModel, mean: tuple[float, ...], std: tuple[float, ..
     import onnx
     from torchvision.transforms.v2 import Normalize
 
-    from anomalib_clipad.deploy.exporter import Exporter, require
+    from anomalib_clipad.deploy.exporter import Exporter
     from anomalib_clipad.host.post_processor import ClipADPostProcessor
 
-    require("onnx", "onnxscript", "onnxruntime")
+    require("This export", "export", "onnx", "onnxscript", "onnxruntime")
     exporter = Exporter(model, Normalize(list(mean), list(std)), ClipADPostProcessor())
     size, memory = model.image_size, model.detector.memory
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
-from anomalib_clipad.tools.bench.browser import Browser, Tab, find_chromium
+from anomalib_clipad.tools.bench.browser import Browser, Tab
 from anomalib_clipad.tools.bench.page import figures_of_page
 
 JPEG = thumbnail(np.full((40, 60, 3), 90, np.uint8))
@@ -162,14 +162,6 @@ def test_thumbnails_keep_proportions_and_are_never_enlarged() -> None:
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with Browser() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from anomalib_clipad.playground import app
 from anomalib_clipad.playground.app import Limits, build, require_gradio, served
 from anomalib_clipad.playground.session import Question, Session, as_pixels
 from anomalib_clipad.tools import cli
-from anomalib_clipad.tools.bench.browser import Browser, Tab, find_chromium
+from anomalib_clipad.tools.bench.browser import Browser, Tab
 
 OWN = {"normal": ("flawless {}",), "abnormal": ("broken {}",)}
 
@@ -114,7 +114,7 @@ def test_opacity_goes_from_the_image_to_its_map(session: Session) -> None:
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    monkeypatch.setattr("anomalib_clipad.extras.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-clipad\[playground\]'"):
         require_gradio()
     monkeypatch.setattr("sys.argv", ["anomalib-clipad", "playground"])
@@ -138,14 +138,6 @@ def address(session: Session) -> Iterator[str]:
     pytest.importorskip("gradio", reason="the extra `playground` is not installed")
     with served(session, limits=Limits(megabytes=0.5, pixels=10_000, references=2)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with Browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from base64 import b64decode
-from collections.abc import Iterator
 from dataclasses import replace
 from gzip import decompress
 from pathlib import Path
@@ -19,7 +18,7 @@ from conftest import save, shallow
 from PIL import Image
 
 from anomalib_clipad import Inspector
-from anomalib_clipad.tools.bench.browser import Browser, Tab, find_chromium
+from anomalib_clipad.tools.bench.browser import Browser, Tab
 from anomalib_clipad.tools.bench.web_page import dropped, figures_of_page
 from anomalib_clipad.tools.page import page as write_page
 from anomalib_clipad.vision.resize import PillowResize
@@ -147,14 +146,6 @@ def test_another_package_than_the_expected_one_is_refused(tmp_path: Path, monkey
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with Browser() as browser:
-        yield browser
 
 
 def opened(browser: Browser, page: Path, before: str = "") -> Tab:
@@ -303,9 +294,7 @@ def test_a_browser_without_simd_is_told(browser: Browser, page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_of_clipad_mini_is_small_quick_and_exact(tmp_path: Path) -> None:
-    if find_chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+def test_a_page_of_clipad_mini_is_small_quick_and_exact(tmp_path: Path, chromium: str) -> None:
     figures = figures_of_page(tmp_path, normal=2)
     assert figures.megabytes < 15
     assert figures.ready < 4
