@@ -46,6 +46,7 @@ def page_graph(model: ClipADModel, mean: tuple[float, ...], std: tuple[float, ..
     if model.settings.tiles is not None:
         msg = "A page looks at whole images: leave out tiles."
         raise ValueError(msg)
+    require("This export", "export", "onnx", "onnxscript", "onnxruntime")
     import anomalib.models  # noqa: F401  # first: when it has loaded, it loads ClipAD, which imports the exporter
     import onnx
     from torchvision.transforms.v2 import Normalize
@@ -53,7 +54,6 @@ def page_graph(model: ClipADModel, mean: tuple[float, ...], std: tuple[float, ..
     from anomalib_clipad.deploy.exporter import Exporter
     from anomalib_clipad.host.post_processor import ClipADPostProcessor
 
-    require("This export", "export", "onnx", "onnxscript", "onnxruntime")
     exporter = Exporter(model, Normalize(list(mean), list(std)), ClipADPostProcessor())
     size, memory = model.image_size, model.detector.memory
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from base64 import b64decode
 from dataclasses import replace
 from gzip import decompress
@@ -300,3 +301,10 @@ def test_a_page_of_clipad_mini_is_small_quick_and_exact(tmp_path: Path, chromium
     assert figures.ready < 4
     assert max(figures.first, figures.again) < 1.5
     assert figures.difference < 1e-4
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalib_clipad.extras.find_spec", lambda name: None if name == "onnx" else object())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs onnx: pip install 'anomalib-clipad\[export\]'"):
+        build(["nut"], settings=shallow())
