@@ -44,9 +44,9 @@ def test_the_built_in_sets_are_found_by_name() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_readmes_example_draws_no_warning(backbone: Backbone) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = re.findall(r"```yaml\n(# prompts\.yaml.*?)```", readme, re.DOTALL)
+def test_the_pages_example_draws_no_warning(backbone: Backbone) -> None:
+    page = (Path(__file__).parents[2] / "docs/prompts.md").read_text()
+    (example,) = re.findall(r"```yaml\n(# prompts\.yaml.*?)```", page, re.DOTALL)
     options = dict(re.findall(r"--model\.(\w+) (\S+)", example))
     assert options.pop("prompts") == "prompts.yaml"
     prompts = load_prompts(yaml.safe_load(example))
