@@ -11,9 +11,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cache
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -22,7 +27,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.backbones import Backbone
@@ -64,6 +69,31 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cache")
     os.environ["ANOMALIB_CLIPAD_CACHE"] = str(path)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def export_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """torch's exporter takes ten seconds or more: what it wrote for a graph is copied when the same one comes again."""
+    worker, base = os.environ.get("PYTEST_XDIST_WORKER"), tmp_path_factory.getbasetemp()
+    written = (base.parent if worker else base) / "graphs"  # shared by the processes of a run
+    written.mkdir(exist_ok=True)
+    export = torch.onnx.export
+
+    def export_once(graph: nn.Module, images: tuple[Tensor, ...], path: Path, **options: Any) -> None:
+        plain, content = copy(graph), BytesIO()
+        plain.metadata = {}
+        torch.save(plain, content)
+        inputs = {name: value.shape for name, value in (options.get("kwargs") or {}).items()}
+        about = repr(([image.shape for image in images], inputs, {**options, "kwargs": None}))
+        kept = written / (sha256(content.getvalue() + about.encode()).hexdigest() + ".onnx")
+        if not kept.exists():
+            export(graph, images, path, **options)
+            shutil.copy(path, own := kept.with_suffix(f".{worker}"))
+            own.rename(kept)
+        shutil.copy(kept, path)
+
+    with patch.object(torch.onnx, "export", export_once):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data.reading import read_image
-from anomalib_clipad.deploy import exporter
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.text_features import text_features
 
@@ -257,9 +256,7 @@ def test_openvino_files_run_in_anomalibs_inferencer(
     images: Path,
     tmp_path: Path,
     compression: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporter.Exporter, "to_onnx", lambda *args, **kwargs: onnx_file)  # made once
     # nncf fails by itself where accuracy control takes quantisers back, which any drop would make it do here
     options = {"max_drop": 1.0} if compression is CompressionType.INT8_ACQ else {}
     path = make_engine(tmp_path).export(

@@ -14,7 +14,6 @@ from scipy.stats import betabinom
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy.certify import read_certificate
-from anomalib_clipad.deploy.exporter import Exporter
 from anomalib_clipad.deploy.runtimes import load
 from anomalib_clipad.tools.bench.thresholds import Scores, false_alarms, part, promises, score
 from anomalib_clipad.verdicts.conformal import allowed
@@ -88,12 +87,6 @@ def data_of(model: ClipAD) -> Folder:
     return Folder("wood", root=root, normal_dir=".", val_split_mode="from_train", test_split_mode="none", num_workers=0)
 
 
-@pytest.fixture(scope="module")
-def uncertified(models: list[ClipAD], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What OpenVINO's files are made from, made once."""
-    return models[0].to_onnx(tmp_path_factory.mktemp("onnx"), certified=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
@@ -112,17 +105,10 @@ def test_the_rate_holds_in_files(
     fresh: list[np.ndarray],
     tmp_path: Path,
     write: Callable[[ClipAD, Path], Path],
-    uncertified: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Calibrated on the pictures of the first seed; the other seeds' pictures come from the same place."""
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    original = Exporter.to_onnx
-
-    def to_onnx(self: Exporter, *args: Any, certified: bool = True, **kwargs: Any) -> Path:
-        return original(self, *args, **kwargs) if certified else uncertified
-
-    monkeypatch.setattr(Exporter, "to_onnx", to_onnx)
     runtime = load(write(models[0], tmp_path), "f32")
     flagged = [count(runtime.run(images)) for images in fresh]
     check(flagged)

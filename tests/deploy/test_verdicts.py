@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -21,7 +20,6 @@ from PIL import Image
 from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy import verification
 from anomalib_clipad.deploy.certify import read_certificate
-from anomalib_clipad.deploy.exporter import Exporter
 from anomalib_clipad.deploy.runtimes import CALIBRATION, Runtime, load
 from anomalib_clipad.deploy.verification import Record, inputs_of
 from anomalib_clipad.tools.verify import verify
@@ -75,19 +73,8 @@ def onnx_file(model: ClipAD, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uncertified(model: ClipAD, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What OpenVINO's files are made from, made once."""
-    return model.to_onnx(tmp_path_factory.mktemp("onnx"), certified=False)
-
-
-def to_openvino(model: ClipAD, uncertified: Path, folder: Path, **options: object) -> Path:
-    with patch.object(Exporter, "to_onnx", lambda *args, **kwargs: uncertified):
-        return model.to_openvino(folder, **options)
-
-
-@pytest.fixture(scope="module")
-def openvino_file(model: ClipAD, uncertified: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return to_openvino(model, uncertified, tmp_path_factory.mktemp("openvino"))
+def openvino_file(model: ClipAD, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.to_openvino(tmp_path_factory.mktemp("openvino"))
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -161,9 +148,9 @@ def test_old_inferencers_take_certified_outputs(model: ClipAD) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", [CompressionType.INT8, CompressionType.FP16])
 def test_a_compressed_file_is_calibrated_itself(
-    model: ClipAD, uncertified: Path, normal: Path, tmp_path: Path, compression: CompressionType
+    model: ClipAD, normal: Path, tmp_path: Path, compression: CompressionType
 ) -> None:
-    path = to_openvino(model, uncertified, tmp_path, compression_type=compression)
+    path = model.to_openvino(tmp_path, compression_type=compression)
     runtime = load(path, "f32")
     certificate, rate, left_out = read_certificate(runtime.metadata)
     assert (rate, left_out) == (0.2, False)

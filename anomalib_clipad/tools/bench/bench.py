@@ -34,8 +34,8 @@ def bench(
         batch_size: Images per batch.
         repeats: Runs of each side, in turns; medians are printed.
         threads: Threads torch uses; by default its own choice.
-        only: Which to measure of forward, precision, compiled, winclip, references, text, memory, training, engine,
-            metrics, imports, start, pipeline; by default all.
+        only: Which to measure of forward, precision, compiled, winclip, few_shot, few_shot_winclip, mutual, text,
+            memory, training, engine, metrics, imports, start, pipeline; by default all.
         growth_to: Measure instead how cost grows with batch size, image size and backbone, and write a table and a
             plot into this folder.
 

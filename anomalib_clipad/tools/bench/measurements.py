@@ -29,7 +29,7 @@ from anomalib_clipad.text.prompts import INDUSTRIAL
 
 from .comparison import CLASS, Comparison, random_model
 from .pipeline import pipeline
-from .references import references
+from .references import few_shot, few_shot_winclip, mutual
 from .start import start
 from .timing import interleaved, peak_memory, statement_seconds
 
@@ -254,7 +254,9 @@ MEASUREMENTS: dict[str, Callable[[str, int, int], Iterator[Comparison]]] = {
         precision,
         compiled,
         winclip,
-        references,
+        few_shot,
+        few_shot_winclip,
+        mutual,
         text,
         memory,
         training,

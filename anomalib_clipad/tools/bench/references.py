@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from anomalib.models.image.winclip import torch_model as winclip_module
 from torch import Tensor
 
-from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 
-from .comparison import Comparison, random_model
+from .comparison import CLASS, Comparison, random_model
 from .timing import interleaved, peak_memory
 
 _SHOTS = 4
@@ -29,42 +30,58 @@ images = torch.randn({count}, 3, model.image_size, model.image_size)
 """
 
 
-def references(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
-    """Four normal images beside none, WinClip with as many, and a hundred images that judge each other."""
+def few_shot(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
+    """Four normal images beside none."""
     loaded = load_backbone(backbone, None)
-    plain, few_shot = random_model(loaded), random_model(loaded)
-    size = plain.image_size
-    normal, images = torch.randn(_SHOTS, 3, size, size), torch.randn(batch_size, 3, size, size)
-    few_shot.detector.remember([normal])
-    seconds = interleaved({"few-shot": partial(few_shot, images), "text": partial(plain, images)}, repeats)
+    size = loaded.image_size
+    images = torch.randn(batch_size, 3, size, size)
+    runs = {"few-shot": partial(remembering(loaded), images), "text": partial(random_model(loaded), images)}
+    seconds = interleaved(runs, repeats)
     yield Comparison(f"forward, k_shot {_SHOTS}, s", seconds["few-shot"], "forward, text alone", seconds["text"])
 
+
+def few_shot_winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
+    """Throughput with four normal images beside WinClip's with as many."""
+    loaded = load_backbone(backbone, None)
+    size = loaded.image_size
     with patch.object(winclip_module, "PRETRAINED", None):
-        peer = winclip_module.WinClipModel("metal_nut", torch.randn(_SHOTS, 3, 240, 240)).eval()
-    theirs = torch.randn(batch_size, 3, 240, 240)
-    rounded = random_model(loaded, precision="bfloat16")
-    rounded.detector.remember([normal])
-    runs: dict[str, Callable[[], object]] = {
-        "float32": partial(few_shot, images),
-        "bfloat16": partial(rounded, images),
+        peer = winclip_module.WinClipModel(CLASS, torch.randn(_SHOTS, 3, 240, 240)).eval()
+    images, theirs = torch.randn(batch_size, 3, size, size), torch.randn(batch_size, 3, 240, 240)
+    runs = {
+        "float32": partial(remembering(loaded), images),
+        "bfloat16": partial(remembering(loaded, precision="bfloat16"), images),
+        "text_weight 0": partial(remembering(loaded, text_weight=0.0), images),
         "WinClip": partial(peer, theirs),
     }
     with torch.inference_mode():
         seconds = interleaved(runs, min(repeats, 3))
     rate = {name: batch_size / value for name, value in seconds.items()}
-    for name in ("float32", "bfloat16"):
+    for name in list(runs)[:-1]:
         what = f"k_shot {_SHOTS}, {name}, images/s"
         yield Comparison(what, rate[name], f"WinClip, k_shot {_SHOTS}", rate["WinClip"])
 
+
+def mutual(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
+    """A hundred images that judge each other, beside the text alone: time an image, and memory."""
+    del repeats  # a hundred images, twice
+    loaded = load_backbone(backbone, None)
+    size = loaded.image_size
     many = torch.randn(_POOL, 3, size, size)
-    runs = {"mutual": partial(judged, random_model(loaded), many), "text": partial(plain, images)}
-    seconds = interleaved(runs, 1)  # a hundred images, twice
+    images, plain = many[:batch_size], random_model(loaded)
+    seconds = interleaved({"mutual": partial(judged, random_model(loaded), many), "text": partial(plain, images)}, 1)
     alone = seconds["text"] / batch_size
     yield Comparison(f"mutual, pool {_POOL}, s an image", seconds["mutual"] / _POOL, "forward, text alone", alone)
     prepare = _PROGRAM.format(backbone=backbone, count=_POOL)
     runs_of_100 = (f"judged(model, images, {batch_size})", f"[model.examine(i) for i in images.split({batch_size})]")
     megabytes = [peak_memory(prepare, statement) / 2**20 for statement in runs_of_100]
     yield Comparison(f"mutual, pool {_POOL}, peak MB above the model", megabytes[0], "its tokens alone", megabytes[1])
+
+
+def remembering(backbone: Backbone, **options: Any) -> ClipADModel:
+    """A model that remembers four normal images."""
+    model = random_model(backbone, **options)
+    model.detector.remember([torch.randn(_SHOTS, 3, model.image_size, model.image_size)])
+    return model
 
 
 @torch.no_grad()
