@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # One thread per process: two processes with two threads each hinder each other on two cores. The tests of a file run in
-# one process, so that what they share is made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# one process, so that what they share is made once; long files first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help

@@ -11,20 +11,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from copy import copy
 from functools import cache
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from anomalib.data import MVTecAD
-from anomalib.engine import Engine
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -32,6 +28,10 @@ from torch import Tensor, nn
 from anomalib_clipad import ClipADModel, load_backbone
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.tools.bench.browser import Browser, find_chromium
+
+if TYPE_CHECKING:
+    from anomalib.data import MVTecAD
+    from anomalib.engine import Engine
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
@@ -43,10 +43,12 @@ HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The notebook takes its time."""
+    """The notebook takes its time, and so does a page: each exports a model."""
     for item in items:
-        if item.path.suffix == ".ipynb":
+        if item.path.suffix == ".ipynb" or "built" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)  # short ones fill the last seconds of all processes
 
 
 @cache
@@ -71,6 +73,17 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def identity(module: nn.Module) -> list[object]:
+    """What a module computes with: weights and settings, whatever objects hold them."""
+    found: list[object] = []
+    for name, part in module.named_modules():
+        public = {key: value for key, value in vars(part).items() if key[0] != "_" and key != "metadata"}
+        found.append((name, type(part), re.sub("0x[0-9a-f]+", "", repr(public))))
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        found.append((name, value.shape, sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()))
+    return found
+
+
 @pytest.fixture(scope="session", autouse=True)
 def export_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """torch's exporter takes ten seconds or more: what it wrote for a graph is copied when the same one comes again."""
@@ -80,12 +93,9 @@ def export_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     export = torch.onnx.export
 
     def export_once(graph: nn.Module, images: tuple[Tensor, ...], path: Path, **options: Any) -> None:
-        plain, content = copy(graph), BytesIO()
-        plain.metadata = {}
-        torch.save(plain, content)
-        inputs = {name: value.shape for name, value in (options.get("kwargs") or {}).items()}
-        about = repr(([image.shape for image in images], inputs, {**options, "kwargs": None}))
-        kept = written / (sha256(content.getvalue() + about.encode()).hexdigest() + ".onnx")
+        inputs = [image.shape for image in (*images, *(options.get("kwargs") or {}).values())]
+        about = repr((identity(graph), inputs, {**options, "kwargs": None}))
+        kept = written / (sha256(about.encode()).hexdigest() + ".onnx")
         if not kept.exists():
             export(graph, images, path, **options)
             shutil.copy(path, own := kept.with_suffix(f".{worker}"))
@@ -177,12 +187,16 @@ def save(path: Path, pixels: np.ndarray) -> Path:
 @pytest.fixture
 def datamodule(parts: Path) -> MVTecAD:
     """The data set above by the paper's protocol."""
+    from anomalib.data import MVTecAD
+
     return MVTecAD(root=parts, category="bolt", num_workers=0, eval_batch_size=4, val_split_mode="same_as_test")
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     """An engine on one CPU that prints nothing."""
+    from anomalib.engine import Engine
+
     return Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
 
 

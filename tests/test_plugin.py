@@ -245,6 +245,7 @@ def test_torchs_switch_turns_it_off(run_python: Run) -> None:
     run_python(program.format("'_PostImportFinder' not in"), TORCH_DEVICE_BACKEND_AUTOLOAD="0")
 
 
+@pytest.mark.slow
 def test_the_hook_imports_nothing_heavy(run_python: Run) -> None:
     run_python("""
 import sys

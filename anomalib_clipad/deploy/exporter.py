@@ -130,8 +130,8 @@ class Exporter(ExportMixin):
         if self.false_alarm_rate is None:
             return None
         if self.calibration is not None:
-            named = ((file, cast("Tensor", read_image(file, as_tensor=True)).numpy()) for file in self.calibration)
-            return certify.measure(run, named)
+            images = (cast("Tensor", read_image(file, as_tensor=True)).numpy() for file in self.calibration)
+            return certify.measure(run, images)
         if compressed or self.model.settings.precision != "float32":
             msg = (
                 "A compressed file, or one of a model in another precision than float32, gives other scores, so it has "
@@ -191,7 +191,8 @@ class Exporter(ExportMixin):
 
         Raises:
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
-            ValueError: If another exporter than dynamo is asked for.
+            ValueError: If another exporter than dynamo is asked for, or a file for one size could not take the
+                calibration images.
         """
         require("This export", "export", "onnx", "onnxscript")
         import onnx
@@ -200,6 +201,8 @@ class Exporter(ExportMixin):
             msg = "The exporter of torch.onnx has to be dynamo=True; leave that argument out."
             raise ValueError(msg)
         path = _file(export_root, ExportType.ONNX, f"{model_file_name}.onnx")
+        if self.calibration is not None and input_size and not (text_input or memory_input):
+            certify.check_sizes(self.calibration, input_size)
         graph = self.graph(text_input, memory_input)
         height, width = input_size or (self.model.image_size + 60, self.model.image_size + 36)
         sides = {} if input_size else {2: Dim("height", min=2), 3: Dim("width", min=2)}
@@ -269,7 +272,8 @@ class Exporter(ExportMixin):
 
         Raises:
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
-            ValueError: If the compressed file has to be calibrated and the calibration images are not at hand.
+            ValueError: If the compressed file has to be calibrated and the calibration images are not at hand, or of
+                another size than the file's.
         """
         require("This export", "export", "openvino", "nncf", "onnx", "onnxscript")
         import openvino

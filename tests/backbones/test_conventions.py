@@ -173,6 +173,7 @@ def test_tags_with_quickgelu_have_it_in_every_version_of_open_clip(tag: str, mon
     assert not find_source("ViT-B-32", "laion2b_s34b_b79k").config.get("quick_gelu")
 
 
+@pytest.mark.slow
 def test_activation_normalisation_and_heads_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     config = json.loads((GOLDEN / "tiny12.json").read_text())
     heads = config | {"vision_cfg": config["vision_cfg"] | {"head_width": 16}}

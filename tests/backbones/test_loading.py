@@ -89,6 +89,7 @@ def test_another_image_size_interpolates_positions(image_size: int) -> None:
     assert model(torch.zeros(2, 3, image_size, image_size)).anomaly_map.shape == (2, image_size, image_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "ViT-B/32"])
 def test_open_clips_names_work(name: str) -> None:
     with pytest.warns(UserWarning, match="RANDOM"):
@@ -97,6 +98,7 @@ def test_open_clips_names_work(name: str) -> None:
     assert activation == ("QuickGELU" if "quick" in name else "GELU")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -168,6 +170,7 @@ def test_a_folder_without_a_model_is_explained(tmp_path: Path) -> None:
         load_backbone(f"local-dir:{tmp_path}")
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"tiny12\.safetensors does not fit the backbone 'ViT-B-32'.*this architecture"

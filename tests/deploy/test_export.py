@@ -143,7 +143,7 @@ def test_clipad_mini_predicts_the_same_in_onnxruntime(tmp_path: Path) -> None:
         save(tmp_path / "images" / f"{number}.png", picture[20 * number :])
     for photograph in sorted(HAZELNUT.glob("test/*/0[045].jpg")):
         shutil.copy(photograph, tmp_path / "images" / f"{photograph.parent.name}-{photograph.name}")
-    model = ClipAD(backbone="clipad-mini", class_name="gear", visualizer=False)
+    model = ClipAD(backbone="clipad-mini", class_name="hazelnut", visualizer=False)
     path = make_engine(tmp_path).export(model, "onnx", export_root=tmp_path)
     assert path.stat().st_size < 14_000_000
     check(model, tmp_path / "images", tmp_path, onnx_predict(path))
@@ -345,25 +345,28 @@ def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
 # Tiles
 
 
-@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0}], ids=["text", "references"])
-def tiled(request: pytest.FixtureRequest, parts: Path) -> ClipAD:
-    options = {"few_shot_source": parts / "bolt/train/good", **request.param} if request.param else {}
+def tiled(**options: object) -> ClipAD:
     return ClipAD(**shallow(), class_name="bolt", visualizer=False, tiles=[2, 3], **options)
 
 
+@pytest.mark.parametrize("text_weight", [None, 0.5, 0.0])
 def test_tiles_run_in_anomalibs_inferencer(
-    tiled: ClipAD, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_weight: float | None
 ) -> None:
-    path = make_engine(tmp_path).export(tiled, "torch", export_root=tmp_path)
+    normal = {} if text_weight is None else {"few_shot_source": parts / "bolt/train/good", "text_weight": text_weight}
+    model = tiled(**normal)
+    path = make_engine(tmp_path).export(model, "torch", export_root=tmp_path)
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    check(tiled, images, tmp_path, TorchInferencer(path, device="cpu").predict)
+    check(model, images, tmp_path, TorchInferencer(path, device="cpu").predict)
 
 
 @pytest.mark.slow
-def test_tiles_run_in_onnxruntime_and_openvino(tiled: ClipAD, images: Path, tmp_path: Path) -> None:
-    path = make_engine(tmp_path).export(tiled, "onnx", export_root=tmp_path)
+def test_tiles_run_in_onnxruntime_and_openvino(parts: Path, images: Path, tmp_path: Path) -> None:
+    """With text and normal images; tests/deploy/test_reference_exports.py has normal images alone."""
+    model = tiled(few_shot_source=parts / "bolt/train/good")
+    path = make_engine(tmp_path).export(model, "onnx", export_root=tmp_path)
     assert {entry.key: entry.value for entry in onnx.load(path).metadata_props}["tiles"] == "[2, 3]"
-    check(tiled, images, tmp_path, onnx_predict(path))
+    check(model, images, tmp_path, onnx_predict(path))
     pixels = np.random.default_rng(0).random((3, 3, 150, 170), np.float32)
     together = onnxruntime.InferenceSession(path).run(None, {"input": pixels})
     assert together[2].shape[-2:] == (112, 160)

@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[ClipAD]:
         for index, picture in enumerate(pictures(seed, 0, CALIBRATION)):
             save(folder / f"{index:02}.png", picture)
         model = ClipAD(
-            **shallow(), class_name="wood", visualizer=False, false_alarm_rate=RATE, calibration_source=folder
+            **shallow(), class_name="bolt", visualizer=False, false_alarm_rate=RATE, calibration_source=folder
         )
         model.prepare()
         found.append(model)
@@ -129,7 +129,7 @@ def test_a_carried_over_threshold_breaks_the_rate_and_an_own_one_does_not() -> N
 @pytest.mark.slow
 def test_drift_of_lamp_and_focus_is_seen() -> None:
     """Of a tiny model, whose scores follow the light; and not while nothing changes."""
-    model = ClipAD(**shallow(), class_name="wood", visualizer=False)
+    model = ClipAD(**shallow(), class_name="bolt", visualizer=False)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():

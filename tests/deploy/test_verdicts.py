@@ -179,6 +179,7 @@ def test_a_bfloat16_model_is_calibrated_in_bfloat16(normal: Path, tmp_path: Path
     assert verified(tmp_path / "weights/openvino/model.xml") == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(normal: Path, tmp_path: Path) -> None:
     left_out = certified("references", few_shot_source=normal)
     path = left_out.to_torch(tmp_path / "float32")
@@ -194,6 +195,7 @@ def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(normal: Path, t
     assert not [file for file in (tmp_path / "bfloat16").rglob("*") if file.is_file()]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_exports_with_or_without_its_images(
     tmp_path: Path, datamodule: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -339,6 +341,7 @@ def test_pickles_need_trust(torch_file: Path, monkeypatch: pytest.MonkeyPatch) -
     assert verified(torch_file) == 2
 
 
+@pytest.mark.slow
 def test_a_user_brings_images(normal: Path, tmp_path: Path) -> None:
     save(tmp_path / "mine/large.png", np.random.default_rng(0).integers(0, 255, (900, 1200, 3), np.uint8))
     save(tmp_path / "mine/small.png", np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))

@@ -124,6 +124,7 @@ def test_a_folder_calibrates_beside_a_labelled_validation_split(
     assert float(model(image).p_value) == pytest.approx(p_values([float(model(image).pred_score)], scores)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"text_weight": 0.0}, {"text_weight": 0.5}, {"tiles": [1, 2], "aligned": True}], ids=str
 )

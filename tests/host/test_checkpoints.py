@@ -79,6 +79,7 @@ def test_a_pinned_class_is_said_where_the_data_is_of_another(
     assert "The checkpoint is for the class 'wood' and stays with it, though the data is of 'bolt'" in caplog.text
 
 
+@pytest.mark.slow
 def test_components_of_the_model_are_its_own(engine: Engine, datamodule: MVTecAD, tmp_path: Path) -> None:
     """Neither the metrics nor the post-processor have to be those the checkpoint was written with."""
     path = checkpoint_of(ClipAD(**TINY, visualizer=False), engine, datamodule, tmp_path / "m.ckpt")

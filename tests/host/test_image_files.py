@@ -354,6 +354,7 @@ def test_a_test_sets_images_and_masks_are_named(quiet: ClipAD, engine: Engine, p
         engine.test(quiet, datamodule=folder_data(parts_folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nonsense", "truncated", "huge"])
 @pytest.mark.parametrize("part", ["good", "scratch", "mask"])
 def test_a_training_sets_images_and_masks_are_named(

@@ -115,6 +115,7 @@ def test_another_category_has_references_of_its_own(tiny: dict, parts: Path, tmp
     assert torch.equal(memories[0], memories[2])
 
 
+@pytest.mark.slow
 def test_normal_images_that_are_scored_too_are_said(
     tiny: dict, tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,6 +223,7 @@ def test_memory_size_bounds_the_memory(tiny: dict, datamodule: MVTecAD, engine: 
 # Mutual scoring
 
 
+@pytest.mark.slow
 def test_the_images_of_a_run_judge_each_other(tiny: dict, datamodule: MVTecAD, engine: Engine) -> None:
     model = ClipAD(**tiny, mutual=True, text_weight=0.0, smoothing=4.0)
     metrics = results(engine, model, datamodule)
@@ -241,6 +243,7 @@ def test_two_images_are_a_pair_and_one_is_too_few(
         engine.predict(ClipAD(**tiny, mutual=True), data_path=pair / "00.png")
 
 
+@pytest.mark.slow
 def test_a_pool_bounds_what_is_compared(tiny: dict, tmp_path: Path, engine: Engine) -> None:
     images = folder_of(tmp_path / "many", 9)
     sizes = []

@@ -36,6 +36,7 @@ def statistics(model: ClipAD) -> list[float]:
     return [float(getattr(model.post_processor, name)) for name in FITTED]
 
 
+@pytest.mark.slow
 def test_another_class_drops_the_statistics_of_the_first(
     fitted: ClipAD, parts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +82,7 @@ class Interrupt(Callback):
         raise InterruptedError
 
 
+@pytest.mark.slow
 def test_a_stopped_run_leaves_nothing_behind(datamodule: MVTecAD, tmp_path: Path) -> None:
     model = ClipAD(**TINY, visualizer=False)
     with pytest.raises(InterruptedError):

@@ -44,6 +44,7 @@ def test_the_map_has_the_tiles_resolution(tiny: dict, image: Path, engine: Engin
     assert 0 < float(score) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aligned", [False, True])
 def test_tiles_work_by_the_papers_protocol_with_normal_images(
     tiny: dict, datamodule: MVTecAD, engine: Engine, aligned: bool
@@ -77,6 +78,7 @@ def test_a_checkpoint_restores_tiles_with_the_pre_processor(
         assert all(torch.equal(*pair) for pair in zip(before, found, strict=True))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_tiles_ends_them(tiny: dict, datamodule: MVTecAD, engine: Engine, image: Path) -> None:
     model = ClipAD(**tiny)
     engine.fit(model, datamodule=datamodule)

@@ -196,6 +196,7 @@ def test_a_checkpoint_scores_as_its_model(folder: Path, tmp_path: Path, engine: 
     assert own.inspect(image).class_name == "nut"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch"])
 def test_an_exported_file_scores_as_its_model(
     folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -203,19 +204,19 @@ def test_an_exported_file_scores_as_its_model(
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    model = ClipAD("nut", **MODEL, false_alarm_rate=0.3, calibration_source=folder)
+    model = ClipAD("bolt", **MODEL, false_alarm_rate=0.3, calibration_source=folder)
     path = getattr(model, f"to_{kind}")(tmp_path)
     precision = {"precision": "f32"} if kind == "openvino" else {}
     exported = Inspector(model=path, **precision)
-    live = Inspector("nut", **MODEL, calibration=folder, false_alarm_rate=0.3)
+    live = Inspector("bolt", **MODEL, calibration=folder, false_alarm_rate=0.3)
     others = [np.asarray(Image.open(path))[::-1] for path in files_in(folder)]
     for of_file, of_model in zip(exported.inspect(others), live.inspect(others), strict=True):
         assert of_file.score == pytest.approx(of_model.score, abs=1e-4)
         assert of_file.p_value == of_model.p_value
         assert of_file.label == of_model.label
-    assert exported.inspect(files_in(folder)[0]).class_name == "nut"
+    assert exported.inspect(files_in(folder)[0]).class_name == "bolt"
     with pytest.raises(ValueError, match="exported file cannot take"):
-        exported.again("bolt")
+        exported.again("nut")
     others = {"onnx": {"torch", "anomalib"}, "torch": {"anomalib", "lightning", "open_clip", "torchvision", "sklearn"}}
     if kind in others:
         program = (

@@ -76,6 +76,7 @@ def test_a_model_that_started_quickly_can_be_exported(cache: Path) -> None:
     assert is_quick(quick)
 
 
+@pytest.mark.slow
 def test_normal_images_go_along_to_other_words(cache: Path) -> None:
     Inspector("gear", **MINI)
     normal = [IMAGE[::-1], IMAGE[:, ::-1]]
@@ -101,6 +102,7 @@ def test_other_weights_are_noticed(cache: Path, tmp_path: Path) -> None:
     assert is_quick(Inspector("gear", **settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bytes", "weights", "text", "fingerprint"])
 def test_a_wrong_note_only_costs_time(cache: Path, damage: str) -> None:
     expected = Inspector("gear", **MINI).inspect(IMAGE).score

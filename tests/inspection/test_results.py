@@ -321,6 +321,7 @@ def running(folder: Path) -> subprocess.Popen[str]:
     return child
 
 
+@pytest.mark.slow
 def test_a_killed_run_blocks_nobody_and_loses_nothing(tmp_path: Path) -> None:
     for attempt in range(2):
         output = tmp_path / str(attempt)
@@ -549,6 +550,7 @@ def test_threads_add_whole_images(tmp_path: Path) -> None:
     assert_consistent(tmp_path / "out", 100)
 
 
+@pytest.mark.slow
 def test_memory_stays_as_it_is(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         with Results(tmp_path / str(count), overlays="none", coco=True) as results:

@@ -17,6 +17,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_hub_folder(tmp_path_factory.mktemp("hub") / "clipad-mini")
 
 
+@pytest.mark.slow
 def test_our_own_loader_gives_the_same_scores(folder: Path) -> None:
     bundled, local = load_backbone("clipad-mini"), load_backbone(f"local-dir:{folder}")
     assert local.fingerprint == bundled.fingerprint
@@ -35,6 +36,7 @@ def test_open_clip_loads_it(folder: Path) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_space_serves_the_playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio")
     from anomalib_clipad.tools import playground

@@ -209,6 +209,7 @@ def test_a_file_too_large_is_not_taken(tab: Tab, tmp_path: Path) -> None:
     assert not [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_only_this_machine_is_asked_and_asks(tab: Tab, address: str) -> None:
     asked = [given["request"]["url"] for method, given in tab.events if method == "Network.requestWillBeSent"]
     assert {re.sub(r"^(\w+:(//[^/]*)?).*", r"\1", url) for url in asked} <= {address.rstrip("/"), "data:", "blob:"}

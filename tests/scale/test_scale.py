@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from anomalib_clipad.scale.cluster import cluster, require_ray
 from anomalib_clipad.scale.engine import list_images
 from anomalib_clipad.scale.luggage import Luggage
 from anomalib_clipad.scale.rows import RESULTS, summarize
-from anomalib_clipad.scale.run import Cluster, Fit, fitted, inspect_on_cluster
+from anomalib_clipad.scale.run import Fit, fitted
 from anomalib_clipad.tools import cli
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 from anomalib_clipad.vision.references import mutual_rows, mutual_scores
@@ -52,9 +53,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """A cluster of this machine for all tests here."""
+    """A cluster of this machine for all tests here, whose processes get as much of a busy one as others."""
     ray = pytest.importorskip("ray", reason="the extra `scale` is not installed")
-    with cluster(workers=2):
+    with patch.dict(os.environ, RAY_worker_niceness="0"), cluster(workers=2):
         yield ray
 
 
@@ -122,6 +123,7 @@ def test_what_only_one_process_writes_is_refused(monkeypatch: pytest.MonkeyPatch
         cli.main()
 
 
+@pytest.mark.slow
 def test_an_exported_file_travels_whole(
     tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,51 +185,6 @@ def _picture(path: Path) -> Any:
     return open_picture(path)
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_killed_loses_no_row_and_doubles_none(
-    ray: Any, folders: dict[str, Path], tmp_path: Path
-) -> None:
-    inspector = Inspector("nut", **shallow(), threshold=0.4)
-    killed: list[int] = []
-    listing = tmp_path / "paths.parquet"
-    parquet.write_table(pa.table({"path": [str(path) for path in sorted(folders["parts"].rglob("*.png"))]}), listing)
-
-    def kill() -> None:
-        """End a worker as soon as the first rows are written."""
-        end = time.monotonic() + 120
-        while not killed and time.monotonic() < end:
-            written = len(list((tmp_path / "out" / RESULTS).glob("*.parquet")))
-            if 0 < written < IMAGES // 2:
-                killed.extend(_workers()[:1])
-                for process in killed:
-                    os.kill(process, signal.SIGKILL)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    summary = inspect_on_cluster(
-        Luggage.of(Inspector("nut", **shallow())),
-        Fit(threshold=0.4),
-        find([str(listing)]),
-        tmp_path / "out",
-        {"class_name": "nut"},
-        Cluster(workers=2, block=2),
-    )
-    thread.join()
-    assert killed
-    assert (summary.images, summary.failed) == (IMAGES, 1)
-    check_rows(tmp_path / "out", inspector, folders["parts"])
-    with pytest.raises(FileExistsError, match="results of an earlier run"):
-        _again(folders, tmp_path / "out", {"class_name": "nut"})
-    with pytest.raises(ValueError, match="has class_name 'nut', this one 'bolt'"):
-        _again(folders, tmp_path / "out", {"class_name": "bolt"}, resume=True)
-
-
-def _again(folders: dict[str, Path], out: Path, settings: dict[str, Any], **how: bool) -> None:
-    luggage = Luggage.of(Inspector("nut", **shallow()))
-    inspect_on_cluster(luggage, Fit(), find([str(folders["parts"])]), out, settings, Cluster(workers=2), **how)
-
-
 def _workers() -> list[int]:
     """Processes of the actors that inspect."""
     lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -235,15 +192,16 @@ def _workers() -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_is_resumed(
+def test_a_driver_and_a_worker_that_are_killed_lose_no_row_and_double_none(
     ray: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The run is resumed after the one, and goes on by itself after the other."""
     address = ray.get_runtime_context().gcs_address
     model = shallow()
     out = tmp_path / "out"
     arguments = [
         "inspect", str(folders["parts"]), "--class-name", "nut", "--engine", "ray", "--ray_address", address,
-        "--actors", "1", "--backbone", model["backbone"], "--pretrained", model["pretrained"], "--block", "2",
+        "--actors", "2", "--backbone", model["backbone"], "--pretrained", model["pretrained"], "--block", "2",
         "--output", str(out),
     ]  # fmt: skip
     program = "import sys; from anomalib_clipad.tools.cli import main; main()"
@@ -258,11 +216,36 @@ def test_a_driver_that_is_killed_is_resumed(
     driver.wait()
     done = {path: path.read_bytes() for path in (out / RESULTS).glob("*.parquet")}
     assert done
+    killed: list[int] = []
+
+    def kill() -> None:
+        """End a worker of the resumed run as soon as it has written rows."""
+        end = time.monotonic() + 120
+        while not killed and time.monotonic() < end:
+            written = set((out / RESULTS).glob("*.parquet")) - set(done)
+            if written:
+                killed.extend(_workers()[:1])
+                for process in killed:
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
     monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *arguments, "--resume", "true"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 3  # one image cannot be read
+    thread.join()
+    assert killed
+    assert (summarize(out).images, summarize(out).failed) == (IMAGES, 1)
     check_rows(out, Inspector("nut", **model), folders["parts"])
     kept = [path for path, content in done.items() if path.exists() and path.read_bytes() == content]
     assert len(kept) >= len(done) - 1  # at most the block that was being written is done anew
-    assert summarize(out).failed == 1
+    other = ["bolt" if word == "nut" else word for word in arguments]
+    for again, message in (
+        (arguments, "results of an earlier run"),
+        ([*other, "--resume", "true"], "has class_name 'nut', this one 'bolt'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *again])
+        with pytest.raises(SystemExit, match=message):
+            cli.main()

@@ -118,6 +118,7 @@ def test_each_picture_is_compared_with_its_own_categorys_text(data: Auxiliary, t
         assert torch.equal(text, model.model.encoder.encode(name))
 
 
+@pytest.mark.slow
 def test_training_prompts_have_the_rvs_options_of_their_data_set(generated: Path, tmp_path: Path) -> None:
     model, source = make_model(epochs=1), {"eps": 0.05, "min_samples": 2}
     training = sdp_plus.AdapterTraining(model.model, set_up(make_data(generated, rvs_options=source)), "none")

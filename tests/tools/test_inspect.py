@@ -101,6 +101,7 @@ def test_images_judge_each_other_and_a_damaged_one_is_listed(folder: Path, run: 
     assert len(_rows(Path("out/failed.csv"))) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(folder: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Inspector.stream
 

@@ -126,6 +126,7 @@ def test_regions_are_those_of_the_mask() -> None:
     assert find_regions(np.full((4, 4), np.nan, np.float32), normal, 0.05)[0].area == 16
 
 
+@pytest.mark.slow
 def test_verdicts_and_files_need_neither_anomalib_nor_lightning(run_python: Run) -> None:
     run_python(
         """

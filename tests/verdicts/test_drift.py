@@ -27,6 +27,7 @@ def test_the_stake_is_that_of_crepes() -> None:
     np.testing.assert_allclose(stakes, SimpleJumper(J=0.01).apply(online_p_values(scores, 50)), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_rarely_alarms_without_a_change() -> None:
     """Stated: 1 in 20, over 1,000 images; 100 production lines, of scores that are often equal too."""
     alarms = 0

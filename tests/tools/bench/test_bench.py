@@ -166,6 +166,7 @@ def test_the_start_of_three_ways_is_beside_anomalibs(monkeypatch: pytest.MonkeyP
     assert programs == [("anomalib", "predict"), *[("anomalib-clipad", "inspect")] * 3]
 
 
+@pytest.mark.slow
 def test_the_engine_is_beside_the_model_alone_and_its_steps_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "PHOTOGRAPHS", 4)
     monkeypatch.setattr(measurements, "interleaved", lambda runs, repeats: {"engine": 2.0, "alone": 0.5})
@@ -251,6 +252,7 @@ def test_the_programs_of_other_processes_run(monkeypatch: pytest.MonkeyPatch) ->
     assert len(names["compute"]()) == 7
 
 
+@pytest.mark.slow
 def test_the_pipeline_is_beside_the_model_alone(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every runtime inspects the same photographs; time passes by a clock that is wound."""
     from anomalib_clipad.tools.bench import pipeline

@@ -37,6 +37,7 @@ def test_no_cell_is_compared_with_itself_and_doubtful_ones_are_left_out(installe
     assert solar_cells.draw(installed, "mono", seed=2, normal=3, each=4) != drawn
 
 
+@pytest.mark.slow
 def test_text_normal_and_unlabelled_images_are_compared(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     solar_cells.main(shots=(2,), draws=1)
     lines = capsys.readouterr().out.splitlines()
