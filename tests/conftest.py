@@ -20,18 +20,17 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from anomalib_clipad import ClipADModel, load_backbone
-from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.tools.bench.browser import Browser, find_chromium
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that hands out tests imports this file too, and needs neither
     from anomalib.data import MVTecAD
     from anomalib.engine import Engine
+    from torch import Tensor, nn
+
+    from anomalib_clipad import ClipADModel
+    from anomalib_clipad.backbones import Backbone
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
@@ -43,9 +42,9 @@ HAZELNUT = Path(__file__).parents[2] / "shared/data/hazelnut"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The notebook takes its time, and so does a page: each exports a model."""
+    """A notebook takes its time, and so does everything with a page that exports a model, or a server of gradio."""
     for item in items:
-        if item.path.suffix == ".ipynb" or "built" in getattr(item, "fixturenames", ()):
+        if item.path.suffix == ".ipynb" or {"built", "gradio", "address"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.slow)
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)  # short ones fill the last seconds of all processes
@@ -54,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @cache
 def shallow() -> dict[str, str]:
     """The tiny CLIP with the first four of its twelve blocks, one per stage: exports take a third of the time."""
+    from safetensors.torch import load_file, save_file
+
     folder = Path(mkdtemp())
     atexit.register(shutil.rmtree, folder)
     config = json.loads(Path(TINY["backbone"]).read_text())
@@ -87,6 +88,8 @@ def identity(module: nn.Module) -> list[object]:
 @pytest.fixture(scope="session", autouse=True)
 def export_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """torch's exporter takes ten seconds or more: what it wrote for a graph is copied when the same one comes again."""
+    import torch
+
     worker, base = os.environ.get("PYTEST_XDIST_WORKER"), tmp_path_factory.getbasetemp()
     written = (base.parent if worker else base) / "graphs"  # shared by the processes of a run
     written.mkdir(exist_ok=True)
@@ -115,12 +118,16 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def expected() -> dict[str, Tensor]:
     """Numbers of the reference implementation on the tiny CLIP."""
+    from safetensors.torch import load_file
+
     return load_file(GOLDEN / "tiny12_expected.safetensors")
 
 
 @pytest.fixture(scope="session")
 def reference_numbers() -> dict[str, Tensor]:
     """Numbers of few-shot and mutual scoring on the tiny CLIP, by their authors' modules."""
+    from safetensors.torch import load_file
+
     return load_file(GOLDEN / "references_expected.safetensors")
 
 
@@ -147,11 +154,15 @@ def tiny() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def backbone() -> Backbone:
+    from anomalib_clipad import load_backbone
+
     return load_backbone(**TINY)
 
 
 @pytest.fixture
 def model(backbone: Backbone) -> ClipADModel:
+    from anomalib_clipad import ClipADModel
+
     model = ClipADModel(backbone)
     model.setup("bottle")
     return model
@@ -267,6 +278,8 @@ def _run(command: list[str], folder: Path, expect: int | None, environment: dict
 @pytest.fixture(autouse=True)
 def reproducible() -> Iterator[None]:
     """One seed for every test, and its number of threads is no other's: too many make small tensors slow."""
+    import torch
+
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     yield

@@ -59,6 +59,7 @@ def test_validate_runs(run_anomalib: Run, model: list[str], folder: list[str]) -
     run_anomalib("validate", "--model", "ClipAD", *model, *folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ClipAD", "anomalib_clipad.ClipAD"])
 def test_predict_needs_no_validation_data(
     run_anomalib: Run, model: list[str], parts: Path, tmp_path: Path, name: str
@@ -138,6 +139,7 @@ def test_normal_images_come_from_the_training_split(
     assert memory.shape == (4, 2 * 16, 64)
 
 
+@pytest.mark.slow
 def test_normal_images_come_from_a_folder(run_anomalib: Run, model: list[str], parts: Path, tmp_path: Path) -> None:
     references = ["--model.few_shot_source", parts / "bolt/train/good"]
     data = ["--data", parts / "bolt/test/scratch"]

@@ -282,6 +282,7 @@ def parse() -> Any:
         yield AnomalibCLI(["test", *arguments], run=False).parser.parse_args
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [file for file in FILES if commands(file)], ids=str)
 def test_the_command_in_a_comment_is_one_of_anomalib_that_uses_the_file(
     file: Path, parse: Any, monkeypatch: pytest.MonkeyPatch
@@ -293,6 +294,7 @@ def test_the_command_in_a_comment_is_one_of_anomalib_that_uses_the_file(
         parse(arguments)
 
 
+@pytest.mark.slow
 def test_on_visa_the_command_gives_the_papers_settings(parse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     ((_, *arguments),) = commands(Path("data/mvtec_ad_to_visa.yaml"))

@@ -59,6 +59,7 @@ def test_weights_as_a_torch_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(backbone.clip.visual.proj, state["visual.proj"])
 
 
+@pytest.mark.slow
 def test_an_open_clip_name_with_a_weights_file(tmp_path: Path) -> None:
     clip = open_clip.create_model("ViT-S-32-alt")
     save_file(clip.state_dict(), tmp_path / "weights.safetensors")

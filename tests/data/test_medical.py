@@ -106,6 +106,7 @@ def test_there_is_nothing_to_train_on(tmp_path: Path) -> None:
         HeadCT(tmp_path).train_dataloader()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "write"), [entry[:2] for entry in SETS])
 def test_a_zero_shot_test_reports_the_metrics_that_exist(
     tmp_path: Path, tiny: dict[str, str], module: type[MedicalDataModule], write: Callable[[Path], None]

@@ -38,6 +38,7 @@ def engine(folder: Path) -> Engine:
     return Engine(default_root_dir=folder, logger=False, accelerator="cpu", devices=1, **quiet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Folder", "Auxiliary"])
 @pytest.mark.filterwarnings("error:Total length")
 def test_without_validation_data_tests_and_predictions_are_probabilities(

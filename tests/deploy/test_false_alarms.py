@@ -63,6 +63,7 @@ def count(found: dict[str, Any]) -> dict[str, int]:
     return {"images": int(labels.sum()), "regions": int(masks.any(axis=(1, 2)).sum())}
 
 
+@pytest.mark.slow
 def test_the_rate_holds_live(models: list[ClipAD], fresh: list[np.ndarray]) -> None:
     flagged = []
     for model, images in zip(models, fresh, strict=True):
@@ -72,6 +73,7 @@ def test_the_rate_holds_live(models: list[ClipAD], fresh: list[np.ndarray]) -> N
     assert sum(one["images"] + one["regions"] for one in flagged) > 0
 
 
+@pytest.mark.slow
 def test_the_rate_is_exact_over_many_splits(models: list[ClipAD], fresh: list[np.ndarray]) -> None:
     """Of one pool, calibrated again and again: floor(rate * (n + 1)) / (n + 1), for images and regions."""
     for model, images in zip(models, fresh, strict=True):

@@ -103,6 +103,7 @@ def changed(path: Path, settings: dict[str, object], **tensors: torch.Tensor) ->
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

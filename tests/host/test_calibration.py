@@ -50,6 +50,7 @@ def outputs(model: ClipAD, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"tiles": [1, 2]}, {"few_shot": 3, "text_weight": 0.3}], ids=str)
 def test_p_values_are_those_of_the_outputs(
     normal: Path, fresh: Path, tmp_path: Path, engine: Engine, options: dict
@@ -110,6 +111,7 @@ def test_a_validation_split_with_defects_is_refused(normal: Path, tmp_path: Path
         engine.validate(certified(None), datamodule=split_of(tmp_path / "data", normal, defective=3), verbose=False)
 
 
+@pytest.mark.slow
 def test_a_folder_calibrates_beside_a_labelled_validation_split(
     normal: Path, fresh: Path, datamodule: MVTecAD, engine: Engine
 ) -> None:
@@ -148,6 +150,7 @@ def test_references_calibrate_by_leaving_out_one_at_a_time(
         torch.testing.assert_close(model.post_processor.normal.peak[index], raw.anomaly_map.max(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_calibration(
     normal: Path, fresh: Path, tmp_path: Path, datamodule: MVTecAD, engine: Engine
 ) -> None:
@@ -225,6 +228,7 @@ def test_what_makes_no_guarantee_is_refused(normal: Path, options: dict, message
         certified(normal, **options)
 
 
+@pytest.mark.slow
 def test_missing_images_are_refused(normal: Path, tmp_path: Path, engine: Engine, image: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder 'absent'"):
         certified("absent")
@@ -247,6 +251,7 @@ def test_sensitivities_are_accepted_by_the_post_processor() -> None:
     assert processor(raw, pixel_sensitivity=0.6).pred_mask.all()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_rate_and_a_folder(
     run_anomalib: Run, normal: Path, fresh: Path, tmp_path: Path
 ) -> None:

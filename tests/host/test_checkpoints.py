@@ -58,6 +58,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(
         engine.test(other, datamodule=datamodule, ckpt_path=tmp_path / "model.ckpt")
 
 
+@pytest.mark.slow
 def test_a_checkpoints_class_replaces_the_arguments_with_a_warning(
     tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, image: Path, tmp_path: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_checkpoints_class_replaces_the_arguments_with_a_warning(
     assert other.model.class_name == "bolt"
 
 
+@pytest.mark.slow
 def test_a_pinned_class_is_said_where_the_data_is_of_another(
     engine: Engine, datamodule: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -91,6 +93,7 @@ def test_components_of_the_model_are_its_own(engine: Engine, datamodule: MVTecAD
     assert fitted.image_min.isfinite()
 
 
+@pytest.mark.slow
 def test_settings_after_a_checkpoint_are_the_checkpoints(
     engine: Engine, datamodule: MVTecAD, image: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +106,7 @@ def test_settings_after_a_checkpoint_are_the_checkpoints(
     assert model.model.settings.precision == "bfloat16"  # a matter of the machine
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_relative_backbone_loads_from_another_folder(
     engine: Engine, datamodule: MVTecAD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +117,7 @@ def test_a_checkpoint_of_a_relative_backbone_loads_from_another_folder(
     assert ClipAD.load_from_checkpoint(path).model.class_name == "bolt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "origin"), [({"options": {}, "trained": True}, "version 0.1 of anomalib_clipad"), (None, "another model")]
 )

@@ -151,6 +151,7 @@ def predicted(engine: Engine, model: ClipAD, data: Dataset) -> dict[str, float]:
     return {Path(batch.image_path[0]).name: float(batch.pred_score) for batch in batches}
 
 
+@pytest.mark.slow
 def test_grey_files_of_any_depth_score_as_their_8_bit_twin(model: ClipAD, engine: Engine, grey_files: Path) -> None:
     scores = predicted(engine, model, PredictDataset(grey_files))
     assert scores == {name: pytest.approx(scores["8bit.png"], abs=1e-5) for name in GREY_FILES}
@@ -347,6 +348,7 @@ def test_an_image_that_cannot_be_read_is_named(
         engine.predict(quiet, data_path=parts_folder / "good")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["scratch", "mask"])
 def test_a_test_sets_images_and_masks_are_named(quiet: ClipAD, engine: Engine, parts_folder: Path, part: str) -> None:
     spoil(parts_folder / f"{part}/2.png", "truncated")

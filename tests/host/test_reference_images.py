@@ -232,6 +232,7 @@ def test_the_images_of_a_run_judge_each_other(tiny: dict, datamodule: MVTecAD, e
     assert model.model.pool is None
 
 
+@pytest.mark.slow
 def test_two_images_are_a_pair_and_one_is_too_few(
     tiny: dict, tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

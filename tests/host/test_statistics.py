@@ -107,6 +107,7 @@ def test_validation_metrics_are_of_the_fused_score(datamodule: MVTecAD, tmp_path
     assert validated["val_AUROC"] == tested["test_AUROC"]
 
 
+@pytest.mark.slow
 def test_labels_are_asked_for_and_the_model_stays_usable(datamodule: MVTecAD, tmp_path: Path) -> None:
     model = ClipAD(**TINY, class_name="bolt", visualizer=False)
     datamodule.setup()

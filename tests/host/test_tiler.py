@@ -128,6 +128,7 @@ def folder_of(folder: Path, *shapes: tuple[int, int]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_aligned_images_have_to_be_of_one_shape_at_any_size(tiny: dict, tmp_path: Path, engine: Engine) -> None:
     normal = folder_of(tmp_path / "normal", (120, 180), (60, 90))
     half, wide = folder_of(tmp_path / "half", (61, 90)), folder_of(tmp_path / "wide", (120, 260))
@@ -153,6 +154,7 @@ def test_images_of_a_data_module_are_checked_by_their_files(
         engine.test(model, datamodule=data, verbose=False)
 
 
+@pytest.mark.slow
 def test_aligned_normal_images_have_to_be_of_one_shape(tiny: dict, tmp_path: Path, engine: Engine) -> None:
     normal = folder_of(tmp_path / "normal", (120, 180), (120, 120))
     model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0, tiles=[2, 2], aligned=True)
@@ -160,6 +162,7 @@ def test_aligned_normal_images_have_to_be_of_one_shape(tiny: dict, tmp_path: Pat
         engine.predict(model, data_path=normal)
 
 
+@pytest.mark.slow
 def test_a_saved_model_knows_the_shape_of_its_normal_images(tiny: dict, tmp_path: Path, engine: Engine) -> None:
     normal, wide = folder_of(tmp_path / "normal", (120, 180)), folder_of(tmp_path / "wide", (120, 260))
     options = {**tiny, "text_weight": 0.0, "tiles": [2, 2], "aligned": True}
@@ -182,6 +185,7 @@ def test_a_normal_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path:
 # anomalib's callback
 
 
+@pytest.mark.slow
 def test_the_callback_of_anomalib_sets_tiles(tiny: dict, image: Path, engine: Engine, tmp_path: Path) -> None:
     options = {**tiny, "class_name": "bolt", "pre_processor": larger(120, 150)}
     followed = ClipAD(**options)

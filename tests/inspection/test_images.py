@@ -76,6 +76,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> Non
         open_picture(path)
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)

@@ -184,6 +184,7 @@ def test_what_is_ignored_is_never_defective(folder: Path) -> None:
         own.inspect(files_in(folder)[1])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_scores_as_its_model(folder: Path, tmp_path: Path, engine: Engine) -> None:
     model = ClipAD("nut", **MODEL, few_shot_source=folder, visualizer=False)
     engine.predict(model, data_path=folder)
@@ -264,6 +265,7 @@ def test_bad_arguments_say_what_to_pass(options: dict, message: str) -> None:
         Inspector("nut", **MODEL, **options)
 
 
+@pytest.mark.slow
 def test_an_image_is_either_normal_or_for_calibration(folder: Path) -> None:
     with pytest.raises(ValueError, match="in both normal and calibration"):
         Inspector("nut", **MODEL, normal=folder, calibration=folder, false_alarm_rate=0.3)

@@ -319,6 +319,7 @@ def test_ticks_outlast_the_page_and_follow_the_threshold(tab: Tab, page: Path) -
     assert files(tab) == ["n 11.png"]
 
 
+@pytest.mark.slow
 def test_ticks_are_downloaded_as_csv_without_formulas(browser: Browser, tmp_path: Path) -> None:
     tab = browser.tab()
     tab.go(write_page(tmp_path, rows(EVIL), "evil", 0.5).as_uri())
@@ -341,6 +342,7 @@ def test_ticks_are_downloaded_as_csv_without_formulas(browser: Browser, tmp_path
     assert table[-1]["truth"] == "good"
 
 
+@pytest.mark.slow
 def test_names_of_files_run_nothing_in_the_browser(browser: Browser, tmp_path: Path) -> None:
     tab = browser.tab()
     given = [row._replace(image=row.path, overlay=row.path, mask=row.path) for row in rows(EVIL)]

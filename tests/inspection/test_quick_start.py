@@ -66,6 +66,7 @@ def test_scores_are_the_same_and_another_look_is_still_possible(cache: Path) -> 
     assert not is_quick(quick)
 
 
+@pytest.mark.slow
 def test_a_model_that_started_quickly_can_be_exported(cache: Path) -> None:
     slow, quick = Inspector("gear", **MINI), Inspector("gear", **MINI)
     graphs = [Exporter(one.model.model, None, None).graph() for one in (slow, quick)]
@@ -87,6 +88,7 @@ def test_normal_images_go_along_to_other_words(cache: Path) -> None:
     assert quick.again("wood").score == pytest.approx(slow.again("wood").score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_other_weights_are_noticed(cache: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(load_file(WEIGHTS), file)
@@ -121,6 +123,7 @@ def test_a_wrong_note_only_costs_time(cache: Path, damage: str) -> None:
     assert inspector.inspect(IMAGE).score == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_what_warns_warns_every_time(cache: Path) -> None:
     for _ in range(2):
         with pytest.warns(UserWarning, match="takes the mean of all embeddings"):
@@ -128,6 +131,7 @@ def test_what_warns_warns_every_time(cache: Path) -> None:
     assert not notes(cache)
 
 
+@pytest.mark.slow
 def test_no_cache_no_note(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Inspector("gear", **MINI, text_cache=False)
     assert not notes(cache)

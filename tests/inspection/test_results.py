@@ -353,6 +353,7 @@ def assert_consistent(output: Path, count: int) -> None:
     assert len(coco["annotations"]) == 2 * count
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_completes_its_files(tmp_path: Path) -> None:
     child = running(tmp_path / "out")
     child.send_signal(signal.SIGINT)

@@ -109,6 +109,7 @@ def test_a_shard_is_rendered_once_and_by_its_seed_alone(tmp_path: Path, folder: 
     assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == written
 
 
+@pytest.mark.slow
 def test_the_pool_draws_what_its_processes_render_the_plainest_first(pool: Pool, folder: Path) -> None:
     assert pool.filled == 1
     (path,) = (path for path in folder.iterdir() if path.is_dir())

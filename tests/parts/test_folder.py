@@ -43,6 +43,7 @@ def test_layout_is_mvtec_ads(gear: Path) -> None:
         assert set(np.unique(mask)) == {0, 255}
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_bytes_in_another_process(gear: Path, tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from anomalib_clipad.parts.folder import Settings, ensure_category;"

@@ -122,6 +122,7 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         cli.main()
 
 
+@pytest.mark.slow
 def test_the_page_says_that_it_works_offline(gradio: Any, session: Session) -> None:
     mini = Session()
     said = [block.value for block in build(mini, Limits()).blocks.values() if isinstance(block, gradio.Markdown)]
@@ -162,6 +163,7 @@ def upload(tab: Tab, field: str, *files: Path) -> None:
     tab.call("DOM.setFileInputFiles", files=[str(file) for file in files], nodeId=node)
 
 
+@pytest.mark.slow
 def test_a_click_answers(tab: Tab, session: Session) -> None:
     tab.click("#look")
     expected = session.answer(app._example("bracket, crack"), [], Question("bracket"))

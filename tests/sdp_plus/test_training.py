@@ -222,6 +222,7 @@ def test_training_on_other_data_says_what_is_needed(data: Auxiliary, tmp_path: P
         make_engine(tmp_path).fit(make_model(), datamodule=data.target)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     data: Auxiliary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +256,7 @@ def test_layers_that_are_worse_than_none_are_said_so(
         assert "pixel AUROC 0.500 against 0.900 after 4 steps. Train for more steps (epochs=5" in said[0]
 
 
+@pytest.mark.slow
 def test_both_variants_are_compared_on_defective_training_pictures(data: Auxiliary, tmp_path: Path) -> None:
     model, seen = make_model(epochs=2), []
     compare = sdp_plus.AdapterTraining.compare

@@ -124,6 +124,7 @@ def test_an_interrupted_run_goes_on(folder: Path, run: Callable[..., None], monk
     assert (Path("out") / "results.csv").read_text().startswith(first)
 
 
+@pytest.mark.slow
 def test_a_rate_decides_and_drift_goes_on_from_run_to_run(
     folder: Path, run: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_page_is_one_file_that_names_no_address_and_carries_its_licence(page: 
     assert not re.search(r'(src|href)="(?!data:,)', text)
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_explained(tmp_path: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="Each class is named once; got nut, nut"):
         build(["nut", "nut"], settings=shallow())
