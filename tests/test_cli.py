@@ -154,6 +154,7 @@ def test_images_of_a_folder_judge_each_other(run_anomalib: Run, model: list[str]
     assert len(list(tmp_path.rglob("images/**/*.png"))) == 6
 
 
+@pytest.mark.slow
 def test_help_lists_every_parameter(run_anomalib: Run) -> None:
     result = run_anomalib("test", "--model.help", "ClipAD")
     for parameter, words in {

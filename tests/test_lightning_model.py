@@ -20,6 +20,7 @@ def scores(predictions: list) -> Tensor:
     return torch.cat([batch.pred_score for batch in predictions])
 
 
+@pytest.mark.slow
 def test_one_image_is_predicted_without_any_validation_data(tiny: dict[str, str], engine: Engine, image: Path) -> None:
     (prediction,) = engine.predict(model=ClipAD(class_name="hazelnut", **tiny), data_path=str(image))
     assert 0 < prediction.pred_score.item() < 1
@@ -29,6 +30,7 @@ def test_one_image_is_predicted_without_any_validation_data(tiny: dict[str, str]
     assert torch.equal(prediction.pred_mask, prediction.anomaly_map > 0.5)
 
 
+@pytest.mark.slow
 def test_a_class_once_encoded_stays_where_nothing_names_another(
     tiny: dict[str, str], datamodule: MVTecAD, parts: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +63,7 @@ def test_the_whole_cycle_from_fit_to_predict(
     assert other.model.class_name == "bolt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "from_path", "name", "origin"),
     [
@@ -88,6 +91,7 @@ def test_the_class_name_is_the_argument_then_the_category_then_object(
     assert any("Naming the object" in message for message in caplog.messages) == (origin == "default")
 
 
+@pytest.mark.slow
 def test_one_model_follows_its_data_to_another_category(
     tiny: dict[str, str], engine: Engine, datamodule: MVTecAD
 ) -> None:
@@ -99,6 +103,7 @@ def test_one_model_follows_its_data_to_another_category(
     assert model.model.class_name == "screw"
 
 
+@pytest.mark.slow
 def test_what_is_encoded_is_logged(
     tiny: dict[str, str], engine: Engine, image: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,6 +131,7 @@ def test_an_empty_class_name_is_refused_at_once(tiny: dict[str, str], name: str)
         ClipAD(**tiny, class_name=name)
 
 
+@pytest.mark.slow
 def test_grey_and_rgba_images_are_scored_as_their_rgb_selves(
     tiny: dict[str, str], engine: Engine, tmp_path: Path
 ) -> None:
@@ -143,6 +149,7 @@ def test_other_files_in_a_folder_are_left_alone(tiny: dict[str, str], engine: En
     assert len(engine.predict(model=ClipAD(**tiny, class_name="cup"), data_path=image.parent)) == 1
 
 
+@pytest.mark.slow
 def test_predict_takes_datasets_too(tiny: dict[str, str], engine: Engine, image: Path) -> None:
     model = ClipAD(**tiny, class_name="cup")
     by_path = engine.predict(model=model, data_path=image)
@@ -183,6 +190,7 @@ def test_the_backbones_normalisation_is_used(tiny: dict[str, str], tmp_path: Pat
     assert (list(normalize.mean), list(normalize.std)) == (other["mean"], other["std"])
 
 
+@pytest.mark.slow
 def test_training_has_its_epochs_its_rate_and_no_sanity_check(tiny: dict[str, str]) -> None:
     model = ClipAD(**tiny, variant="sdp_plus", epochs=3, learning_rate=0.02)
     assert model.trainer_arguments == {"max_epochs": 3, "num_sanity_val_steps": 0}

@@ -143,6 +143,7 @@ def test_every_way_to_import_attaches(fake: Run, program: str) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_lazy_models_get_their_names_when_they_are_asked_for(fake: Run, tmp_path: Path) -> None:
     """An anomalib that no longer imports its last child."""
     (tmp_path / "fake/anomalib/models/__init__.py").write_text("import torch\n")

@@ -48,6 +48,7 @@ def test_an_image_gets_the_same_result_in_any_batch(model: ClipADModel, expected
     torch.testing.assert_close(together.pred_score, scores, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_every_option_has_an_effect(backbone: Backbone, expected: dict[str, Tensor]) -> None:
     own = {"normal": ["good {}"], "abnormal": ["bad {}"], "templates": ["a {}."]}
     options = [{}, {"rvs": "pca"}, {"rvs": "kde", "rvs_options": {"bandwidth": 0.01}}, {"smoothing": 3}]
@@ -151,6 +152,7 @@ def test_a_class_name_has_to_say_something(backbone: Backbone, name: str, proble
         ClipADModel(backbone).setup(name)
 
 
+@pytest.mark.slow
 def test_bfloat16_changes_maps_a_little_and_keeps_float32_outside(expected: dict[str, Tensor]) -> None:
     outputs = []
     for precision in ("float32", "bfloat16"):

@@ -70,6 +70,7 @@ def test_onednn_is_not_called_where_it_is_switched_off(tokens: Tensor) -> None:
         assert any("mkldnn" in name for name in operators) == (enabled and torch.backends.mkl.is_available())
 
 
+@pytest.mark.slow
 def test_exported_graphs_have_torchs_own_operators(tokens: Tensor) -> None:
     class Network(nn.Module):
         def __init__(self) -> None:

@@ -298,6 +298,7 @@ def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
         check(single, images, tmp_path / name, onnx_predict(path, text_features=vector.numpy()))
 
 
+@pytest.mark.slow
 def test_export_leaves_the_live_model_as_it_was(fitted: ClipAD, images: Path, tmp_path: Path) -> None:
     def scores() -> Tensor:
         return torch.cat([batch.pred_score for batch in predicted(fitted, images, tmp_path).values()])
@@ -349,6 +350,7 @@ def tiled(**options: object) -> ClipAD:
     return ClipAD(**shallow(), class_name="bolt", visualizer=False, tiles=[2, 3], **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text_weight", [None, 0.5, 0.0])
 def test_tiles_run_in_anomalibs_inferencer(
     parts: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_weight: float | None

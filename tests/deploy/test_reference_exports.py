@@ -83,6 +83,7 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255
 
 
+@pytest.mark.slow
 def test_a_product_file_is_a_source_of_normal_images(normal: Path, images: Path, tmp_path: Path) -> None:
     product(normal, tmp_path / "bottle.safetensors", "bottle", **shallow())
     image = torch.from_numpy(pixels(images / "0.png"))[None]
@@ -119,6 +120,7 @@ def test_a_product_of_another_model_is_refused(normal: Path, tmp_path: Path, set
         few_shot(changed(path, settings)).prepare()
 
 
+@pytest.mark.slow
 def test_a_damaged_product_is_refused(normal: Path, tmp_path: Path) -> None:
     path = tmp_path / "bottle.safetensors"
     product(normal, path, "bottle", **shallow())
@@ -137,6 +139,7 @@ def test_a_product_needs_a_class_name_or_no_text(normal: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_inputs_that_the_graph_lacks_are_refused(normal: Path) -> None:
     images = torch.rand(1, 3, 64, 64)
     with pytest.raises(ValueError, match="memory_input"):

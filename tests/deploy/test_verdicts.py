@@ -102,6 +102,7 @@ def check_rates(model: ClipAD, runtime: Runtime, fresh: Path) -> None:
     assert marked[0] < marked[-1]
 
 
+@pytest.mark.slow
 def test_a_rate_means_the_same_in_torch(model: ClipAD, torch_file: Path, fresh: Path) -> None:
     check_rates(model, load(torch_file), fresh)
     found = TorchInferencer(torch_file, device="cpu").predict(fresh / "00.png")
@@ -213,6 +214,7 @@ def test_a_checkpoint_exports_with_or_without_its_images(
         shutil.rmtree(moved, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_the_file_of_a_bfloat16_model_is_calibrated_itself(normal: Path, tmp_path: Path) -> None:
     model = certified(normal, precision="bfloat16")
     runtime = load(model.to_torch(tmp_path))

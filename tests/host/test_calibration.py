@@ -92,6 +92,7 @@ def split_of(root: Path, normal: Path, defective: int = 0) -> Folder:
     return Folder("bolt", root=root, val_split_mode="from_train", val_split_ratio=0.8, **layout)
 
 
+@pytest.mark.slow
 def test_a_validation_split_of_normal_images_calibrates(
     normal: Path, tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_checkpoint_holds_the_calibration(
     assert len(other.post_processor.certificate) == 9
 
 
+@pytest.mark.slow
 def test_another_class_is_calibrated_anew(normal: Path, fresh: Path) -> None:
     model = certified(normal)
     model.prepare()
@@ -187,6 +189,7 @@ def test_references_do_not_calibrate_themselves(normal: Path) -> None:
         certified(normal, few_shot_source=normal, k_shot=3).prepare()
 
 
+@pytest.mark.slow
 def test_references_of_a_checkpoint_do_not_calibrate_it(normal: Path, datamodule: MVTecAD, engine: Engine) -> None:
     model = ClipAD(**shallow(), class_name="bolt", visualizer=False, few_shot_source=normal, k_shot=2)
     engine.fit(model, datamodule=datamodule)
@@ -195,6 +198,7 @@ def test_references_of_a_checkpoint_do_not_calibrate_it(normal: Path, datamodule
         engine.predict(again, data_path=normal / "00.png", ckpt_path=engine.best_model_path)
 
 
+@pytest.mark.slow
 def test_scored_calibration_images_are_said(normal: Path, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     engine.predict(certified(normal), data_path=normal)
     assert "24 of the scored images are calibration images too" in caplog.text

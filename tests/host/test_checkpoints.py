@@ -46,6 +46,7 @@ def test_a_checkpoint_restores_everything_but_clip(
     assert not any(value.isnan() for value in buffers.values())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_backbone_is_refused(
     tiny: dict[str, str], engine: Engine, datamodule: MVTecAD, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_what_a_data_set_does_to_its_images_stays(quiet: ClipAD, engine: Engine,
     assert abs(cropped["16bit.png"] - whole) > 1e-4
 
 
+@pytest.mark.slow
 def test_parts_of_an_image_keep_their_own_scores(model: ClipAD, engine: Engine, grey_files: Path) -> None:
     """Whether ``image_path`` is the whole image's, or only a name."""
     halves = [Halves(grey_files / "8bit.png", "camera 1"), Halves(grey_files / "16bit.tif", "camera 2"),
@@ -336,6 +337,7 @@ def spoil(path: Path, how: str) -> None:
         Image.new("1", (20_000, 10_000)).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "advice"),
     [("nonsense", "Replace it, or take it out"), ("truncated", "Replace it"), ("huge", "MAX_IMAGE_PIXELS")],

@@ -159,6 +159,7 @@ def test_options_that_make_no_sense_are_refused(tiny: dict, options: dict, messa
         ClipAD(**tiny, **options)
 
 
+@pytest.mark.slow
 def test_more_than_there_are_is_refused(tiny: dict, datamodule: MVTecAD, engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="4 normal images; k_shot is 5"):
         engine.test(ClipAD(**tiny, k_shot=5), datamodule=datamodule)

@@ -51,6 +51,7 @@ def test_another_class_drops_the_statistics_of_the_first(
     assert torch.equal(batch.pred_score, wanted.pred_score)
 
 
+@pytest.mark.slow
 def test_an_export_is_of_the_class_the_model_has_now(fitted: ClipAD, caplog: pytest.LogCaptureFixture) -> None:
     images = torch.rand(2, 3, 70, 90)
     fitted.class_name = "granite"
@@ -98,6 +99,7 @@ def test_a_stopped_run_leaves_nothing_behind(datamodule: MVTecAD, tmp_path: Path
     assert statistics(model) == statistics(fresh)
 
 
+@pytest.mark.slow
 def test_validation_metrics_are_of_the_fused_score(datamodule: MVTecAD, tmp_path: Path) -> None:
     fields = ["pred_score", "gt_label"]
     evaluator = Evaluator(val_metrics=[AUROC(fields, prefix="val_")], test_metrics=[AUROC(fields, prefix="test_")])

@@ -111,6 +111,7 @@ def test_options_that_make_no_sense_are_refused(tiny: dict, options: dict, messa
         ClipAD(**tiny, **options)
 
 
+@pytest.mark.slow
 def test_an_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path: Path, engine: Engine) -> None:
     small = save(tmp_path / "small/one.png", np.zeros((40, 90, 3), np.uint8))
     model = ClipAD(**tiny, class_name="bolt", tiles=[3, 3])
@@ -206,6 +207,7 @@ def test_the_callback_fills_the_memory_anew(tiny: dict, datamodule: MVTecAD, eng
     assert model.model.detector.memory.tokens.shape == (5, 4, 2 * 16, 64)
 
 
+@pytest.mark.slow
 def test_the_callback_drops_statistics_of_other_tiles(
     tiny: dict, datamodule: MVTecAD, image: Path, engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -258,6 +260,7 @@ def test_a_tiler_that_does_not_fit_is_refused(
         engine_with(tmp_path, callback).predict(model, data_path=image)
 
 
+@pytest.mark.slow
 def test_the_callback_and_mutual_are_refused(tiny: dict, image: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mutual compares whole images"):
         engine_with(tmp_path, tiler()).predict(ClipAD(**tiny, mutual=True, pre_processor=larger()), data_path=image)

@@ -38,6 +38,7 @@ def write(
     return pictures(output)
 
 
+@pytest.mark.slow
 def test_predict_mirrors_the_folders_below_the_images_common_one(tmp_path: Path, tiny: dict[str, str]) -> None:
     names = ["lot1/good/a.png", "lot1/good/b.png", "lot2/good/a.png", "c.png"]
     for level, name in enumerate(names):

@@ -38,6 +38,7 @@ def inspector() -> Inspector:
     return Inspector("nut", **MODEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text_weight", [0.5, 1.0])
 def test_scores_are_the_engines(folder: Path, text_weight: float, engine: Engine) -> None:
     files = files_in(folder)
@@ -54,6 +55,7 @@ def test_scores_are_the_engines(folder: Path, text_weight: float, engine: Engine
         assert finding.label == bool(item.pred_label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text_weight", "pool"), [(0.5, 100), (0.0, 4)])
 @pytest.mark.filterwarnings("ignore:mutual compares only")
 def test_images_that_judge_each_other_have_the_engines_scores(
@@ -72,6 +74,7 @@ def test_images_that_judge_each_other_have_the_engines_scores(
         own.again("bolt")
 
 
+@pytest.mark.slow
 def test_few_images_that_judge_each_other_are_pointed_out(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match="compares only 2 images"):
@@ -90,6 +93,7 @@ def test_every_way_in_gives_the_same_score(folder: Path, inspector: Inspector) -
     assert bgr.inspect(cv2.imread(str(path))).score == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_generator_goes_in_and_one_comes_out(folder: Path) -> None:
     own = Inspector("nut", **MODEL, batch_size=2)
     taken = 0
@@ -107,6 +111,7 @@ def test_a_generator_goes_in_and_one_comes_out(folder: Path) -> None:
     assert len([first, *findings]) == 60
 
 
+@pytest.mark.slow
 def test_a_pause_is_no_end(folder: Path) -> None:
     files = files_in(folder)
     own = Inspector("nut", **MODEL, batch_size=4)
@@ -152,6 +157,7 @@ def test_another_look_takes_no_second_pass_through_the_tower(folder: Path) -> No
     np.testing.assert_allclose(compared.anomaly_map, expected.anomaly_map, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rate_is_kept_on_the_calibration_images(folder: Path) -> None:
     own = Inspector("nut", **MODEL, calibration=folder, false_alarm_rate=0.3)
     findings = list(own.inspect(folder))

@@ -149,6 +149,7 @@ def test_pasted_defects_are_marked_where_they_change_the_picture(pool: Pool, mon
     assert (batch.kinds == KINDS.index("contamination")).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [96, 304])
 def test_a_batch_is_made_by_its_seed_alone(pool: Pool, size: int) -> None:
     made = []
@@ -196,6 +197,7 @@ def test_training_pictures_never_draw_what_is_held_out(monkeypatch: pytest.Monke
         assert sample.image.shape == (64, 64, 3)
 
 
+@pytest.mark.slow
 def test_every_kind_of_defect_changes_the_picture() -> None:
     rng = np.random.default_rng(1)
     for damage in DAMAGES:

@@ -45,6 +45,7 @@ def gradio() -> Any:
 NORMAL = [picture(100 + index) for index in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("references", [[], NORMAL])
 @pytest.mark.parametrize(
     "question",

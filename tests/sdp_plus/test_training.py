@@ -276,6 +276,7 @@ def test_both_variants_are_compared_on_defective_training_pictures(data: Auxilia
     assert sdp != plus
 
 
+@pytest.mark.slow
 def test_an_epoch_without_a_defect_has_nothing_to_compare(data: Auxiliary) -> None:
     training = sdp_plus.AdapterTraining(make_model().model, set_up(data), "none")
     assert all(math.isnan(number) for number in training.compare())

@@ -28,6 +28,7 @@ def test_embeddings_are_the_references_in_its_order(backbone: Backbone, expected
     torch.testing.assert_close(abnormal, expected[f"text/{name}/embeddings_abnormal"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("method", ["mean", "pca", "kde", "dbscan", "dbscan_visa", "mean_shift"])
 def test_text_features_are_the_references(
@@ -38,6 +39,7 @@ def test_text_features_are_the_references(
     torch.testing.assert_close(encoder.encode(name), expected[f"text/{name}/{method}"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick_gelu", [False, True])
 @pytest.mark.parametrize("custom_text", [False, True])
 def test_cutting_the_context_changes_nothing(custom_text: bool, quick_gelu: bool) -> None:

@@ -23,6 +23,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [

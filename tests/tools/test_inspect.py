@@ -76,6 +76,7 @@ def test_a_folder_becomes_tables_pictures_and_a_page(
     assert said.strip().endswith("out/index.html")
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_listed_and_the_status_says_so(
     folder: Path, run: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_damaged_image_is_listed_and_the_status_says_so(
     assert "1 not readable" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:mutual compares only")
 def test_images_judge_each_other_and_a_damaged_one_is_listed(folder: Path, run: Callable[..., None]) -> None:
     (folder / "broken.png").write_bytes(b"no image")
@@ -137,6 +139,7 @@ def test_a_rate_decides_and_drift_goes_on_from_run_to_run(
     assert "8 images since the calibration" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

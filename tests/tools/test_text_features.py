@@ -26,6 +26,7 @@ def test_the_file_has_the_permissions_of_any_other(tmp_path: Path, umask: int, m
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["vectors.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "vectors.safetensors"
     write(path, "bolt")

@@ -161,6 +161,7 @@ def test_blob_ids_are_gits() -> None:
     assert adapter_files._blob_id(b"test content\n") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
 
 
+@pytest.mark.slow
 def test_a_release_is_downloaded_once_and_used(released: Path, expected: dict[str, Tensor]) -> None:
     model = ClipAD(**TINY, adapter="visa", class_name="bottle")
     released.unlink()

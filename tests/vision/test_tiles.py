@@ -148,6 +148,7 @@ def test_aligned_tiles_know_less(backbone: Backbone) -> None:
     assert (aligned.anomaly_map - anywhere.anomaly_map).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aligned", [False, True])
 def test_the_scale_is_the_largest_leave_one_out_value_of_the_joined_map(backbone: Backbone, aligned: bool) -> None:
     normal = canvas(3)
@@ -181,6 +182,7 @@ def pictures(count: int, rng: torch.Generator) -> Tensor:
     return sum(interpolate(octave, size=(256, 256), mode="bicubic") for octave in octaves) / 8**0.5
 
 
+@pytest.mark.slow
 def test_a_small_defect_in_a_large_image_stands_out_with_tiles(backbone: Backbone) -> None:
     """A dot of 3 pixels in pictures of 256, less than a pixel at the model's size; details and noise of all sizes."""
     rng = torch.Generator().manual_seed(1)

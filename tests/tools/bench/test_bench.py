@@ -113,6 +113,7 @@ def test_text_is_cold_and_warm_beside_the_full_context(
     ]
 
 
+@pytest.mark.slow
 def test_training_with_kept_features_is_beside_features_computed_anew(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
