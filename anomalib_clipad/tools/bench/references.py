@@ -31,13 +31,16 @@ images = torch.randn({count}, 3, model.image_size, model.image_size)
 
 
 def few_shot(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
-    """Four normal images beside none."""
+    """Four normal images beside the text or alone, beside the text alone."""
     loaded = load_backbone(backbone, None)
     size = loaded.image_size
     images = torch.randn(batch_size, 3, size, size)
-    runs = {"few-shot": partial(remembering(loaded), images), "text": partial(random_model(loaded), images)}
-    seconds = interleaved(runs, repeats)
-    yield Comparison(f"forward, k_shot {_SHOTS}, s", seconds["few-shot"], "forward, text alone", seconds["text"])
+    text = f"forward, k_shot {_SHOTS}, s"
+    alone = f"forward, k_shot {_SHOTS}, text_weight 0, s"
+    models = {text: remembering(loaded), alone: remembering(loaded, text_weight=0.0), "text": random_model(loaded)}
+    seconds = interleaved({what: partial(model, images) for what, model in models.items()}, repeats)
+    for what in (text, alone):
+        yield Comparison(what, seconds[what], "forward, text alone", seconds["text"])
 
 
 def few_shot_winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
@@ -50,13 +53,12 @@ def few_shot_winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[C
     runs = {
         "float32": partial(remembering(loaded), images),
         "bfloat16": partial(remembering(loaded, precision="bfloat16"), images),
-        "text_weight 0": partial(remembering(loaded, text_weight=0.0), images),
         "WinClip": partial(peer, theirs),
     }
     with torch.inference_mode():
         seconds = interleaved(runs, min(repeats, 3))
     rate = {name: batch_size / value for name, value in seconds.items()}
-    for name in list(runs)[:-1]:
+    for name in ("float32", "bfloat16"):
         what = f"k_shot {_SHOTS}, {name}, images/s"
         yield Comparison(what, rate[name], f"WinClip, k_shot {_SHOTS}", rate["WinClip"])
 
