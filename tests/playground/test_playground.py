@@ -8,6 +8,7 @@ import socket
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,23 @@ def tab(browser: Browser, address: str) -> Tab:
     return tab
 
 
+SCORE = "document.querySelector('#score')?.dataset.value"
+
+
 def answered(tab: Tab, before: object = None) -> float:
     """The score, once it is another than before."""
-    score = "document.querySelector('#score')?.dataset.value"
-    tab.until(f"({score} ?? null) !== null && {score} !== {str(before)!r}")
-    return float(tab.evaluate(score))
+    tab.until(f"({SCORE} ?? null) !== null && {SCORE} !== {str(before)!r}")
+    return float(tab.evaluate(SCORE))
+
+
+def click_until_answered(tab: Tab) -> float:
+    """The score after a click, or after another one: a busy machine shows the button long before it listens."""
+    for _ in range(6):
+        tab.click("#look")
+        with suppress(TimeoutError):
+            tab.until(f"({SCORE} ?? null) !== null", seconds=15)
+            break
+    return answered(tab)
 
 
 def upload(tab: Tab, field: str, *files: Path) -> None:
@@ -166,9 +179,8 @@ def upload(tab: Tab, field: str, *files: Path) -> None:
 
 @pytest.mark.slow
 def test_a_click_answers(tab: Tab, session: Session) -> None:
-    tab.click("#look")
     expected = session.answer(app._example("bracket, crack"), [], Question("bracket"))
-    assert answered(tab) == pytest.approx(expected.score, abs=1e-6)
+    assert click_until_answered(tab) == pytest.approx(expected.score, abs=1e-6)
     names = tab.evaluate("[...document.querySelectorAll('.answer figcaption')].map(one => one.textContent)")
     assert names == ["image", "map", "mask"]
     link = tab.evaluate("document.querySelector('#download').href")
