@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
+
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.torch_model import ClipADModel
 
 CLASS = "metal_nut"
+SHOTS = 4
+"""Normal images of a few-shot model."""
 
 
 class Comparison(NamedTuple):
@@ -29,4 +33,11 @@ def random_model(backbone: Backbone, **options: Any) -> ClipADModel:
     model = ClipADModel(backbone, **options)
     model.text_features.normal_()
     model.class_name = CLASS
+    return model
+
+
+def remembering(backbone: Backbone, **options: Any) -> ClipADModel:
+    """A ``random_model`` that remembers random normal images."""
+    model = random_model(backbone, **options)
+    model.detector.remember([torch.randn(SHOTS, 3, model.image_size, model.image_size)])
     return model

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
-from anomalib.models.image.winclip import torch_model as winclip_module
 from lightning.pytorch.profilers import SimpleProfiler
 from PIL import Image
 from torch import Tensor
@@ -29,9 +27,10 @@ from anomalib_clipad.text.prompts import INDUSTRIAL
 
 from .comparison import CLASS, Comparison, random_model
 from .pipeline import pipeline
-from .references import few_shot, few_shot_winclip, mutual
+from .references import few_shot, mutual
 from .start import start
 from .timing import interleaved, peak_memory, statement_seconds
+from .winclip import few_shot_winclip, winclip
 
 PHOTOGRAPHS = 128
 """How many ``Engine.predict`` is measured on."""
@@ -121,22 +120,6 @@ def compiled(backbone: str, batch_size: int, repeats: int) -> Iterator[Compariso
     runs = {"compiled": partial(torch.compile(model), images), "eager": partial(model, images)}
     seconds = interleaved(runs, repeats)
     yield Comparison("forward, torch.compile, s", seconds["compiled"], "forward", seconds["eager"])
-
-
-def winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
-    """Throughput beside WinCLIP's, which has one backbone, with random weights here too."""
-    loaded = load_backbone(backbone, None)
-    exact, rounded = random_model(loaded), random_model(loaded, precision="bfloat16")
-    with patch.object(winclip_module, "PRETRAINED", None):
-        peer = winclip_module.WinClipModel(CLASS).eval()
-    size = exact.image_size
-    images, theirs = torch.randn(batch_size, 3, size, size), torch.randn(batch_size, 3, 240, 240)
-    runs = {"float32": partial(exact, images), "bfloat16": partial(rounded, images), "WinClip": partial(peer, theirs)}
-    with torch.inference_mode():
-        seconds = interleaved(runs, min(repeats, 3))
-    images_per_second = {name: batch_size / value for name, value in seconds.items()}
-    for name in ("float32", "bfloat16"):
-        yield Comparison(f"{name}, images/s", images_per_second[name], "WinClip", images_per_second["WinClip"])
 
 
 def text(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:

@@ -1,24 +1,20 @@
-"""What it costs to compare images with others: few-shot and mutual, beside the text alone and WinClip."""
+"""What it costs to compare images with others: few-shot and mutual, beside the text alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
-from unittest.mock import patch
 
 import torch
-from anomalib.models.image.winclip import torch_model as winclip_module
 from torch import Tensor
 
-from anomalib_clipad.backbones import Backbone, load_backbone
+from anomalib_clipad.backbones import load_backbone
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 
-from .comparison import CLASS, Comparison, random_model
+from .comparison import SHOTS, Comparison, random_model, remembering
 from .timing import interleaved, peak_memory
 
-_SHOTS = 4
 _POOL = 100
 _PROGRAM = """
 import logging, torch, warnings
@@ -33,34 +29,14 @@ images = torch.randn({count}, 3, model.image_size, model.image_size)
 def few_shot(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """Four normal images beside the text or alone, beside the text alone."""
     loaded = load_backbone(backbone, None)
-    size = loaded.image_size
-    images = torch.randn(batch_size, 3, size, size)
-    text = f"forward, k_shot {_SHOTS}, s"
-    alone = f"forward, k_shot {_SHOTS}, text_weight 0, s"
+    text = f"forward, k_shot {SHOTS}, s"
+    alone = f"forward, k_shot {SHOTS}, text_weight 0, s"
     models = {text: remembering(loaded), alone: remembering(loaded, text_weight=0.0), "text": random_model(loaded)}
+    size = models["text"].image_size
+    images = torch.randn(batch_size, 3, size, size)
     seconds = interleaved({what: partial(model, images) for what, model in models.items()}, repeats)
     for what in (text, alone):
         yield Comparison(what, seconds[what], "forward, text alone", seconds["text"])
-
-
-def few_shot_winclip(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
-    """Throughput with four normal images beside WinClip's with as many."""
-    loaded = load_backbone(backbone, None)
-    size = loaded.image_size
-    with patch.object(winclip_module, "PRETRAINED", None):
-        peer = winclip_module.WinClipModel(CLASS, torch.randn(_SHOTS, 3, 240, 240)).eval()
-    images, theirs = torch.randn(batch_size, 3, size, size), torch.randn(batch_size, 3, 240, 240)
-    runs = {
-        "float32": partial(remembering(loaded), images),
-        "bfloat16": partial(remembering(loaded, precision="bfloat16"), images),
-        "WinClip": partial(peer, theirs),
-    }
-    with torch.inference_mode():
-        seconds = interleaved(runs, min(repeats, 3))
-    rate = {name: batch_size / value for name, value in seconds.items()}
-    for name in ("float32", "bfloat16"):
-        what = f"k_shot {_SHOTS}, {name}, images/s"
-        yield Comparison(what, rate[name], f"WinClip, k_shot {_SHOTS}", rate["WinClip"])
 
 
 def mutual(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
@@ -77,13 +53,6 @@ def mutual(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]
     runs_of_100 = (f"judged(model, images, {batch_size})", f"[model.examine(i) for i in images.split({batch_size})]")
     megabytes = [peak_memory(prepare, statement) / 2**20 for statement in runs_of_100]
     yield Comparison(f"mutual, pool {_POOL}, peak MB above the model", megabytes[0], "its tokens alone", megabytes[1])
-
-
-def remembering(backbone: Backbone, **options: Any) -> ClipADModel:
-    """A model that remembers four normal images."""
-    model = random_model(backbone, **options)
-    model.detector.remember([torch.randn(_SHOTS, 3, model.image_size, model.image_size)])
-    return model
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from PIL import Image
 from anomalib_clipad import ClipAD
 from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.tools.bench import growth as growth_module
-from anomalib_clipad.tools.bench import measurements, start, timing
+from anomalib_clipad.tools.bench import measurements, references, start, timing, winclip
 from anomalib_clipad.tools.bench.bench import bench
 from anomalib_clipad.tools.bench.comparison import Comparison
 from anomalib_clipad.tools.bench.growth import Cost, Setting, cost_plot, growth
@@ -65,8 +65,11 @@ def fakes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         return FakeModel(clock, 5.0 if variant == "sdp_plus" else 0.5 if precision == "bfloat16" else 2.0)
 
     backbone = SimpleNamespace(clip=SimpleNamespace(encode_image=clock.takes(1.0)))
-    monkeypatch.setattr(measurements, "random_model", fake)
-    for module in (measurements, growth_module):
+    for module in (measurements, references, winclip):
+        monkeypatch.setattr(module, "random_model", fake)
+    for module in (references, winclip):
+        monkeypatch.setattr(module, "remembering", fake)
+    for module in (measurements, growth_module, references, winclip):
         monkeypatch.setattr(module, "load_backbone", lambda *args: backbone)
 
 
@@ -93,10 +96,30 @@ def test_compiled_is_beside_eager(fakes: None, clock: Clock, monkeypatch: pytest
 
 def test_winclip_is_the_peer_in_images_per_second(fakes: None, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = SimpleNamespace(eval=lambda: clock.takes(40.0))
-    monkeypatch.setattr(measurements.winclip_module, "WinClipModel", lambda name: peer)
+    monkeypatch.setattr(winclip.winclip_module, "WinClipModel", lambda name, normal: peer)
     assert measure("winclip") == [
         Comparison("float32, images/s", 2.0, "WinClip", 0.1),
         Comparison("bfloat16, images/s", 8.0, "WinClip", 0.1),
+    ]
+
+
+def test_winclip_has_as_many_normal_images(fakes: None, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    peers: list[int] = []
+    peer = SimpleNamespace(eval=lambda: clock.takes(80.0))
+    monkeypatch.setattr(winclip.winclip_module, "WinClipModel", lambda name, normal: peers.append(len(normal)) or peer)
+    assert measure("few_shot_winclip") == [
+        Comparison("k_shot 4, float32, images/s", 2.0, "WinClip, k_shot 4", 0.05),
+        Comparison("k_shot 4, bfloat16, images/s", 8.0, "WinClip, k_shot 4", 0.05),
+    ]
+    assert peers == [4]
+
+
+def test_normal_images_are_beside_the_text_alone(fakes: None, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {0.0: 1.0, 0.5: 3.0}
+    monkeypatch.setattr(references, "remembering", lambda _, text_weight=0.5: FakeModel(clock, seconds[text_weight]))
+    assert measure("few_shot") == [
+        Comparison("forward, k_shot 4, s", 3.0, "forward, text alone", 2.0),
+        Comparison("forward, k_shot 4, text_weight 0, s", 1.0, "forward, text alone", 2.0),
     ]
 
 
