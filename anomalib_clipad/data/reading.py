@@ -51,6 +51,16 @@ def read_image(path: str | Path, as_tensor: bool = False) -> torch.Tensor | np.n
         return to_image(pixels) if as_tensor else pixels.astype(np.float64)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image file, whose pixels are not read.
+
+    Raises:
+        UnreadableImageError: As of ``read_image``.
+    """
+    with named(path), Image.open(path) as image:
+        return image.height, image.width
+
+
 def read_mask(path: str | Path, as_tensor: bool = False) -> torch.Tensor | np.ndarray:
     """Read a mask.
 

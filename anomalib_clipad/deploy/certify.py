@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.export import Dim
 
 from anomalib_clipad.verdicts.certificate import Certificate
@@ -32,44 +31,34 @@ _KEPT = {"pred_score", "anomaly_map"}
 _OPSET = 18
 
 
-def check_sizes(files: Iterable[str], size: tuple[int, int]) -> None:
-    """Check that a file for images of one size could take the calibration images.
-
-    Args:
-        files: Calibration images.
-        size: Height and width.
-
-    Raises:
-        ValueError: If it could not take one of them.
-    """
-    for file in files:
-        with Image.open(file) as image:
-            found = image.height, image.width
-        if found != size:
-            given, expected = ("x".join(map(str, one)) for one in (found, size))
-            msg = (
-                f"A file for images of {expected} pixels does not take the calibration image {file} of {given} pixels. "
-                "Calibrate on images of the size it is for, or export it for any size (no input_size)."
-            )
-            raise ValueError(msg)
-
-
-def measure(run: Run, images: Iterable[NDArray[np.float32]]) -> Certificate:
+def measure(run: Run, images: Iterable[tuple[str, NDArray[np.float32]]]) -> Certificate:
     """The scores that a file gives to the calibration images.
 
     Args:
         run: The file in its runtime.
-        images: Pixels (3, H, W) in [0, 1].
+        images: Names and pixels (3, H, W) in [0, 1].
 
     Raises:
-        ValueError: If a score is no number.
+        ValueError: If the file cannot take an image, or a score is no number.
     """
     scores, peaks = [], []
-    for pixels in images:
-        found = run(pixels[None])
+    for name, pixels in images:
+        try:
+            found = run(pixels[None])
+        except Exception as error:  # each runtime raises its own
+            raise not_taken(name, pixels.shape[1:]) from error
         scores.append(float(found["pred_score"][0]))
         peaks.append(float(found["anomaly_map"][0].max()))
     return Certificate(torch.tensor(scores), torch.tensor(peaks))
+
+
+def not_taken(name: str, size: tuple[int, ...]) -> ValueError:
+    """The error that a file cannot take a calibration image of this height and width."""
+    found = "x".join(map(str, size))
+    return ValueError(
+        f"The exported file does not take the calibration image {name} of {found} pixels. Calibrate on images of the "
+        "size it is for, or export it for any size (no input_size)."
+    )
 
 
 def describe(certificate: Certificate, rate: float, left_out: bool) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torchmetrics import Metric
 
-from anomalib_clipad.data.reading import read_image
+from anomalib_clipad.data.reading import read_image, read_size
 from anomalib_clipad.extras import require
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.storage import atomic_folder
@@ -130,8 +130,8 @@ class Exporter(ExportMixin):
         if self.false_alarm_rate is None:
             return None
         if self.calibration is not None:
-            images = (cast("Tensor", read_image(file, as_tensor=True)).numpy() for file in self.calibration)
-            return certify.measure(run, images)
+            named = ((file, cast("Tensor", read_image(file, as_tensor=True)).numpy()) for file in self.calibration)
+            return certify.measure(run, named)
         if compressed or self.model.settings.precision != "float32":
             msg = (
                 "A compressed file, or one of a model in another precision than float32, gives other scores, so it has "
@@ -201,8 +201,10 @@ class Exporter(ExportMixin):
             msg = "The exporter of torch.onnx has to be dynamo=True; leave that argument out."
             raise ValueError(msg)
         path = _file(export_root, ExportType.ONNX, f"{model_file_name}.onnx")
-        if self.calibration is not None and input_size and not (text_input or memory_input):
-            certify.check_sizes(self.calibration, input_size)
+        if input_size and not (text_input or memory_input):  # before anything is converted, which takes its time
+            for file in self.calibration or ():
+                if (size := read_size(file)) != tuple(input_size):
+                    raise certify.not_taken(file, size)
         graph = self.graph(text_input, memory_input)
         height, width = input_size or (self.model.image_size + 60, self.model.image_size + 36)
         sides = {} if input_size else {2: Dim("height", min=2), 3: Dim("width", min=2)}

@@ -8,9 +8,8 @@ from typing import Any, cast
 from anomalib.data import Batch
 from anomalib.data.utils.tiler import Tiler
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 
-from anomalib_clipad.data.reading import named
+from anomalib_clipad.data.reading import read_size
 from anomalib_clipad.torch_model import ClipADModel
 
 
@@ -85,5 +84,4 @@ def _sizes(batch: Batch) -> Iterator[tuple[int, int]]:
         height, width = batch.image.shape[-2:]
         yield height, width
     for path in paths or ():
-        with named(path), Image.open(path) as file:
-            yield file.height, file.width
+        yield read_size(path)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy import verification
-from anomalib_clipad.deploy.certify import read_certificate
+from anomalib_clipad.deploy.certify import measure, read_certificate
 from anomalib_clipad.deploy.runtimes import CALIBRATION, Runtime, load
 from anomalib_clipad.deploy.verification import Record, inputs_of
 from anomalib_clipad.tools.verify import verify
@@ -236,6 +236,15 @@ def test_a_file_for_one_size_says_which_calibration_image_it_does_not_take(
     path = model.to_onnx(tmp_path, input_size=(64, 72))
     assert verified(path) == 0
     assert load(path).run(pixels(fresh / "00.png"))["p_value"].shape == (1,)
+
+
+def test_an_image_that_a_runtime_does_not_take_is_named() -> None:
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
+        assert not image.any()
+        raise RuntimeError
+
+    with pytest.raises(ValueError, match=r"does not take the calibration image one\.png of 4x5 pixels"):
+        measure(run, [("one.png", np.zeros((3, 4, 5), np.float32))])
 
 
 # Verification
