@@ -76,10 +76,13 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def identity(module: nn.Module) -> list[object]:
     """What a module computes with: weights and settings, whatever objects hold them."""
+    from torch import nn
+
     found: list[object] = []
+    known = {*vars(nn.Module()), "metadata"} - {"training"}
     for name, part in module.named_modules():
-        public = {key: value for key, value in vars(part).items() if key[0] != "_" and key != "metadata"}
-        found.append((name, type(part), re.sub("0x[0-9a-f]+", "", repr(public))))
+        settings = {key: value for key, value in vars(part).items() if key not in known}
+        found.append((name, type(part), re.sub("0x[0-9a-f]+", "", repr(settings))))
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         found.append((name, value.shape, sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()))
     return found

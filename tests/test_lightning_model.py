@@ -176,9 +176,8 @@ def test_embeddings_are_kept_on_disk_unless_switched_off(
 ) -> None:
     monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "own"))
     ClipAD(**tiny, text_cache=kept).model.setup("cup")
-    assert (
-        len(list((tmp_path / "own").rglob("*.safetensors"))) == 3 * kept
-    )  # the embeddings, and a vector of each state
+    files = list((tmp_path / "own").rglob("*.safetensors"))  # the embeddings, and a vector of each state
+    assert len(files) == 3 * kept
 
 
 def test_the_backbones_normalisation_is_used(tiny: dict[str, str], tmp_path: Path) -> None:

@@ -346,29 +346,25 @@ def test_folder_with_labels_only_exports(parts: Path, tmp_path: Path) -> None:
 # Tiles
 
 
-def tiled(**options: object) -> ClipAD:
+@pytest.fixture(scope="module", params=[{}, {"text_weight": 0.0}], ids=["text", "references"])
+def tiled(request: pytest.FixtureRequest, parts: Path) -> ClipAD:
+    options = {"few_shot_source": parts / "bolt/train/good", **request.param} if request.param else {}
     return ClipAD(**shallow(), class_name="bolt", visualizer=False, tiles=[2, 3], **options)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text_weight", [None, 0.5, 0.0])
 def test_tiles_run_in_anomalibs_inferencer(
-    parts: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_weight: float | None
+    tiled: ClipAD, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    normal = {} if text_weight is None else {"few_shot_source": parts / "bolt/train/good", "text_weight": text_weight}
-    model = tiled(**normal)
-    path = make_engine(tmp_path).export(model, "torch", export_root=tmp_path)
+    path = make_engine(tmp_path).export(tiled, "torch", export_root=tmp_path)
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    check(model, images, tmp_path, TorchInferencer(path, device="cpu").predict)
+    check(tiled, images, tmp_path, TorchInferencer(path, device="cpu").predict)
 
 
 @pytest.mark.slow
-def test_tiles_run_in_onnxruntime_and_openvino(parts: Path, images: Path, tmp_path: Path) -> None:
-    """With text and normal images; tests/deploy/test_reference_exports.py has normal images alone."""
-    model = tiled(few_shot_source=parts / "bolt/train/good")
-    path = make_engine(tmp_path).export(model, "onnx", export_root=tmp_path)
+def test_tiles_run_in_onnxruntime_and_openvino(tiled: ClipAD, images: Path, tmp_path: Path) -> None:
+    path = make_engine(tmp_path).export(tiled, "onnx", export_root=tmp_path)
     assert {entry.key: entry.value for entry in onnx.load(path).metadata_props}["tiles"] == "[2, 3]"
-    check(model, images, tmp_path, onnx_predict(path))
+    check(tiled, images, tmp_path, onnx_predict(path))
     pixels = np.random.default_rng(0).random((3, 3, 150, 170), np.float32)
     together = onnxruntime.InferenceSession(path).run(None, {"input": pixels})
     assert together[2].shape[-2:] == (112, 160)
