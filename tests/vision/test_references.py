@@ -102,4 +102,5 @@ def test_leaving_one_out_compares_with_all_others() -> None:
 def test_more_normal_images_never_raise_a_distance() -> None:
     tokens, references = torch.randn(3, 4, 9, 8), torch.randn(6, 4, 9, 8)
     distances = [nearest_distance(tokens, memory_of(references[:count])) for count in (1, 2, 4, 6)]
-    assert all((more <= fewer).all() for fewer, more in pairwise(distances))
+    rounding = 1e-6  # sums of another order differ in their last bits
+    assert all((more <= fewer + rounding).all() for fewer, more in pairwise(distances))
