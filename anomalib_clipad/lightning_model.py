@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from . import plugin
+from .adaptors.files import adapter_file, load_adapter
 from .backbones import load_backbone
 from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
@@ -47,7 +48,6 @@ from .host.statistics import drop_statistics, require_labels, required, reset_me
 from .host.tiler import SourceSize, check_source, tiles_of
 from .host.visualizer import ClipADVisualizer
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
-from .sdp_plus.files import adapter_file, load_adapter
 from .sdp_plus.losses import total
 from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
-from .depth import UnknownDepthError, grey_levels
+from anomalib_clipad.images.depth import UnknownDepthError, grey_levels
 
 
 def _copy(function: Any) -> FunctionType:

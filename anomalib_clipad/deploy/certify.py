@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim
 
+from anomalib_clipad.predictor.runtimes import RATE, read_calibration
 from anomalib_clipad.verdicts.certificate import Certificate
 
-from .runtimes import RATE, read_calibration
 from .verification import Run
 
 if TYPE_CHECKING:

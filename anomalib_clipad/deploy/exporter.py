@@ -23,13 +23,13 @@ from torchmetrics import Metric
 from anomalib_clipad.data.reading import read_image, read_size
 from anomalib_clipad.extras import require
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.predictor.runtimes import CALIBRATION, OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.certificate import Certificate
 
 from . import certify, verification
 from .graph import InferenceGraph
-from .runtimes import CALIBRATION, OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
 from .transforms import exportable
 from .verification import Record, Run
 

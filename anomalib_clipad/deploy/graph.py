@@ -11,12 +11,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from anomalib_clipad.host.decision import Decision, certified
+from anomalib_clipad.backbones.tower import Tower
+from anomalib_clipad.predictor.decision import Decision, certified
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Detector, Prediction
 from anomalib_clipad.vision.dual_path import STAGES
-
-from .tower import Tower
 
 
 class InferenceGraph(nn.Module):

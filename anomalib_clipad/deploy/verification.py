@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_clipad.parts.samples import named_sample
-
-from .runtimes import Arrays
+from anomalib_clipad.predictor.runtimes import Arrays
 
 KEY = "verification"
 """Name of the record in a file's metadata."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from anomalib_clipad.adaptors.files import KEY
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.vision.memory import Memory
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from anomalib_clipad.torch_model import ClipADModel
 
 logger = logging.getLogger(__name__)
-KEY = "clip_ad"
-LAYERS = "model.detector.adapter."
-"""Prefix of the layers of SDP+ in a checkpoint's ``state_dict``."""
 MEMORY = "model.detector.memory."
 """Prefix of a few-shot model's memory."""
 NORMAL = "post_processor.normal."

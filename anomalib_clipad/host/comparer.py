@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from anomalib_clipad.predictor.products import load_memory
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.memory import Memory
 
 from .familiar import Familiar, split_of
-from .products import load_memory
 from .references import References, Transform, fill_memory, fill_pool, normal_images
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import anomalib.visualization.image.visualizer as host
 from anomalib.data import ImageItem, NumpyImageItem
 from PIL import Image
 
-from anomalib_clipad.data.depth import grey_levels
 from anomalib_clipad.data.reading import UnreadableImageError, named, read_image
+from anomalib_clipad.images.depth import grey_levels
 
 from .statistics import required
 

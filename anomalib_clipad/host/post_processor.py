@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_clipad.predictor.decision import STATISTICS, Decision, certified
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
-from .decision import STATISTICS, Decision, certified
 from .statistics import required
 
 

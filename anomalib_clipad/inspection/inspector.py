@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, open_picture
+from anomalib_clipad.predictor.base import ExportedModel, Model, Normal, Prepared, Scored
+
 from .finding import Finding, at_size
-from .images import MAX_PIXELS, Channels, Picture, UnreadableError, open_picture
-from .models import ExportedModel, Model, Normal, Prepared, Scored
 from .regions import find_regions
 
 if TYPE_CHECKING:
-    from .torch_models import TorchModel
+    from anomalib_clipad.predictor.live import TorchModel
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pgm", ".ppm"})
-"""What image files end with."""
 _ASPECT = 0.01
 OnError = Callable[[Any, UnreadableError], None]
 
@@ -402,18 +402,6 @@ def check_apart(normal: Iterable[str], calibration: Iterable[str]) -> None:
         raise ValueError(msg)
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The image files of a folder and its subfolders, in the order of their names.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
-    if not folder.is_dir():
-        msg = f"There is no folder {folder}."
-        raise FileNotFoundError(msg)
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
 def check_threshold(threshold: float) -> None:
     """Check a threshold of scores.
 
@@ -450,7 +438,7 @@ def _is_one(images: Any) -> bool:
 
 def _model(class_name: str | None, model: str | Path | None, product: Path | None, settings: dict[str, Any]) -> Model:
     if model is None:
-        from .torch_models import by_name
+        from anomalib_clipad.predictor.live import by_name
 
         return by_name(class_name, product=product, **settings)
     path = Path(model).expanduser()
@@ -461,7 +449,7 @@ def _model(class_name: str | None, model: str | Path | None, product: Path | Non
         if settings or product is not None:
             msg = f"A checkpoint has its settings already; pass it without {', '.join([*settings, 'product'])}."
             raise ValueError(msg)
-        from .torch_models import from_checkpoint
+        from .checkpoint import from_checkpoint
 
         return from_checkpoint(path, class_name)
     precision = settings.pop("precision", None)

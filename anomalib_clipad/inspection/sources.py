@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from .images import Picture
-from .inspector import files_in
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.picture import Picture
 
 PARQUET = ".parquet"
 LISTS = frozenset({".txt", ".lst"})

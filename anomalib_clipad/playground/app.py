@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from anomalib_clipad.extras import require
+from anomalib_clipad.images.picture import Picture, UnreadableError, open_picture
 from anomalib_clipad.inspection.finding import Finding
-from anomalib_clipad.inspection.images import Picture, UnreadableError, open_picture
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.samples import named_sample
 

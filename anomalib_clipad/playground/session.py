@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.finding import Finding
-from anomalib_clipad.inspection.images import Picture
 from anomalib_clipad.inspection.inspector import Inspector, digest
-from anomalib_clipad.inspection.models import Normal, Prepared
+from anomalib_clipad.predictor.base import Normal, Prepared
 from anomalib_clipad.text.prompts import load_prompts
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")

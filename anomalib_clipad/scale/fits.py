@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_clipad.inspection.images import open_picture
+from anomalib_clipad.images.picture import open_picture
 from anomalib_clipad.inspection.inspector import Inspector, check_apart, digest
-from anomalib_clipad.inspection.models import Normal
+from anomalib_clipad.predictor.base import Normal
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Evidence
 from anomalib_clipad.vision.pool import Pool, joined, key_of
@@ -26,7 +26,7 @@ from .cluster import ship
 from .luggage import Luggage
 
 if TYPE_CHECKING:
-    from anomalib_clipad.inspection.torch_models import TorchModel
+    from anomalib_clipad.predictor.live import TorchModel
 
 _IMAGES = 32
 """How many images a task takes."""

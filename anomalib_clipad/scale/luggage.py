@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.inspection.models import ExportedModel
+from anomalib_clipad.predictor.base import ExportedModel
 
 if TYPE_CHECKING:
-    from anomalib_clipad.inspection.torch_models import TorchModel
+    from anomalib_clipad.predictor.live import TorchModel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_clipad.inspection.images import UnreadableError
+from anomalib_clipad.images.picture import UnreadableError
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.tables import LABELS, REGION_COLUMNS, Result, Summary, region_rows, result_row
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anomalib_clipad.inspection.inspector import files_in
+from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.inspection.lock import folder_lock
 from anomalib_clipad.inspection.run_folder import take_folder
 from anomalib_clipad.inspection.sources import Source

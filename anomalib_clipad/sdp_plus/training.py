@@ -11,6 +11,7 @@ from anomalib.data import ImageBatch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from anomalib_clipad.adaptors.files import save_adapter
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.text.rvs import check_options
@@ -18,7 +19,6 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Detector
 
 from .feature_cache import CacheKind, FeatureCache
-from .files import save_adapter
 from .losses import adapter_losses, total
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anomalib_clipad.inspection.images import MAX_PIXELS, UnreadableError
+from anomalib_clipad.images.picture import MAX_PIXELS, UnreadableError
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page

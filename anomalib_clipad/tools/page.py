@@ -51,7 +51,7 @@ def page(
         max_pixels: Larger images are refused.
         debug: Show where an error comes from.
     """
-    from anomalib_clipad.inspection.inspector import files_in
+    from anomalib_clipad.images.listing import files_in
     from anomalib_clipad.web.build import build
     from anomalib_clipad.web.runtime import load_runtime
 

@@ -47,8 +47,8 @@ def product(
         FileNotFoundError: If the folder does not exist or holds no image.
         OSError: If the file cannot be written; it is then as it was before.
     """
-    from anomalib_clipad.host.products import save_product
     from anomalib_clipad.lightning_model import ClipAD
+    from anomalib_clipad.predictor.products import save_product
 
     if text_weight and class_name is None:
         msg = "Pass --class-name, what the images show, or --text_weight 0 to compare with the normal images alone."

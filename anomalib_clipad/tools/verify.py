@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from anomalib_clipad.deploy.certify import read_certificate
-from anomalib_clipad.deploy.runtimes import Runtime, load
 from anomalib_clipad.deploy.verification import Record, inputs_of
+from anomalib_clipad.predictor.runtimes import Runtime, load
 from anomalib_clipad.verdicts.conformal import promise
 
 _SECONDS = 1.0

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from anomalib_clipad.backbones import load_backbone
 from anomalib_clipad.inspection.inspector import Inspector, check_threshold
-from anomalib_clipad.inspection.torch_models import TorchModel
+from anomalib_clipad.predictor.live import TorchModel
 
 from .graph import page_graph
 from .page import InspectorPage, PageClass

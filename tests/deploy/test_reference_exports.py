@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_export import check, onnx_predict
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.host.products import save_product
+from anomalib_clipad.predictor.products import save_product
 from anomalib_clipad.tools.product import product
 
 INPUTS = ("text_features", "memory", "undecided")

@@ -20,8 +20,8 @@ from PIL import Image
 from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy import verification
 from anomalib_clipad.deploy.certify import measure, read_certificate
-from anomalib_clipad.deploy.runtimes import CALIBRATION, Runtime, load
 from anomalib_clipad.deploy.verification import Record, inputs_of
+from anomalib_clipad.predictor.runtimes import CALIBRATION, Runtime, load
 from anomalib_clipad.tools.verify import verify
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_verify.py"

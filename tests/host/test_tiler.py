@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.host.products import save_product
+from anomalib_clipad.predictor.products import save_product
 
 
 def engine_with(folder: Path, *callbacks: TilerConfigurationCallback) -> Engine:

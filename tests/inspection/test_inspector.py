@@ -13,8 +13,9 @@ from conftest import TINY, shallow
 from PIL import Image
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.inspection.images import UnreadableError
-from anomalib_clipad.inspection.inspector import Inspector, files_in
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.picture import UnreadableError
+from anomalib_clipad.inspection.inspector import Inspector
 
 pytest.importorskip("crepes")
 MODEL = shallow()
@@ -127,7 +128,7 @@ def test_a_pause_is_no_end(folder: Path) -> None:
 
 
 def _picture(folder: Path) -> object:
-    from anomalib_clipad.inspection.images import open_picture
+    from anomalib_clipad.images.picture import open_picture
 
     return open_picture(files_in(folder)[0])
 

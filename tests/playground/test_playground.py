@@ -19,7 +19,7 @@ from conftest import save, shallow
 from PIL import Image
 
 from anomalib_clipad import Inspector
-from anomalib_clipad.inspection.images import Picture
+from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.playground import app
 from anomalib_clipad.playground.app import Limits, build, require_gradio, served
 from anomalib_clipad.playground.session import Question, Session, as_pixels

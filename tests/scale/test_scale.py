@@ -180,7 +180,7 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
 
 
 def _picture(path: Path) -> Any:
-    from anomalib_clipad.inspection.images import open_picture
+    from anomalib_clipad.images.picture import open_picture
 
     return open_picture(path)
 

@@ -132,7 +132,7 @@ def test_verdicts_and_files_need_neither_anomalib_nor_lightning(run_python: Run)
         """
 import sys
 import anomalib_clipad.verdicts.drift, anomalib_clipad.verdicts.regions, anomalib_clipad.verdicts.certificate
-import anomalib_clipad.deploy.certify, anomalib_clipad.deploy.runtimes, anomalib_clipad.deploy.verification
+import anomalib_clipad.deploy.certify, anomalib_clipad.predictor.runtimes, anomalib_clipad.deploy.verification
 import anomalib_clipad.tools.verify
 found = {name.partition(".")[0] for name in sys.modules} & {"anomalib", "lightning", "pytorch_lightning"}
 assert not found, found

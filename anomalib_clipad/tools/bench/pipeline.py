@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
-from anomalib_clipad.inspection.images import open_picture
+from anomalib_clipad.images.picture import open_picture
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page

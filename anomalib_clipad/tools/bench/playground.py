@@ -14,7 +14,7 @@ import torch
 from jsonargparse import CLI
 from PIL import Image
 
-from anomalib_clipad.inspection.images import Picture
+from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.playground.app import served
 from anomalib_clipad.playground.session import Question, Session

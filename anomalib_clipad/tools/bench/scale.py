@@ -14,7 +14,8 @@ import torch
 from jsonargparse import CLI
 from PIL import Image
 
-from anomalib_clipad.inspection.inspector import Inspector, files_in
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.scale.cluster import cluster

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from anomalib_clipad.host.normalization import min_max, normalize_monotone
+from anomalib_clipad.predictor.normalization import min_max, normalize_monotone
 
 
 def scalars(*values: float) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_clipad.inspection.images import Picture, UnreadableError, open_picture
+from anomalib_clipad.images.picture import Picture, UnreadableError, open_picture
 
 PIXELS = np.random.default_rng(0).integers(256, size=(6, 9, 3), dtype=np.uint8)
 

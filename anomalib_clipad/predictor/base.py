@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_clipad.deploy.runtimes import Runtime, load, read_calibration
+from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.predictor.runtimes import Runtime, load, read_calibration
 from anomalib_clipad.verdicts.conformal import check_rate, images_needed, largest_allowed
-
-from .images import Picture
 
 Prepared = NDArray[np.float32]
 

@@ -92,7 +92,7 @@ def _read(path: Path, max_pixels: int) -> NDArray[Any]:
 def _decoded(image: Any, path: Path | None, max_pixels: int) -> NDArray[Any]:
     from PIL import ImageOps
 
-    from anomalib_clipad.data.depth import grey_levels
+    from anomalib_clipad.images.depth import grey_levels
 
     _check_size(image.width * image.height, max_pixels)
     grey = grey_levels(image, path or "image")

@@ -10,11 +10,12 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from anomalib_clipad.adaptors.files import adapter_file, load_adapter
 from anomalib_clipad.backbones import Backbone
-from anomalib_clipad.host.products import load_memory, product_class
-from anomalib_clipad.sdp_plus.files import adapter_file, load_adapter
+from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.predictor.products import load_memory, product_class
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.class_encoder import check_class_name
@@ -26,8 +27,7 @@ from anomalib_clipad.vision.pillow import pillow_resize
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 
 from . import quick_start
-from .images import Picture
-from .models import Model, Normal, Prepared, Scored
+from .base import Model, Normal, Prepared, Scored
 
 _BATCH = 8
 
@@ -245,42 +245,3 @@ def _probabilities(model: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]
     calibration = model.detector.calibration if model.pool is None else model.pool.calibration
     peak = raw.anomaly_map.amax(dim=(-2, -1))
     return calibration.score(raw.pred_score, peak), calibration.probability(raw.anomaly_map)
-
-
-def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
-    """The model of a Lightning checkpoint, with its thresholds, normal images and calibration.
-
-    Args:
-        path: ``.ckpt`` of ``ClipAD``.
-        class_name: In place of the checkpoint's.
-
-    Raises:
-        ValueError: If the file is no checkpoint of ``ClipAD``.
-    """
-    from anomalib.data import InferenceBatch  # only a checkpoint needs anomalib
-
-    from anomalib_clipad import ClipAD
-
-    try:
-        module: Any = ClipAD.load_from_checkpoint(path, map_location="cpu")
-    except (KeyError, AttributeError, EOFError, RuntimeError, TypeError) as error:
-        msg = f"{path} is no checkpoint of ClipAD, or is damaged ({' '.join(str(error).split())[:200]})."
-        raise ValueError(msg) from error
-    module = module.eval()
-    if class_name is not None:
-        module.class_name = class_name
-    module.prepare()
-    processor: Any = module.post_processor
-    transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
-
-    def outputs(_: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]:
-        assert raw.anomaly_map is not None
-        found = processor(InferenceBatch(pred_score=raw.pred_score.cpu(), anomaly_map=raw.anomaly_map.cpu()))
-        return found.pred_score, found.anomaly_map
-
-    model = TorchModel(module.model, transform, outputs)
-    certificate = getattr(processor, "certificate", None)
-    if certificate is not None:
-        scores = (certificate.image_scores.numpy(), certificate.region_scores.numpy())
-        model.normal = Normal(*scores, rate=processor.false_alarm_rate)
-    return model

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anomalib_clipad.backbones.backbone import BUNDLED, Backbone
-from anomalib_clipad.deploy.tower import Tower
+from anomalib_clipad.backbones.tower import Tower
 from anomalib_clipad.digest import digest
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.storage import atomic_folder, cache_directory, is_safetensors

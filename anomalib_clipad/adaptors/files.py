@@ -15,11 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anomalib_clipad.backbones.backbone import WeightsUnavailableError
-from anomalib_clipad.host.checkpoints import KEY, LAYERS
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.storage import atomic_folder, cache_directory
 from anomalib_clipad.vision.adapter import LinearAdapter
 
+KEY = "clip_ad"
+"""What a checkpoint keeps beside weights is under this name."""
+LAYERS = "model.detector.adapter."
+"""Prefix of the layers of SDP+ in a checkpoint's ``state_dict``."""
 _COMMIT = "f004973a41344d8c0966934af0c01781989b80e3"
 _URL = f"https://raw.githubusercontent.com/ByChelsea/CLIP-AD/{_COMMIT}/pretrained_models"
 _TIMEOUT = 60

@@ -1,0 +1,1 @@
+"""Trained layers beside the dual path: their files."""
