@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .digest import digest
 from .settings import Settings
 from .text.cache import EmbeddingCache
 from .text.class_encoder import ClassEncoder
@@ -97,13 +98,18 @@ class ClipADModel(nn.Module):
         self, settings: Settings, clip: CLIP, visual: nn.Module, adapter: LinearAdapter | None, memory: Memory | None
     ) -> None:
         self.settings = settings
-        text = (settings.prompts, settings.rvs, settings.rvs_options, self.cache)
-        self.encoder = ClassEncoder(clip, self.tokenizer, *text)
+        self.encoder = self._encoder(settings, clip)
         patch = patch_size(visual)
         tiles = Tiles(*settings.tiles, self.image_size, patch, settings.aligned) if settings.tiles else None
         parts = (adapter, memory, settings.text_weight)
         detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, *parts, tiles)
         self.detector = detector.to(self.text_features.device)
+
+    @property
+    def layers(self) -> str:
+        """Digest of the trained layers; ``None``, as text, without any."""
+        adapter = self.detector.adapter
+        return "None" if adapter is None else digest(adapter.state_dict())
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -118,14 +124,26 @@ class ClipADModel(nn.Module):
         self.detector.visual.eval()
         return self
 
-    def setup(self, class_name: str) -> None:
+    def setup(self, class_name: str, settings: Settings | None = None) -> None:
         """Encode the prompts of a class and select its representative vectors.
+
+        Args:
+            class_name: What the images show.
+            settings: Other settings for the same backbone, taken over with the class: both, or neither.
 
         Raises:
             ValueError: If the name is no text, is empty, or is too long for the text encoder.
         """
-        self.text_features.copy_(self.encoder.encode(class_name))
+        encoder = self.encoder if settings is None else self._encoder(settings)
+        text_features = encoder.encode(class_name)
+        if settings is not None:
+            self.configure(settings)
+        self.text_features.copy_(text_features)
         self.class_name = class_name
+
+    def _encoder(self, settings: Settings, clip: CLIP | None = None) -> ClassEncoder:
+        text = (settings.prompts, settings.rvs, settings.rvs_options, self.cache)
+        return ClassEncoder(clip or self.encoder.clip, self.tokenizer, *text)
 
     @torch.no_grad()
     def tokens(self, images: Tensor) -> list[Tensor]:

@@ -1,25 +1,29 @@
-"""What an inspector can run: one interface for exported files and for models in torch."""
+"""What scores images: one interface for models in torch and for exported files, with all checks inside."""
 
 from __future__ import annotations
 
-import json
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.images.alike import Identity, Known, check_apart, distinct, from_plain, identify, to_plain
 from anomalib_clipad.images.picture import Picture
-from anomalib_clipad.predictor.runtimes import Runtime, load, read_calibration
-from anomalib_clipad.verdicts.conformal import check_rate, images_needed, largest_allowed
+from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
+from anomalib_clipad.vision.tile_grid import TileGrid
 
 Prepared = NDArray[np.float32]
+BATCH = 8
+"""Images that go through the tower together."""
+Look = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float32]]
+"""From the map of an image of a height and width to what is looked at of it."""
 
 
 class Scored(NamedTuple):
-    """Scores of images, with 0.5 between good and defective.
+    """Scores of images.
 
     Attributes:
         score: Of each image (B,).
@@ -30,137 +34,244 @@ class Scored(NamedTuple):
     anomaly_map: NDArray[np.float32]
 
 
-class Normal(NamedTuple):
-    """Scores of normal images, which verdicts at a false-alarm rate compare with.
+class Shown(NamedTuple):
+    """An image that a predictor is fitted to or calibrated on.
 
     Attributes:
-        image_scores: Image scores (n,).
-        region_scores: Maxima of their maps (n,).
-        rate: False-alarm rate of the model's own, if it has one.
+        identity: Which image it is.
+        prepared: What the predictor takes of it.
+        size: Height and width in pixels.
     """
 
-    image_scores: NDArray[np.float32]
-    region_scores: NDArray[np.float32]
-    rate: float | None = None
-
-    @classmethod
-    def of(cls, scored: Sequence[Scored], rate: float | None = None) -> Normal:
-        """Of what was found in normal images."""
-        scores = np.concatenate([batch.score for batch in scored])
-        peaks = np.concatenate([batch.anomaly_map.max(axis=(1, 2)) for batch in scored])
-        return cls(scores, peaks, rate)
-
-    def p_value(self, score: float, scores: NDArray[np.float32]) -> float:
-        """(1 + number of scores at least as high) / (n + 1); of what is no number, the smallest.
-
-        As ``conformal.p_values``, whose package takes a second to load.
-        """
-        return float(1 + (scores >= np.float32(score)).sum()) / (len(scores) + 1)
-
-    def thresholds(self, rate: float) -> tuple[float, float]:
-        """The largest image score, and the largest map value, that is not defective at a rate.
-
-        Raises:
-            ValueError: If so few images allow no verdict at that rate.
-        """
-        check_rate(rate)
-        of_images, of_regions = (largest_allowed(scores, rate) for scores in (self.image_scores, self.region_scores))
-        if of_images == np.inf:
-            msg = (
-                f"A false-alarm rate of {rate:g} takes {images_needed(rate)} normal images or more; the model is "
-                f"calibrated on {len(self.image_scores)}. Calibrate it on more, or allow a higher rate."
-            )
-            raise ValueError(msg)
-        return of_images, of_regions
+    identity: Identity
+    prepared: Prepared
+    size: tuple[int, int]
 
 
-class Model(ABC):
-    """Something that scores images.
+class Measured(NamedTuple):
+    """What calibration needs of normal images.
+
+    Attributes:
+        score: Image scores (n,).
+        peak: Maxima of their maps (n,).
+        identities: Which images they are.
+    """
+
+    score: NDArray[np.float32]
+    peak: NDArray[np.float32]
+    identities: tuple[Identity, ...]
+
+
+class Predictor(ABC):
+    """Something that scores images, and knows what its scores depend on.
 
     Attributes:
         class_name: What it looks for defects of, if it knows.
-        normal: Scores of normal images, if it is calibrated.
+        references: The normal images it compares with, where it knows which they are.
+        frame: ``whole``, or what the pre-processing cuts off or adds, so that a map does not lie on its image.
+        own_limits: The largest score and map value that are not defective, by the model's own decision; ``None`` if it
+            has none.
+        precision: Number format in which its tower computes.
     """
 
     class_name: str | None
-    normal: Normal | None
+    references: tuple[Identity, ...] = ()
+    frame: str = "whole"
+    precision: str = "float32"
+
+    @property
+    @abstractmethod
+    def own_limits(self) -> Limits | None: ...
+
+    @property
+    @abstractmethod
+    def normal(self) -> NormalScores | None:
+        """Scores of normal images on the scale of ``score``, if it is calibrated."""
 
     @abstractmethod
-    def prepare(self, picture: Picture) -> Prepared:
-        """What the model takes of an image; called from several threads."""
+    def keep_normal(self, normal: NormalScores | None) -> None:
+        """Take over scores of normal images as of ``measure``, or none."""
 
     @abstractmethod
     def score(self, images: Sequence[Prepared]) -> Scored:
-        """Score prepared images."""
+        """Score prepared images.
+
+        Raises:
+            ValueError: If a score or map value is no number.
+        """
+
+    @abstractmethod
+    def fit(self, shown: Iterable[Shown], memory_size: int | None = None) -> None:
+        """Compare with these normal images from now on; copies count once.
+
+        Args:
+            shown: Normal images.
+            memory_size: Patches a stage, and with tiles a place, that are kept of them; by default all.
+
+        Raises:
+            ValueError: If that is not possible, or the images do not fit the tiles.
+        """
+
+    @abstractmethod
+    def _prepare(self, picture: Picture) -> Prepared: ...
+
+    @abstractmethod
+    def _raw(self, images: Sequence[Prepared]) -> Scored:
+        """Scores before anything is fitted to other images, of which calibration is taken."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> TileGrid | None:
+        """Its tiles, if it has any."""
+
+    @property
+    @abstractmethod
+    def aspect(self) -> float:
+        """Width over height of the references; 0 if that is not known."""
+
+    def prepare(self, picture: Picture) -> Prepared:
+        """What it takes of an image that is to be scored; called from several threads.
+
+        Raises:
+            ValueError: If the image is too small for the tiles, or, where they are aligned, of another shape than the
+                references.
+        """
+        self.check_size(*picture.pixels.shape[:2])
+        return self._prepare(picture)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Check the height and width of an image in pixels; as ``prepare``."""
+        if self.grid is not None:
+            self.grid.check_source(height, width)
+            self.grid.check_places(height, width, self.aspect)
+
+    def show(self, picture: Picture, name: str, reference: bool = False) -> Shown:
+        """What it takes of a normal image.
+
+        Args:
+            picture: The image.
+            name: What it is called.
+            reference: Whether it is to be compared with; then its shape does not have to be that of earlier references.
+
+        Raises:
+            ValueError: As of ``prepare``.
+        """
+        if not reference:
+            prepared = self.prepare(picture)
+        else:
+            if self.grid is not None:
+                self.grid.check_source(*picture.pixels.shape[:2])
+            prepared = self._prepare(picture)
+        return Shown(identify(picture, name), prepared, (picture.pixels.shape[0], picture.pixels.shape[1]))
+
+    @property
+    def known(self) -> Known | None:
+        """The images it was fitted to and calibrated on, which it cannot judge; ``None`` if there are none."""
+        calibrated = () if self.normal is None else from_plain(self.normal.identities)
+        found = (*self.references, *calibrated)
+        return Known(found) if found else None
+
+    def measure(self, shown: Iterable[Shown], look: Look | None = None) -> Measured:
+        """Score normal images.
+
+        Args:
+            shown: The images.
+            look: What is looked at of a map, if not all of it.
+        """
+        identities: list[Identity] = []
+        scores: list[NDArray[np.float32]] = []
+        peaks: list[float] = []
+        for batch in batches(shown):
+            found = self._raw([one.prepared for one in batch])
+            identities += [one.identity for one in batch]
+            scores.append(found.score)
+            for one, anomaly_map in zip(batch, found.anomaly_map, strict=True):
+                peaks.append(float((anomaly_map if look is None else look(anomaly_map, one.size)).max()))
+        if not identities:
+            msg = "There are no calibration images."
+            raise ValueError(msg)
+        return Measured(np.concatenate(scores), np.array(peaks, np.float32), tuple(identities))
+
+    def calibrate(self, shown: Iterable[Shown], rate: float | None, look: Look | None = None) -> None:
+        """Let verdicts follow a false-alarm rate among these normal images; copies count once.
+
+        Args:
+            shown: Normal images, none of which is a reference.
+            rate: The false-alarm rate; ``None`` for p-values alone.
+            look: As of ``measure``.
+
+        Raises:
+            ValueError: If there are too few, one is a reference, or a score is no number.
+        """
+        self.certify(self.measure(shown, look), rate)
+
+    def certify(self, measured: Measured, rate: float | None, left_out: bool = False) -> None:
+        """Calibrate on what was measured, here or elsewhere.
+
+        Args:
+            measured: Of ``measure``.
+            rate: As of ``calibrate``.
+            left_out: Whether the images are the references, each judged by the others.
+        """
+        if not left_out:
+            check_apart(self.references, measured.identities)
+        rows = distinct(measured.identities)
+        kept = [measured.identities[row] for row in rows]
+        score, peak = measured.score[rows], measured.peak[rows]
+        bad = [one.name for one, value in zip(kept, score + peak, strict=True) if not np.isfinite(value)]
+        if bad:
+            msg = f"The scores of the calibration images {', '.join(bad)} are no numbers. Replace or remove them."
+            raise ValueError(msg)
+        normal = NormalScores(score, peak, rate, left_out, self.precision, to_plain(kept))
+        if rate is not None:
+            normal.limits()  # whether so many images allow it
+        self.keep_normal(normal)
+        apart = [kept[place].name for place in normal.standing_apart()]
+        if apart:
+            msg = (
+                f"The scores of {', '.join(apart)} stand apart from those of the other calibration images. If they "
+                "show defects, remove them: each of them hides defects of its kind."
+            )
+            warnings.warn(msg, stacklevel=2)
+
+    def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:
+        """Calibrate on the references themselves, each judged by all the others.
+
+        Args:
+            shown: The images of ``fit``.
+            rate: As of ``calibrate``.
+            look: As of ``measure``.
+
+        Raises:
+            ValueError: If that is not possible, or there are too few.
+        """
+        del shown, rate, look
+        msg = "An exported file does not know its references one by one. Pass calibration, a folder of other images."
+        raise ValueError(msg)
 
 
-class ExportedModel(Model):
-    """An exported file in its runtime, which needs nothing else of this package's machinery.
+def batches(shown: Iterable[Shown]) -> Iterable[list[Shown]]:
+    """Some images at a time."""
+    batch: list[Shown] = []
+    for one in shown:
+        batch.append(one)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
-    Args:
-        path: ``.onnx``, ``.xml`` or ``.pt``.
-        product: File of ``anomalib-clipad product``, for a file that takes a product's memory as an input.
-        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``.
+
+def numbers(scored: Scored) -> Scored:
+    """Scores that are numbers.
 
     Raises:
-        FileNotFoundError, ModuleNotFoundError, ValueError: See ``runtimes.load``; also if the file and the product do
-            not belong together.
+        ValueError: If one is not: something the model is made of is damaged.
     """
-
-    def __init__(self, path: Path, product: Path | None = None, precision: str | None = None) -> None:
-        self._runtime: Runtime = load(path, precision)
-        metadata = self._runtime.metadata
-        self._inputs = _inputs(path, self._runtime, product)
-        name = metadata.get("class_name", "")
-        self.class_name = None if not name or name == "None" or name.startswith("any:") else name
-        found = read_calibration(metadata)
-        self.normal = None if found is None else Normal(found.image_scores, found.region_scores, found.rate)
-
-    def prepare(self, picture: Picture) -> Prepared:
-        """The image itself: the file resizes and normalises it."""
-        return picture.levels
-
-    def score(self, images: Sequence[Prepared]) -> Scored:
-        """Images of one size go together."""
-        scores: list[Any] = [None] * len(images)
-        maps: list[Any] = [None] * len(images)
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(images):
-            sizes.setdefault(image.shape, []).append(index)
-        for places in sizes.values():
-            found = self._runtime.run(np.stack([images[place] for place in places]), inputs=self._inputs)
-            for place, score, anomaly_map in zip(places, found["pred_score"], found["anomaly_map"], strict=True):
-                scores[place], maps[place] = score, np.squeeze(anomaly_map)
-        return Scored(np.array(scores, np.float32), np.stack(maps))
-
-
-def _inputs(path: Path, runtime: Runtime, product: Path | None) -> dict[str, NDArray[Any]]:
-    """What a file takes beside the images, from a product file."""
-    if product is None:
-        if runtime.inputs:
-            msg = f"{path} serves any product: it takes {', '.join(sorted(runtime.inputs))}. Pass a product file."
-            raise ValueError(msg)
-        return {}
-    tensors, about = _read_product(product)
-    if not runtime.inputs <= tensors.keys():
-        missing = ", ".join(sorted(runtime.inputs - tensors.keys()))
-        msg = f"{path} takes {missing}, which {product} lacks. Write the product file with a class name."
-        raise ValueError(msg)
-    for name in ("backbone", "image_size", "tap"):
-        ours, theirs = runtime.metadata.get(name), str(about.get(name))
-        if ours != theirs:
-            msg = f"{product} is of a model with {name} {theirs}, {path} is one with {ours}. Write it anew."
-            raise ValueError(msg)
-    return {name: tensors[name] for name in runtime.inputs}
-
-
-def _read_product(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {})["settings"])
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(about)  # noqa: SIM118  # it is no dict
-    except Exception as error:  # safetensors and JSON readers each raise their own
-        msg = f"{path} is no product file, or is damaged. Expected a file written by `anomalib-clipad product`."
-        raise ValueError(msg) from error
+    if np.isfinite(scored.score).all() and np.isfinite(scored.anomaly_map).all():
+        return scored
+    msg = (
+        "The model's scores are no numbers (NaN or infinite), so nothing can be said of the image. Its weights, text "
+        "features or references are damaged: build it anew."
+    )
+    raise ValueError(msg)

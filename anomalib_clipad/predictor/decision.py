@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Prediction
-from anomalib_clipad.vision.surgery import Calibration
+from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
+from anomalib_clipad.vision.surgery import SDP, Calibration
 
 from .normalization import min_max, normalize_monotone
 
@@ -102,6 +104,20 @@ class Decision(nn.Module):
             score, _defective(score, score_threshold), anomaly_map, _defective(anomaly_map, map_threshold)
         )
 
+    def limits(self) -> Limits | None:
+        """The largest score and map value that are not defective, if there are labels."""
+        if not self.label:
+            return None
+        nothing = torch.zeros(1, device=self.image_min.device)
+        return Limits(float(self.scores(nothing, nothing)[1]), float(self.values(nothing)[1]))
+
+    def scaled(self, normal: NormalScores) -> NormalScores:
+        """Raw scores of normal images on the scale of its outputs."""
+        score, peak = (torch.from_numpy(one) for one in (normal.image_scores, normal.region_scores))
+        score, peak = score.to(self.image_min.device), peak.to(self.image_min.device)
+        image_scores, region_scores = self.scores(score, peak)[0], self.values(peak)[0]
+        return replace(normal, image_scores=image_scores.cpu().numpy(), region_scores=region_scores.cpu().numpy())
+
     def values(self, raw_map: Tensor, calibration: Calibration | None = None) -> tuple[Tensor, Tensor]:
         """Map values of raw ones of any shape, and the threshold on them."""
         calibration = calibration or self.calibration
@@ -132,6 +148,11 @@ class Decision(nn.Module):
         scores = min_max(raw_score, self.probability_min, self.probability_max)
         peaks = min_max(peak, self.peak_min, self.peak_max)
         return calibration.score_weight * scores + calibration.peak_weight * peaks
+
+
+def unfitted() -> Decision:
+    """A decision that nothing was fitted to: scores are probabilities, defective above 0.5."""
+    return Decision(dict.fromkeys(STATISTICS, torch.tensor(torch.nan)), SDP, True, True, (0.5, 0.5))
 
 
 def certified(score: Tensor, anomaly_map: Tensor | None, certificate: Certificate, rate: float | Tensor) -> Certified:

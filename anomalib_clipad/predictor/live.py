@@ -1,77 +1,318 @@
-"""Models in torch for an inspector: a backbone by its name, or a checkpoint."""
+"""A model in torch: scores, and the one place that knows what depends on what."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter
-from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.images.alike import distinct
 from anomalib_clipad.images.picture import Picture
-from anomalib_clipad.predictor.products import load_memory, product_class
-from anomalib_clipad.settings import Settings
-from anomalib_clipad.text.cache import EmbeddingCache
-from anomalib_clipad.text.class_encoder import check_class_name
 from anomalib_clipad.text.prompts import load_prompts
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.detector import Prediction, Seen
-from anomalib_clipad.vision.matrix_resize import Standardize
-from anomalib_clipad.vision.pillow import pillow_resize
 from anomalib_clipad.vision.pool import Pool, joined, key_of
+from anomalib_clipad.vision.surgery import Calibration
+from anomalib_clipad.vision.tile_grid import TileGrid
 
-from . import quick_start
-from .base import Model, Normal, Prepared, Scored
+from .base import Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers
+from .coreset import coreset
+from .decision import Decision, unfitted
+from .products import load_product
 
-_BATCH = 8
+
+class Processor(Protocol):
+    """What turns raw outputs into scores: anomalib's post-processor of a model, or one that nothing was fitted to.
+
+    Attributes:
+        decision: What it makes of raw outputs now.
+        normal: Raw scores of normal images, if it is calibrated.
+    """
+
+    @property
+    def decision(self) -> Decision: ...
+
+    normal: NormalScores | None
+
+    def normal_scores(self) -> NormalScores | None:
+        """The same on the scale of its outputs."""
+
+    def forget(self) -> list[str]:
+        """Let go of what was fitted to other scores; what that was, in words."""
+
+    def serve(self, scale: Calibration) -> None:
+        """Learn the scale of the raw outputs."""
 
 
-class TorchModel(Model):
-    """A ``ClipADModel`` that remembers what its tower made of the last image.
+class Plain:
+    """A processor that nothing was fitted to: scores are probabilities, 0.5 lies between good and defective."""
+
+    def __init__(self) -> None:
+        self.normal: NormalScores | None = None
+        self.decision = unfitted()
+
+    def normal_scores(self) -> NormalScores | None:
+        """Scores of normal images on the scale of its outputs."""
+        return None if self.normal is None else self.decision.scaled(self.normal)
+
+    def forget(self) -> list[str]:
+        """Let go of the calibration."""
+        had, self.normal = self.normal is not None, None
+        return ["calibration"] if had else []
+
+    def serve(self, scale: Calibration) -> None:
+        """Take over the scale."""
+        self.decision.calibration = scale
+
+
+class LivePredictor(Predictor):
+    """A ``ClipADModel`` with its pre- and post-processing, that remembers what its tower made of the last image.
+
+    Scores depend on the text (class name, prompts, share) and on what images are compared with. Statistics and
+    calibration were fitted to scores. So whatever changes the former lets go of the latter, here and nowhere else.
 
     Args:
-        model: Ready to predict.
+        model: The model.
         transform: From images (3, H, W) in [0, 1] to what it takes.
-        outputs: From its raw outputs to scores and maps with 0.5 between good and defective.
+        processor: From its raw outputs to scores.
         complete: The same model with its text tower, where this one was started without.
+        frame: Of ``Predictor``.
 
     Attributes:
         passes: How many batches went through the tower.
+        version: How often something has changed that scores depend on.
     """
 
     def __init__(
         self,
         model: ClipADModel,
         transform: Callable[[Tensor], Tensor],
-        outputs: Outputs,
+        processor: Processor | None = None,
         complete: Callable[[], ClipADModel] | None = None,
+        frame: str = "whole",
     ) -> None:
-        self.model, self._transform, self._outputs, self._complete = model, transform, outputs, complete
-        self.normal: Normal | None = None
-        self.passes = 0
+        self.model, self._transform, self._complete, self.frame = model, transform, complete, frame
+        self.processor: Processor = processor or Plain()
+        self.passes = self.version = 0
         self._seen: Seen | None = None
+        self._left_out: Tensor | None = None
+        self._thinned = False  # whether the memory holds only some of the references' patches
+        self.serve()
+
+    # What it is made of
 
     @property
     def class_name(self) -> str | None:  # type: ignore[override]  # the model knows
         """What it looks for defects of."""
         return self.model.class_name
 
-    def prepare(self, picture: Picture) -> Prepared:
+    @property
+    def precision(self) -> str:  # type: ignore[override]  # the model knows
+        """Number format of the image tower."""
+        return self.model.settings.precision
+
+    @property
+    def grid(self) -> TileGrid | None:
+        """Its tiles, if it has any."""
+        return self.model.detector.tiles
+
+    @property
+    def aspect(self) -> float:
+        """Width over height of the references; 0 if that is not known."""
+        memory = self.model.detector.memory
+        return 0.0 if memory is None else float(memory.aspect)
+
+    @property
+    def scale(self) -> Calibration:
+        """How its raw outputs become probabilities."""
+        return self.model.detector.calibration if self.model.pool is None else self.model.pool.calibration
+
+    @property
+    def own_limits(self) -> Limits | None:
+        """By its thresholds."""
+        return self.processor.decision.limits()
+
+    @property
+    def normal(self) -> NormalScores | None:
+        """Scores of normal images, on the scale of its outputs."""
+        return self.processor.normal_scores()
+
+    def keep_normal(self, normal: NormalScores | None) -> None:
+        """Take over raw scores of normal images."""
+        self.processor.normal = normal
+
+    def serve(self) -> None:
+        """Tell the processor the scale of the outputs of now."""
+        self.processor.serve(self.scale)
+
+    def changed(self, what: str) -> None:
+        """Let go of all that was fitted to other scores, and say so."""
+        self.version += 1
+        self.serve()
+        dropped = self.processor.forget()
+        if dropped:
+            msg = f"With {what}, the {' and the '.join(dropped)} of before do not hold any more and were dropped."
+            warnings.warn(msg, stacklevel=3)
+
+    # Text
+
+    def look_for(self, class_name: str | None = None, prompts: Any = None, text_weight: float | None = None) -> None:
+        """Take another class, other prompts or another share of the text; where one is refused, nothing changes.
+
+        Raises:
+            ValueError: If one is not valid, or the text gets a share and there is no class name.
+        """
+        before = self.model.settings
+        given = {} if prompts is None else {"prompts": load_prompts(prompts)}
+        settings = replace(before, **given, **({} if text_weight is None else {"text_weight": text_weight}))
+        name = class_name or self.class_name
+        reworded = name != self.class_name or settings.prompts != before.prompts
+        if settings == before and not reworded:
+            return
+        if settings.text_weight and name is None:
+            msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
+            raise ValueError(msg)
+        if settings.text_weight and (reworded or not self.model.text_features.isfinite().all()):
+            model = self.model if self._complete is None else self._complete()
+            model.setup(str(name), settings)
+            model.detector.memory = self.model.detector.memory
+            self.model, self._complete = model, None
+        else:
+            self.model.configure(settings)
+            if reworded:
+                self.model.class_name = None  # its text features are of another one
+        self.changed(f"another {'class' if class_name else 'text'}")
+
+    # References
+
+    def fit(self, shown: Iterable[Shown], memory_size: int | None = None) -> None:
+        """See ``Predictor.fit``."""
+        tokens, whose, image = list[Tensor](), list[Shown](), None
+        for batch in batches(shown):
+            tokens.append(self.describe([one.prepared for one in batch]))
+            image = batch[0].prepared
+            whose += [one._replace(prepared=np.empty(0, np.float32)) for one in batch]
+        if image is None:
+            msg = "There are no references: no image was given to compare with."
+            raise ValueError(msg)
+        self.keep(torch.cat(tokens, dim=1), whose, image, memory_size)
+
+    def describe(self, images: Sequence[Prepared]) -> Tensor:
+        """What a memory needs of normal images (places, k, 4, N, width), on the CPU."""
+        self.passes += 1
+        batch = self._joined(images)
+        self.model.detector.memory, kept = None, self.model.detector.memory
+        try:
+            self.model.detector.check(batch)
+        finally:
+            self.model.detector.memory = kept
+        return self.model.detector.describe(batch).cpu()
+
+    def keep(self, tokens: Tensor, shown: Sequence[Shown], image: Prepared, memory_size: int | None = None) -> None:
+        """Compare with what was described, here or elsewhere; ``image`` is one of the images."""
+        grid = self.grid
+        aspects = [one.size[1] / one.size[0] for one in shown]
+        if grid is not None:
+            for one in shown:
+                grid.check_places(*one.size, aspects[0])
+        identities = [one.identity for one in shown]
+        rows = distinct(identities)
+        choose = None if memory_size is None else (lambda memory: coreset(memory, memory_size))
+        detector = self.model.detector
+        kept = tokens[:, rows].to(self.model.device)
+        self._left_out = detector.keep(kept, self._joined([image]), choose)
+        self._thinned = memory_size is not None
+        assert detector.memory is not None
+        detector.memory.aspect.fill_(aspects[0])
+        self.references = tuple(identities[row] for row in rows)
+        self.changed("other references")
+
+    def fit_product(self, path: Path) -> None:
+        """Compare with the references of a product file, and look for its class.
+
+        Raises:
+            ValueError: If the file is damaged, or is of another model, class or settings.
+        """
+        product = load_product(path, self.model)
+        self.model.detector.memory = product.memory.to(self.model.device)
+        if product.text_features is not None:
+            self.model.text_features.copy_(product.text_features)
+            self.model.class_name = product.class_name
+        self.references, self._left_out = product.references, None
+        self.changed("a product file")
+
+    def forget_references(self) -> None:
+        """Compare with no images any more."""
+        if self.model.detector.memory is not None:
+            self.model.detector.memory, self.references, self._left_out = None, (), None
+            self.changed("no references")
+
+    def gather(self, groups: Iterable[Sequence[Prepared]]) -> None:
+        """Let these images judge each other, and those that follow, from now on; copies count once.
+
+        Raises:
+            ValueError: If there are fewer than two different ones.
+        """
+        evidence, keys = [], []
+        for group in groups:
+            images = self._joined(group)
+            evidence.append(self.model.examine(images))
+            keys += [key_of(image) for image in images]
+        self.passes += len(evidence)
+        self.judge_by(Pool(self.model.detector, joined(evidence), keys))
+
+    def judge_by(self, pool: Pool | None) -> None:
+        """Compare images with those of a pool from now on, or with none."""
+        self.model.pool = pool
+        self.changed("other images of a run")
+
+    @torch.no_grad()
+    def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:
+        """See ``Predictor.calibrate_left_out``."""
+        references = [one.identity.digest for one in self.references]
+        by_digest = {one.identity.digest: one for one in shown}
+        if self._thinned or len(references) < 2 or set(references) != set(by_digest):
+            why = f"it takes two or more different ones and their images, and there are {len(references)}"
+            if self._thinned:
+                why = "with memory_size new images are compared with some of their patches only"
+            msg = (
+                f"References are calibrated on by leaving out one of them at a time, but {why}. Pass a folder of other "
+                "normal images as calibration (calibration_source of ClipAD)."
+            )
+            raise ValueError(msg)
+        kept = [by_digest[digest] for digest in references]
+        self.passes += -(-len(kept) // 8)
+        text = self.model.text_features if self.model.settings.text_weight else None
+        groups = (self._joined([one.prepared for one in batch]) for batch in batches(kept))
+        raw = self._arrays(self.model.detector.leave_one_out(groups, text, self._left_out))
+        looked = [
+            anomaly_map if look is None else look(anomaly_map, one.size)
+            for one, anomaly_map in zip(kept, raw.anomaly_map, strict=True)
+        ]
+        peaks = np.array([one.max() for one in looked], np.float32)
+        self.certify(Measured(raw.score, peaks, self.references), rate, left_out=True)
+
+    # Scores
+
+    def _prepare(self, picture: Picture) -> Prepared:
         """The image as the tower sees it."""
         prepared: Tensor = self._transform(torch.from_numpy(picture.levels))
-        return prepared.numpy()
+        return prepared.cpu().numpy()
 
     def score(self, images: Sequence[Prepared]) -> Scored:
         """Score prepared images, and forget what was seen before."""
-        self.passes += 1
         self._seen = None
-        return self._scored(self.model.predict(self._joined(images)))
+        return self._scored(self._predicted(images))
+
+    def _raw(self, images: Sequence[Prepared]) -> Scored:
+        return self._arrays(self._predicted(images))
 
     def score_and_keep(self, image: Prepared) -> Scored:
         """Score one prepared image; ``rescore`` may follow, unless images judge each other."""
@@ -82,7 +323,7 @@ class TorchModel(Model):
         return self.rescore()
 
     def rescore(self) -> Scored:
-        """Score the last image anew, with the text and the normal images of now, without the tower.
+        """Score the last image anew, with the text and the references of now, without the tower.
 
         Raises:
             RuntimeError: If there is none.
@@ -92,156 +333,24 @@ class TorchModel(Model):
             raise RuntimeError(msg)
         return self._scored(self.model.conclude(self._seen))
 
-    def look_for(self, class_name: str | None, prompts: Any = None) -> None:
-        """Take another class, or other prompts."""
-        if self._complete is not None:
-            whole, memory = self._complete(), self.model.detector.memory
-            whole.detector.memory = memory
-            self.model, self._complete = whole, None
-        if prompts is not None:
-            self.model.configure(replace(self.model.settings, prompts=load_prompts(prompts)))
-        name = class_name or self.model.class_name
-        if self.model.settings.text_weight and name is not None:
-            self.model.setup(name)
-
-    def remember(self, images: Sequence[Prepared]) -> None:
-        """Compare with these normal images from now on."""
-        self.passes += -(-len(images) // _BATCH)
-        self.model.detector.remember(self._batches(images))
-
-    def gather(self, batches: Iterable[Sequence[Prepared]]) -> None:
-        """Let these images judge each other, and those that follow, from now on.
-
-        Raises:
-            ValueError: If there are fewer than two.
-        """
-        evidence, keys = [], []
-        for batch in batches:
-            images = self._joined(batch)
-            evidence.append(self.model.examine(images))
-            keys += [key_of(image) for image in images]
-        self.passes += len(evidence)
-        self.model.pool = Pool(self.model.detector, joined(evidence), keys)
-
-    @torch.no_grad()
-    def left_out(self, images: Sequence[Prepared]) -> Scored:
-        """Scores of several normal images, each compared with all the others."""
-        self.passes += -(-len(images) // _BATCH)
-        text = self.model.text_features if self.model.settings.text_weight else None
-        return self._scored(self.model.detector.leave_one_out(self._batches(images), text))
-
-    def _scored(self, raw: Prediction) -> Scored:
-        score, anomaly_map = self._outputs(self.model, raw)
-        return Scored(score.float().cpu().numpy(), anomaly_map.float().cpu().numpy())
-
-    def describe(self, images: Sequence[Prepared]) -> Tensor:
-        """What a memory needs of normal images (places, k, 4, N, width), on the CPU."""
-        return torch.cat([self.model.detector.describe(batch).cpu() for batch in self._batches(images)], dim=1)
-
-    def keep(self, tokens: Tensor, image: Prepared) -> None:
-        """Compare with what was described from now on; ``image`` is one of those."""
-        self.model.detector.keep(tokens.to(self.model.device), self._joined([image]))
-
-    def to(self, device: str) -> TorchModel:
+    def to(self, device: str) -> LivePredictor:
         """Compute elsewhere from now on, such as on ``cuda``."""
         self.model.to(device)
         self._seen = None
         return self
 
+    def _predicted(self, images: Sequence[Prepared]) -> Prediction:
+        self.passes += 1
+        return self.model.predict(self._joined(images))
+
+    def _scored(self, raw: Prediction) -> Scored:
+        return numbers(self._arrays(self.processor.decision(raw)))
+
+    @staticmethod
+    def _arrays(found: Prediction) -> Scored:
+        assert found.anomaly_map is not None
+        return Scored(found.pred_score.float().cpu().numpy(), found.anomaly_map.float().cpu().numpy())
+
     def _joined(self, images: Sequence[Prepared]) -> Tensor:
         return torch.from_numpy(np.stack(images)).to(self.model.device)
 
-    def _batches(self, images: Sequence[Prepared]) -> Iterator[Tensor]:
-        return (self._joined(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
-
-
-class Outputs(Protocol):
-    """From a model's raw outputs to image scores (B,) and maps (B, H, W)."""
-
-    def __call__(self, model: ClipADModel, raw: Prediction, /) -> tuple[Tensor, Tensor]:
-        """Make them."""
-
-
-def by_name(
-    class_name: str | None,
-    backbone: str = "ViT-B-16-plus-240",
-    pretrained: str | None = "laion400m_e31",
-    image_size: int | None = None,
-    adapter: str | Path | None = None,
-    product: Path | None = None,
-    text_cache: bool = True,
-    **settings: Any,
-) -> TorchModel:
-    """A model of a backbone by its name.
-
-    Args:
-        class_name: What the images show; not needed where the text has no share, or a product file names it.
-        backbone: CLIP model, as of ``ClipAD``.
-        pretrained: Weights of the backbone.
-        image_size: Height and width of the model's input in pixels.
-        adapter: Trained layers of SDP+.
-        product: A product file with normal images, in place of others.
-        text_cache: Keep prompt embeddings on disk between runs.
-        **settings: The other settings of ``Settings.of``.
-
-    Raises:
-        ValueError: If an argument is not valid.
-        WeightsUnavailableError: If weights cannot be downloaded.
-    """
-    wordless = settings.get("text_weight") == 0
-    if class_name is not None:
-        check_class_name(class_name)
-    elif not wordless and product is None:
-        msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
-        raise ValueError(msg)
-    variant = settings.pop("variant", "sdp") if adapter is None else "sdp_plus"
-    given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size, **settings}
-    chosen = Settings.of(variant=variant, **given)
-    if class_name is None and product is not None:
-        class_name = product_class(product)
-    cache = EmbeddingCache() if text_cache else None
-    started = quick_start.recall(chosen, class_name) if text_cache and adapter is None else None
-    model, loaded = started or _build(chosen, class_name, cache, adapter)
-    if product is not None:
-        model.detector.memory = load_memory(product, model)
-    standardize, size = Standardize(loaded.mean, loaded.std), model.input_size
-
-    def transform(image: Tensor) -> Tensor:
-        return cast("Tensor", standardize(pillow_resize(image, size)))
-
-    def complete() -> ClipADModel:
-        return _build(chosen, class_name, cache, adapter)[0]
-
-    return TorchModel(model, transform, _probabilities, complete if started else None)
-
-
-def _build(
-    settings: Settings, class_name: str | None, cache: EmbeddingCache | None, adapter: str | Path | None
-) -> tuple[ClipADModel, Backbone]:
-    """A model with its text tower, noted for a quick start the next time."""
-    from anomalib_clipad.backbones import load_backbone
-
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
-        model = ClipADModel(loaded, settings, cache)
-        layers = model.detector.adapter
-        if layers is not None:
-            if adapter is None:
-                msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
-                raise ValueError(msg)
-            load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
-        if settings.text_weight and class_name is not None:
-            model.setup(class_name)
-    for one in said:
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    if cache is not None and adapter is None and not any(one.category is UserWarning for one in said):
-        quick_start.keep(settings, class_name, model, loaded)
-    return model, loaded
-
-
-def _probabilities(model: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]:
-    assert raw.anomaly_map is not None
-    calibration = model.detector.calibration if model.pool is None else model.pool.calibration
-    peak = raw.anomaly_map.amax(dim=(-2, -1))
-    return calibration.score(raw.pred_score, peak), calibration.probability(raw.anomaly_map)

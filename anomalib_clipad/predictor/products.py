@@ -1,40 +1,165 @@
-"""Product files: what one product needs of an exported graph that serves many, in a small safetensors file."""
+"""Product files: what one product needs of an exported graph that serves many, in a small safetensors file.
+
+A file says all that its scores depend on. Whoever takes it, a model or an exported file, has to agree; the rule for that
+is here alone. Without torch: an exported file takes a product with numpy.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from anomalib_clipad.images.alike import Identity, from_plain, to_plain
 from anomalib_clipad.storage import atomic_folder
-from anomalib_clipad.vision.memory import Memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from anomalib_clipad.torch_model import ClipADModel
+    from anomalib_clipad.vision.memory import Memory
+
+    from .live import LivePredictor
 
 _FORMAT = "anomalib_clipad product, version 1"
-_KNOWN_BY = ("image_tower", "image_size", "tap", "tiles")
-"""What has to be the same in the file and in the model."""
+_TOWER = ("image_tower", "variant", "layers", "image_size", "tap", "smoothing", "text_weight", "tiles", "aligned")
+"""What the scores of any product depend on."""
+_TEXT = ("class_name", "prompts", "rvs", "rvs_options")
+"""What text features depend on."""
 
 
-def save_product(path: Path, model: ClipADModel) -> None:
+class Product(NamedTuple):
+    """A product file.
+
+    Attributes:
+        path: Where it is.
+        tensors: ``memory`` (4, M, width), ``farthest``, ``aspect``, ``undecided`` and, if the text has a share,
+            ``text_features`` (D, 2).
+        about: Settings, class name, digests of tower and layers.
+        references: The normal images of its memory, where the file knows which they are.
+    """
+
+    path: Path
+    tensors: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+    references: tuple[Identity, ...]
+
+    @property
+    def class_name(self) -> str | None:
+        """What it is of, if the text has a share."""
+        name = self.about["class_name"]
+        return None if name is None else str(name)
+
+    def check(self, other: Mapping[str, Any], what: str, brings_text: bool) -> None:
+        """Check that something computes what the file was written for.
+
+        Args:
+            other: Settings, ``image_tower`` and ``layers`` of it, and ``class_name`` if it has text features; values of
+                text count as those they are of.
+            what: What it is.
+            brings_text: Whether it has text features of its own, which then have to be those of the file.
+
+        Raises:
+            ValueError: If it does not; the message names the first difference.
+        """
+        names = _TOWER + (_TEXT if brings_text and self.about["text_weight"] else ())
+        for name in names:
+            if name not in other:
+                msg = f"{what} does not say its {name}: it was written by version 0.2 or earlier. Export it anew."
+                raise ValueError(msg)
+            if str(other[name]) != str(self.about[name]):
+                theirs, own = (_shown(values, name) for values in (self.about, other))
+                msg = (
+                    f"The product file {self.path} is of a model with {theirs}, and {what} has {own}: scores would be "
+                    "others. Write the product file anew with the same settings."
+                )
+                raise ValueError(msg)
+
+
+def read_product(path: Path) -> Product:
+    """Read a product file, with numpy.
+
+    Raises:
+        ValueError: If it is damaged, or no product file.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            about = json.loads((file.metadata() or {})["settings"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        if about.get("variant") == "sdp":
+            about.setdefault("layers", "None")
+        references = from_plain(about.pop("references", ()))
+        for name in ("memory", "farthest", "aspect", "undecided"):
+            tensors[name]
+        missing = [name for name in (*_TOWER, *_TEXT) if name not in about]
+        if missing:
+            raise KeyError(*missing)  # noqa: TRY301
+    except Exception as error:  # safetensors and JSON readers each raise their own
+        msg = (
+            f"{path} is no product file, or is damaged ({repr(error).splitlines()[0][:200]}). Expected a file written "
+            "by `anomalib-clipad product`."
+        )
+        raise ValueError(msg) from error
+    return Product(path, tensors, about, tuple(references))
+
+
+class Loaded(NamedTuple):
+    """What a model takes of a product file."""
+
+    memory: Memory
+    text_features: Tensor | None
+    class_name: str | None
+    references: tuple[Identity, ...]
+
+
+def load_product(path: Path, model: ClipADModel) -> Loaded:
+    """What a model takes of a product file.
+
+    Args:
+        path: Written by ``save_product``.
+        model: Which computes what the file was written for; its class, if it has one, has to be that of the file.
+
+    Raises:
+        ValueError: If the file is damaged, no product file, or of other settings.
+    """
+    import torch
+
+    from anomalib_clipad.vision.memory import Memory
+
+    product = read_product(path)
+    ours = about(model)
+    if model.class_name is None:
+        ours["class_name"] = product.class_name
+    product.check(ours, "this model", brings_text=True)
+    values = {name: torch.from_numpy(np.array(value)) for name, value in product.tensors.items()}
+    memory = Memory(values["memory"], values["farthest"], values["aspect"])
+    text_features = values["text_features"] if model.settings.text_weight else None
+    return Loaded(memory, text_features, product.class_name, product.references)
+
+
+def save_product(path: Path, predictor: LivePredictor) -> None:
     """Write a product file.
 
     Its tensors are inputs of a graph exported with ``memory_input``: ``memory`` (4, M, width), ``undecided``, the map
     value whose probability is 0.5, and, if the text has a share, ``text_features`` (D, 2). ``farthest`` is the scale of
-    the memory, ``aspect`` the shape of its images. Metadata: class name, settings, digest of the image tower.
+    the memory, ``aspect`` the shape of its images. Metadata: class name, settings, digests of the image tower and of
+    trained layers, and which images the references are.
 
     Args:
         path: File to write; replaced as a whole or not at all.
-        model: A model with a memory and, if the text has a share, text features.
+        predictor: With references and, if the text has a share, text features.
 
     Raises:
         ValueError: If it lacks one.
     """
+    from safetensors.torch import save_file
+
+    model = predictor.model
     detector = model.detector
     if detector.memory is None or (model.settings.text_weight and model.class_name is None):
         msg = "A product file holds normal images and, unless text_weight is 0, a class name; pass both."
@@ -47,59 +172,24 @@ def save_product(path: Path, model: ClipADModel) -> None:
     }
     if model.settings.text_weight:
         tensors["text_features"] = model.text_features
-    about = {"class_name": model.class_name, "image_tower": model.fingerprint, **model.settings.as_dict()}
+    facts = {**about(model), "references": to_plain(predictor.references)}
     with atomic_folder(path.parent) as folder:
         contents = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(contents, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(about)})
+        save_file(contents, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(facts)})
 
 
-def load_memory(path: Path, model: ClipADModel) -> Memory:
-    """The memory of a product file.
-
-    Args:
-        path: Written by ``save_product``.
-        model: Whose backbone, tap, image size and tiles have to be those of the file.
-
-    Raises:
-        ValueError: If the file is damaged, no product file, or of another model.
-    """
-    tensors, about = _read(path)
-    ours = {"image_tower": model.fingerprint, **model.settings.as_dict()}
-    for name in _KNOWN_BY:
-        if about[name] != ours[name]:
-            theirs, own = (_describe(values, name) for values in (about, ours))
-            msg = f"The product file {path} is of a model with {theirs}, this one has {own}. Write it anew with this."
-            raise ValueError(msg)
-    return Memory(tensors["memory"], tensors["farthest"], tensors["aspect"])
+def about(model: ClipADModel) -> dict[str, Any]:
+    """All that the scores of a model depend on besides its references, as plain data."""
+    name = model.class_name if model.settings.text_weight else None
+    return {
+        **model.settings.as_dict(),
+        "class_name": name,
+        "image_tower": model.fingerprint,
+        "layers": model.layers,
+    }
 
 
-def product_class(path: Path) -> str | None:
-    """The class name of a product file, if it has one.
-
-    Raises:
-        ValueError: If the file is damaged, or no product file.
-    """
-    _, about = _read(path)
-    name = about["class_name"]
-    return None if name is None else str(name)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-            about = {name: settings[name] for name in (*_KNOWN_BY, "backbone", "pretrained", "class_name")}
-            tensors = {name: file.get_tensor(name) for name in ("memory", "farthest", "aspect")}
-    except Exception as error:  # safetensors and JSON readers each raise their own
-        msg = (
-            f"{path} is no product file, or is damaged ({repr(error).splitlines()[0][:200]}). Expected a file written "
-            "by `anomalib-clipad product`."
-        )
-        raise ValueError(msg) from error
-    return tensors, about
-
-
-def _describe(values: dict[str, Any], name: str) -> str:
+def _shown(values: Mapping[str, Any], name: str) -> str:
     if name != "image_tower":
         return f"{name} {values[name]!r}"
-    return f"backbone {values['backbone']}, {values['pretrained']} (image tower {values['image_tower'][:12]})"
+    return f"backbone {values['backbone']}, {values['pretrained']} (image tower {str(values['image_tower'])[:12]})"

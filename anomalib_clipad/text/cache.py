@@ -85,14 +85,17 @@ class EmbeddingCache:
         except (OSError, SafetensorError) as error:
             logger.warning("Ignoring the unreadable cache entry %s: %s", path, error)
             return None
-        if len(embeddings) != count or written != digest({"embeddings": embeddings}):
-            logger.warning("Ignoring the cache entry %s: it is not what was written there.", path)
+        whole = written == digest({"embeddings": embeddings}) and bool(embeddings.isfinite().all())
+        if len(embeddings) != count or not whole:
+            logger.warning("Ignoring the cache entry %s: it is not what was written there, or holds no numbers.", path)
             return None
         return embeddings
 
     @staticmethod
     def _write(path: Path, embeddings: Tensor) -> None:
         embeddings = embeddings.cpu().contiguous()
+        if not embeddings.isfinite().all():  # a fault of now, which is not to last
+            return
         try:
             with atomic_folder(path.parent) as folder:
                 metadata = {"digest": digest({"embeddings": embeddings})}

@@ -28,8 +28,6 @@ from .tiles import Tiles
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-LEFT_OUT = 100
-"""How many normal images are compared with each other for the scale of a memory."""
 
 
 class Prediction(NamedTuple):
@@ -259,8 +257,8 @@ class Detector(nn.Module):
     def remember(self, batches: Iterable[Tensor], choose: Callable[[Tensor], Tensor] | None = None) -> None:
         """Fill the memory with normal images.
 
-        Its scale is the largest value in the maps of the normal images, each compared with all the others (of more than
-        a hundred: the first hundred among themselves); of a single image's, compared with its two mirror images.
+        Its scale is the largest value in the maps of the normal images, each compared with all the others; of a single
+        image's, compared with its two mirror images.
 
         Args:
             batches: Normalised images (B, 3, H, W).
@@ -282,40 +280,46 @@ class Detector(nn.Module):
         return self.examine(self._views(images), None).tokens.unflatten(0, (places, -1))
 
     @torch.no_grad()
-    def keep(self, tokens: Tensor, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> None:
+    def keep(self, tokens: Tensor, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
         """Fill the memory with what was described before; as ``remember``.
 
         Args:
             tokens: Of k images, in order (places, k, 4, N, width).
             image: One of the images (1, 3, H, W); if there is no other, its mirror images set the scale.
             choose: As in ``remember``.
+
+        Returns:
+            Distance of each view of an image to the other images (places k, N), for ``leave_one_out``; of one image,
+            ``None``.
         """
         memory = tokens.movedim(1, 2).flatten(2, 3)  # (places, 4, k N, width)
         if self.tiles is None:
             memory = memory.squeeze(0)
-        if tokens.shape[1] > 1:
-            distance = self._left_out(tokens[:, :LEFT_OUT].flatten(0, 1))
-        else:
-            distance = self._mirrored(image, normalize(memory, dim=-1))
+        left_out = self._left_out(tokens.flatten(0, 1)) if tokens.shape[1] > 1 else None
+        distance = self._mirrored(image, normalize(memory, dim=-1)) if left_out is None else left_out
         farthest = self._merge_maps(smooth(distance, self.reference_matrix), *image.shape[-2:]).max()
         if choose is not None:
             memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
         self.memory = Memory(memory, farthest)
+        return left_out
 
     @torch.no_grad()
-    def leave_one_out(self, batches: Iterable[Tensor], text: Tensor | None) -> Prediction:
+    def leave_one_out(
+        self, batches: Iterable[Tensor], text: Tensor | None, distance: Tensor | None = None
+    ) -> Prediction:
         """Judge each of several normal images by all the others, as ``forward`` would with a memory of those.
 
         Args:
             batches: Normalised images (B, 3, H, W), k >= 2 altogether.
             text: As in ``forward``.
+            distance: Of ``keep``, where it was given these images.
         """
         places = 1 if self.tiles is None else self.tiles.places
         image, seen = torch.empty(0), []
         for image in batches:
             seen.append(self.examine(self._views(image), text))
         joined = Evidence(*(_by_place(parts, places) for parts in zip(*seen, strict=True)))
-        judged = self.judge(joined, self._left_out(joined.tokens))
+        judged = self.judge(joined, self._left_out(joined.tokens) if distance is None else distance)
         return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image.shape[-2:])
 
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:

@@ -172,17 +172,28 @@ def ranged(values: Tensor) -> Tensor:
 def leave_one_out(tokens: Tensor) -> Tensor:
     """Few-shot distances of normal images, each to all the others.
 
+    The product of two images serves both of them, and no more than the nearest so far is kept, so any number of images
+    judge each other.
+
     Args:
         tokens: Patch tokens (k, 4, N, width), k >= 2.
 
     Returns:
         Sum of the four stages' distances (k, N).
     """
-    total = torch.zeros(len(tokens), tokens.shape[2], device=tokens.device)
+    count, _, patches, _ = tokens.shape
+    images = max(1, _PRODUCTS // patches**2)
+    total = torch.zeros(count, patches, device=tokens.device)
     for stage in tokens.transpose(0, 1):
-        cosine = nearest_in_each(normalize(stage.float(), dim=-1))
-        cosine.diagonal(dim1=0, dim2=2).fill_(-1)
-        total += 1 - cosine.amax(dim=-1)
+        units = normalize(stage.float(), dim=-1)
+        nearest = torch.full_like(total, -1)
+        for index, own in enumerate(units):
+            for first in range(index + 1, count, images):
+                others = slice(first, first + images)
+                cosine = (units[others].flatten(0, 1) @ own.T).unflatten(0, (-1, patches))  # (others, theirs, own)
+                nearest[index] = torch.maximum(nearest[index], cosine.amax(dim=(0, 1)))
+                nearest[others] = torch.maximum(nearest[others], cosine.amax(dim=2))
+        total += 1 - nearest
     return total
 
 
