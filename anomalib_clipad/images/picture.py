@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.images.files import decoded, on_white
+
 Channels = Literal["rgb", "bgr"]
 MAX_PIXELS = 89_000_000
 """Largest image by default, in pixels: just below where Pillow itself begins to warn."""
-_ORIENTATION = 0x0112  # a tag of EXIF
+_WHOLE = 0.01  # of a level: what float32 leaves of one; half precision is further off
 
 
 class UnreadableError(ValueError):
@@ -44,14 +48,15 @@ class Picture(NamedTuple):
         return planes / np.float32(255) if planes.dtype == np.uint8 else planes
 
 
-def open_picture(source: Any, channels: Channels = "rgb", max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read whatever holds an image.
+def read(source: Any, channels: Channels = "rgb", max_pixels: int | None = MAX_PIXELS) -> Picture:
+    """Read whatever holds an image, as a viewer shows it: docs/images.md has the rules.
 
     Args:
-        source: A path, a Pillow image, a numpy array (H, W, 3) or (H, W), or a torch tensor (3, H, W) or (H, W); arrays
-            and tensors of uint8, or of floats in [0, 1].
+        source: A path, a Pillow image, a numpy array (H, W), (H, W, 3) or (H, W, 4), or a torch tensor (H, W),
+            (3, H, W) or (4, H, W); arrays and tensors of uint8, of floats in [0, 1], or of bool. A fourth channel is
+            transparency.
         channels: Order of the channels of arrays; ``bgr`` is OpenCV's.
-        max_pixels: Larger images are refused.
+        max_pixels: Larger images are refused; with None, those that Pillow refuses.
 
     Raises:
         UnreadableError: If that is not possible.
@@ -60,83 +65,117 @@ def open_picture(source: Any, channels: Channels = "rgb", max_pixels: int = MAX_
         return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        try:
-            return Picture(_read(path, max_pixels), path)
-        except Exception as error:  # Pillow's plugins each raise their own
-            msg = f"{path} cannot be read ({_short(error)})."
-            raise UnreadableError(msg) from error
-    if hasattr(source, "convert") and hasattr(source, "getexif"):
-        return Picture(_decoded(source, None, max_pixels))
-    if hasattr(source, "detach"):  # a tensor, of whatever device
-        array = source.detach().cpu().numpy()
-        return Picture(_as_rgb(array.transpose(1, 2, 0) if array.ndim == 3 else array, channels, max_pixels))
-    if isinstance(source, np.ndarray):
-        return Picture(_as_rgb(source, channels, max_pixels))
-    msg = f"Expected a path, a Pillow image, a numpy array or a torch tensor; got {type(source).__name__}."
-    raise UnreadableError(msg)
+        with explained(path):
+            return Picture(_of_file(path, max_pixels), path)
+    if is_pillow(source):
+        with explained(getattr(source, "filename", None) or "The image"):
+            check_size(source.width * source.height, max_pixels)
+            return Picture(decoded(source, None))
+    return Picture(_as_rgb(as_array(source), channels, max_pixels))
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _read(path: Path, max_pixels: int) -> NDArray[Any]:
+@contextmanager
+def opened(path: Path, max_pixels: int | None) -> Iterator[Any]:
+    """An image file as Pillow opens it, of no more pixels than are allowed."""
     from PIL import Image
 
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # the user's word counts, not Pillow's
     with path.open("rb") as file, Image.open(file) as image:
-        return _decoded(image, path, max_pixels)
+        check_size(image.width * image.height, max_pixels)
+        yield image
 
 
-def _decoded(image: Any, path: Path | None, max_pixels: int) -> NDArray[Any]:
-    from PIL import ImageOps
+@contextmanager
+def explained(name: object) -> Iterator[None]:
+    """Name the image in whatever error reading it raises: Pillow's plugins each raise their own.
 
-    from anomalib_clipad.images.depth import grey_levels
-
-    _check_size(image.width * image.height, max_pixels)
-    grey = grey_levels(image, path or "image")
-    if grey is not None:
-        turn = image.getexif().get(_ORIENTATION, 1)  # of a TIFF, Pillow has turned it by now
-        return np.repeat(_turned(grey, turn)[..., None], 3, axis=2)
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _turned(grey: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """A grey image as EXIF says it is to be shown; Pillow turns only what it holds in 8 bits."""
-    if orientation in {5, 6, 7, 8}:
-        grey = grey.T
-    if orientation in {2, 3, 6, 7}:
-        grey = grey[:, ::-1]
-    if orientation in {3, 4, 7, 8}:
-        grey = grey[::-1]
-    return np.ascontiguousarray(grey)
+    Raises:
+        UnreadableError: In the place of any other error, which is its cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        msg = f"{name} cannot be read ({reason})."
+        raise UnreadableError(msg) from error
 
 
-def _as_rgb(array: NDArray[Any], channels: Channels, max_pixels: int) -> NDArray[Any]:
+def is_pillow(source: Any) -> bool:
+    """Whether it is an image of Pillow, which is not imported for that."""
+    return hasattr(source, "convert") and hasattr(source, "getexif")
+
+
+def as_array(source: Any) -> NDArray[Any]:
+    """An array, or a tensor as one, of any device and precision; its channels last.
+
+    Raises:
+        UnreadableError: If it is neither.
+    """
+    if isinstance(source, np.ndarray):
+        return source
+    if not hasattr(source, "detach"):
+        msg = f"Expected a path, a Pillow image, a numpy array or a torch tensor; got {type(source).__name__}."
+        raise UnreadableError(msg)
+    tensor = source.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":  # numpy has none
+        tensor = tensor.float()
+    array: NDArray[Any] = tensor.numpy()
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def check_size(pixels: int, max_pixels: int | None) -> None:
+    """Refuse what is too large.
+
+    Raises:
+        UnreadableError: If there are more pixels than are allowed.
+    """
+    if max_pixels is not None and pixels > max_pixels:
+        msg = f"it has {pixels:,} pixels, and {max_pixels:,} are allowed; raise max_pixels if you trust it"
+        raise UnreadableError(msg)
+
+
+def _of_file(path: Path, max_pixels: int | None) -> NDArray[Any]:
+    with opened(path, max_pixels) as image:
+        return decoded(image, path)
+
+
+def _as_rgb(array: NDArray[Any], channels: Channels, max_pixels: int | None) -> NDArray[Any]:
     grey = array.ndim == 2
-    if not grey and (array.ndim != 3 or array.shape[2] != 3):
-        msg = f"Expected an image of shape (H, W, 3) or (H, W), or a tensor (3, H, W); got {array.shape}."
+    if not grey and (array.ndim != 3 or array.shape[2] not in {3, 4}):
+        msg = f"Expected an image of shape (H, W, 3), (H, W, 4) or (H, W), or a tensor (3, H, W); got {array.shape}."
         raise UnreadableError(msg)
     if not array.size:
         msg = f"The image is empty: {array.shape}."
         raise UnreadableError(msg)
-    _check_size(array.shape[0] * array.shape[1], max_pixels)
-    if array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating):
-            msg = f"Expected uint8, or floats in [0, 1]; got {array.dtype}. Scale it to either."
-            raise UnreadableError(msg)
-        low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):
-            msg = f"Expected floats in [0, 1]; got values from {low:g} to {high:g}. Divide by the value of white."
-            raise UnreadableError(msg)
-        array = array.astype(np.float32)
+    check_size(array.shape[0] * array.shape[1], max_pixels)
+    array = _in_range(array)
     if grey:
         return np.repeat(array[..., None], 3, axis=2)
-    return np.ascontiguousarray(array[..., ::-1] if channels == "bgr" else array)
+    if channels == "bgr":
+        array = array[..., [2, 1, 0, *range(3, array.shape[2])]]
+    if array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    if array.dtype == np.uint8:
+        return on_white(array)
+    levels = 255 * array
+    whole = levels.round()
+    if np.abs(levels - whole).max() < _WHOLE:  # what a file of 8 bits would hold, and is composited as
+        return on_white(whole.astype(np.uint8))
+    return array[..., :3] * array[..., 3:] + (1 - array[..., 3:])
 
 
-def _check_size(pixels: int, max_pixels: int) -> None:
-    if pixels > max_pixels:
-        msg = f"it has {pixels:,} pixels, and {max_pixels:,} are allowed; raise max_pixels if you trust it"
+def _in_range(array: NDArray[Any]) -> NDArray[Any]:
+    """The values as uint8, or as float32 in [0, 1]."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array * np.uint8(255)
+    if not np.issubdtype(array.dtype, np.floating):
+        msg = f"Expected uint8, bool, or floats in [0, 1]; got {array.dtype}. Scale it to one of them."
         raise UnreadableError(msg)
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        msg = f"Expected floats in [0, 1]; got values from {low:g} to {high:g}. Divide by the value of white."
+        raise UnreadableError(msg)
+    return array.astype(np.float32)

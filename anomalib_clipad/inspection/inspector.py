@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.images.listing import files_in
-from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, open_picture
+from anomalib_clipad.images.mask import read_mask
+from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, read
 from anomalib_clipad.predictor.base import ExportedModel, Model, Normal, Prepared, Scored
 
 from .finding import Finding, at_size
@@ -150,7 +151,7 @@ class Inspector:
         if isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
             return self.stream(files_in(Path(images)))
         if _is_one(images):
-            picture = open_picture(images, self.channels, self.max_pixels)
+            picture = read(images, self.channels, self.max_pixels)
             return self._look(picture)
         return self.stream(images)
 
@@ -249,8 +250,8 @@ class Inspector:
     def _batches(self, images: Iterable[Any], on_error: OnError | None) -> Iterator[list[tuple[Picture, Prepared]]]:
         """Pictures and what the model takes of them, read ahead by some threads."""
 
-        def read(source: Any) -> tuple[Picture, Prepared]:
-            picture = open_picture(source, self.channels, self.max_pixels)
+        def ready(source: Any) -> tuple[Picture, Prepared]:
+            picture = read(source, self.channels, self.max_pixels)
             return picture, self.model.prepare(picture)
 
         sources = iter(images)
@@ -264,7 +265,7 @@ class Inspector:
                     source = next(sources, _END)
                     more, pause = source is not _END, source is None
                     if more and not pause:
-                        ahead.append((source, pool.submit(read, source)))
+                        ahead.append((source, pool.submit(ready, source)))
                 if ahead:
                     source, future = ahead.popleft()
                     try:
@@ -355,8 +356,7 @@ class Inspector:
         return self.model  # type: ignore[return-value]  # there are two kinds
 
     def _mask(self, ignore: Any) -> NDArray[np.bool_]:
-        picture = open_picture(ignore, max_pixels=self.max_pixels)
-        return picture.levels.mean(axis=0) > 0.5
+        return read_mask(ignore, self.max_pixels)
 
     def _ignored(self, size: tuple[int, ...], path: Path | None) -> NDArray[np.bool_] | None:
         if self._ignore is None:

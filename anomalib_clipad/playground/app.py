@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_clipad.extras import require
-from anomalib_clipad.images.picture import Picture, UnreadableError, open_picture
+from anomalib_clipad.images.picture import Picture, UnreadableError, read
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.samples import named_sample
@@ -244,7 +244,7 @@ def _read(file: str, limits: Limits) -> Picture:
     """The pixels of an upload, whose file is removed."""
     path = Path(file)
     try:
-        return open_picture(path, max_pixels=limits.pixels)._replace(path=None)
+        return read(path, max_pixels=limits.pixels)._replace(path=None)
     except UnreadableError as error:
         raise UnreadableError(str(error).replace(str(path), path.name)) from error
     finally:

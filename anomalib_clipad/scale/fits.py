@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_clipad.images.picture import open_picture
+from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.inspector import Inspector, check_apart, digest
 from anomalib_clipad.predictor.base import Normal
 from anomalib_clipad.torch_model import ClipADModel
@@ -52,7 +52,7 @@ def remember(inspector: Inspector, images: Sequence[Path]) -> list[str]:
     model = inspector.torch_model("normal images")
     parts = _spread(_describe, ship(Luggage.of(inspector)), images)
     tokens = torch.cat([torch.from_numpy(np.array(part.tokens)) for part in parts], dim=1)
-    model.keep(tokens, model.prepare(open_picture(images[-1], max_pixels=inspector.max_pixels)))
+    model.keep(tokens, model.prepare(read(images[-1], max_pixels=inspector.max_pixels)))
     return list(chain.from_iterable(part.digests for part in parts))
 
 
@@ -140,7 +140,7 @@ def _inspector(luggage: list[Any]) -> Inspector:
 
 
 def _prepared(inspector: Inspector, files: Sequence[Path]) -> list[NDArray[np.float32]]:
-    return [inspector.model.prepare(open_picture(file, max_pixels=inspector.max_pixels)) for file in files]
+    return [inspector.model.prepare(read(file, max_pixels=inspector.max_pixels)) for file in files]
 
 
 def _describe(luggage: list[Any], files: Sequence[Path]) -> _Described:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_clipad.images.picture import Picture, UnreadableError, open_picture
+from anomalib_clipad.images.picture import Picture, UnreadableError, read
 
 PIXELS = np.random.default_rng(0).integers(256, size=(6, 9, 3), dtype=np.uint8)
 
@@ -17,21 +17,21 @@ def test_every_way_in_gives_the_same_picture(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(path)
     ways = [path, str(path), Image.fromarray(PIXELS), PIXELS, torch.from_numpy(PIXELS).permute(2, 0, 1)]
     for way in ways:
-        assert np.array_equal(open_picture(way).pixels, PIXELS), type(way)
-    assert np.array_equal(open_picture(PIXELS[..., ::-1], "bgr").pixels, PIXELS)
+        assert np.array_equal(read(way).pixels, PIXELS), type(way)
+    assert np.array_equal(read(PIXELS[..., ::-1], "bgr").pixels, PIXELS)
     floats = PIXELS.astype(np.float64) / 255
-    assert np.abs(open_picture(floats).levels - PIXELS.transpose(2, 0, 1) / 255).max() < 1e-6
-    assert np.array_equal(open_picture(floats).shown, PIXELS)
-    assert open_picture(path).path == path
-    assert open_picture(Picture(PIXELS, path)).path == path
+    assert np.abs(read(floats).levels - PIXELS.transpose(2, 0, 1) / 255).max() < 1e-6
+    assert np.array_equal(read(floats).shown, PIXELS)
+    assert read(path).path == path
+    assert read(Picture(PIXELS, path)).path == path
 
 
 def test_grey_images_have_three_channels(tmp_path: Path) -> None:
     grey = PIXELS[..., 0]
-    assert np.array_equal(open_picture(grey).pixels, np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(read(grey).pixels, np.repeat(grey[..., None], 3, axis=2))
     path = tmp_path / "deep.png"
     Image.fromarray(grey.astype(np.uint16) * 257).save(path)
-    assert np.abs(open_picture(path).pixels[..., 1] - grey / 255).max() < 1e-6
+    assert np.abs(read(path).pixels[..., 1] - grey / 255).max() < 1e-6
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png"])
@@ -47,7 +47,7 @@ def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path: Path, orientation
     expected = PIXELS
     for step in upright:
         expected = {"t": expected.swapaxes(0, 1), "x": expected[:, ::-1], "y": expected[::-1]}[step]
-    shown = open_picture(path).shown
+    shown = read(path).shown
     assert np.array_equal(shown[..., 0], expected[..., 0])
 
 
@@ -65,7 +65,7 @@ def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path: Path, orientation
 )
 def test_what_is_no_image_says_what_to_do(source: object, message: str) -> None:
     with pytest.raises(UnreadableError, match=message):
-        open_picture(source, max_pixels=1000)
+        read(source, max_pixels=1000)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n broken"])
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(UnreadableError, match=r"broken\.png cannot be read"):
-        open_picture(path)
+        read(path)
 
 
 @pytest.mark.slow
@@ -81,4 +81,4 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)
     with pytest.raises(UnreadableError, match=r"bomb\.png.*pixels"):
-        open_picture(path)
+        read(path)

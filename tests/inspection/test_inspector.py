@@ -128,9 +128,9 @@ def test_a_pause_is_no_end(folder: Path) -> None:
 
 
 def _picture(folder: Path) -> object:
-    from anomalib_clipad.images.picture import open_picture
+    from anomalib_clipad.images.picture import read
 
-    return open_picture(files_in(folder)[0])
+    return read(files_in(folder)[0])
 
 
 def test_a_folder_is_looked_through_with_its_subfolders(folder: Path, inspector: Inspector) -> None:

@@ -180,9 +180,9 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
 
 
 def _picture(path: Path) -> Any:
-    from anomalib_clipad.images.picture import open_picture
+    from anomalib_clipad.images.picture import read
 
-    return open_picture(path)
+    return read(path)
 
 
 def _workers() -> list[int]:

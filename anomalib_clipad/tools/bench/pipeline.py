@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
-from anomalib_clipad.images.picture import open_picture
+from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page
@@ -40,7 +40,7 @@ def pipeline(backbone: str, batch_size: int, repeats: int) -> Iterator[Compariso
         photographs = _photographs(folder / "photographs")
         for way, options in _models(backbone, folder).items():
             inspector = Inspector(batch_size=batch_size, **options)
-            ready = [inspector.model.prepare(open_picture(path)) for path in photographs]
+            ready = [inspector.model.prepare(read(path)) for path in photographs]
             ways = {
                 "inspect": partial(_inspect, inspector, folder / "photographs", folder / "results"),
                 "alone": partial(_score, inspector, ready, batch_size),
