@@ -1,52 +1,53 @@
-"""The model of a Lightning checkpoint, for an inspector."""
+"""The predictor of a Lightning checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from anomalib_clipad.predictor.base import Normal
-from anomalib_clipad.predictor.live import TorchModel
-from anomalib_clipad.torch_model import ClipADModel
-from anomalib_clipad.vision.detector import Prediction
+from anomalib_clipad.predictor.frame import frame
+from anomalib_clipad.predictor.live import LivePredictor
 
 
-def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
-    """The model of a Lightning checkpoint, with its thresholds, normal images and calibration.
+def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = False) -> LivePredictor:
+    """The predictor of a checkpoint, with its thresholds, references and calibration.
 
     Args:
         path: ``.ckpt`` of ``ClipAD``.
-        class_name: In place of the checkpoint's.
+        class_name: In place of the checkpoint's; thresholds and calibration do not hold for it.
+        mutual: Whether images to judge each other will be given.
 
     Raises:
-        ValueError: If the file is no checkpoint of ``ClipAD``.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no checkpoint of ``ClipAD``, or of one that decides in a way of its own.
     """
-    from anomalib.data import InferenceBatch  # only a checkpoint needs anomalib
+    from anomalib_clipad import ClipAD  # only a checkpoint needs anomalib
+    from anomalib_clipad.host.post_processor import ClipADPostProcessor
 
-    from anomalib_clipad import ClipAD
-
+    if not path.is_file():
+        msg = f"There is no file {path}."
+        raise FileNotFoundError(msg)
     try:
         module: Any = ClipAD.load_from_checkpoint(path, map_location="cpu")
     except (KeyError, AttributeError, EOFError, RuntimeError, TypeError) as error:
         msg = f"{path} is no checkpoint of ClipAD, or is damaged ({' '.join(str(error).split())[:200]})."
         raise ValueError(msg) from error
     module = module.eval()
-    if class_name is not None:
-        module.class_name = class_name
+    if module.references.mutual and not mutual:
+        msg = (
+            f"The images that {path} is for judge each other: pass them as mutual, a folder or several images, or use "
+            "the engine."
+        )
+        raise ValueError(msg)
+    if not isinstance(module.post_processor, ClipADPostProcessor):
+        kind = type(module.post_processor).__name__
+        msg = f"{path} decides by a post-processor of its own, {kind}, which only the engine runs. Use the engine."
+        raise ValueError(msg)
+    if class_name is not None and not module.model.settings.text_weight:
+        msg = f"{path} compares images with each other alone, without any words. Leave out class_name '{class_name}'."
+        raise ValueError(msg)
+    module.class_name = class_name or module.class_name
     module.prepare()
-    processor: Any = module.post_processor
-    transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
-
-    def outputs(_: ClipADModel, raw: Prediction) -> tuple[Tensor, Tensor]:
-        assert raw.anomaly_map is not None
-        found = processor(InferenceBatch(pred_score=raw.pred_score.cpu(), anomaly_map=raw.anomaly_map.cpu()))
-        return found.pred_score, found.anomaly_map
-
-    model = TorchModel(module.model, transform, outputs)
-    certificate = getattr(processor, "certificate", None)
-    if certificate is not None:
-        scores = (certificate.image_scores.numpy(), certificate.region_scores.numpy())
-        model.normal = Normal(*scores, rate=processor.false_alarm_rate)
-    return model
+    predictor: LivePredictor = module.predictor
+    predictor.frame = frame(module.pre_processor.transform if module.pre_processor is not None else None)
+    return predictor

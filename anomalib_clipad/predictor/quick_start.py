@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from open_clip.transformer import VisionTransformer
 
 logger = logging.getLogger(__name__)
-_KNOWN_BY = ("backbone", "pretrained", "image_size", "prompts", "rvs", "rvs_options")
 
 
 class Note(NamedTuple):
@@ -76,10 +75,10 @@ class _Textless(nn.Module):
 def recall(settings: Settings, class_name: str | None) -> tuple[ClipADModel, Backbone] | None:
     """The model of these settings and this class, if it was noted and its weights are what they were.
 
-    It cannot encode other prompts. In float32 alone.
+    It cannot encode other prompts. Of SDP in float32 alone.
     """
     path = _path(settings, class_name)
-    if settings.precision != "float32" or not path.exists():
+    if settings.precision != "float32" or settings.variant != "sdp" or not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
@@ -88,6 +87,8 @@ def recall(settings: Settings, class_name: str | None) -> tuple[ClipADModel, Bac
         weights = Path(note.weights)
         state = weights.stat()
         if (state.st_size, state.st_mtime_ns) != (note.size, note.changed) or digest({"text": text}) != note.text:
+            return None
+        if settings.text_weight and not text.isfinite().all():
             return None
         visual = _read_tower(weights, note)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -153,9 +154,8 @@ def _named(settings: Settings) -> bool:
 
 
 def _path(settings: Settings, class_name: str | None) -> Path:
-    data = settings.as_dict()
-    known_by = {name: data[name] for name in _KNOWN_BY}
-    details = (json.dumps(known_by, sort_keys=True), class_name, version("anomalib-clipad"), version("open_clip_torch"))
+    """Where the note is: its name is made of all settings, so that none can be forgotten."""
+    details = (json.dumps(settings.as_dict(), sort_keys=True), class_name, version("anomalib-clipad"), version("open_clip_torch"))
     return cache_directory() / "start" / f"{digest({}, *details)}.safetensors"
 
 

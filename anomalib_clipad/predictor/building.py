@@ -1,0 +1,114 @@
+"""A predictor from a backbone by its name, and from a product file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from anomalib_clipad.adaptors.files import adapter_file, load_adapter
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.settings import Settings
+from anomalib_clipad.text.cache import EmbeddingCache
+from anomalib_clipad.text.class_encoder import check_class_name
+from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.vision.matrix_resize import Standardize
+from anomalib_clipad.vision.pillow import pillow_resize
+
+from . import quick_start
+from .live import LivePredictor
+from .products import read_product
+
+
+def by_name(
+    class_name: str | None,
+    adapter: str | Path | None = None,
+    product: Path | None = None,
+    text_cache: bool = True,
+    **settings: Any,
+) -> LivePredictor:
+    """A predictor of a backbone by its name.
+
+    Args:
+        class_name: What the images show; not needed where the text has no share, or a product file names it.
+        adapter: Trained layers of SDP+.
+        product: A product file, whose settings are taken where no others are given.
+        text_cache: Keep prompt embeddings on disk between runs.
+        **settings: Those of ``Settings.of``.
+
+    Raises:
+        ValueError: If an argument is not valid, or is another one than that of the product file.
+        WeightsUnavailableError: If weights cannot be downloaded.
+    """
+    if product is not None:
+        settings = {**_settings_of(product), **settings}
+    if adapter is not None:
+        settings["variant"] = "sdp_plus"
+    chosen = Settings.of(**settings)
+    if chosen.variant == "sdp_plus" and adapter is None:
+        msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
+        raise ValueError(msg)
+    class_name = _class_of(class_name, product, chosen)
+    cache = EmbeddingCache() if text_cache else None
+    started = quick_start.recall(chosen, class_name) if text_cache and adapter is None else None
+    model, loaded = started or _build(chosen, class_name, cache, adapter)
+    standardize, size = Standardize(loaded.mean, loaded.std), model.input_size
+
+    def transform(image: Tensor) -> Tensor:
+        return cast("Tensor", standardize(pillow_resize(image, size)))
+
+    def complete() -> ClipADModel:
+        return _build(chosen, class_name, cache, adapter)[0]
+
+    again: Callable[[], ClipADModel] | None = complete if started else None
+    predictor = LivePredictor(model, transform, complete=again)
+    if product is not None:
+        predictor.fit_product(product)
+    return predictor
+
+
+def _settings_of(product: Path) -> dict[str, Any]:
+    about = read_product(product).about
+    return {name: about[name] for name in Settings().as_dict() if name in about}
+
+
+def _class_of(class_name: str | None, product: Path | None, settings: Settings) -> str | None:
+    """The class to look for, checked."""
+    if class_name is not None:
+        check_class_name(class_name)
+    if product is not None:
+        known = read_product(product).class_name
+        if class_name not in {None, known}:
+            of = "has no words, only images" if known is None else f"is of '{known}'"
+            msg = f"The product file {product} {of}. Leave out class_name '{class_name}', or write a file of it."
+            raise ValueError(msg)
+        class_name = known
+    if class_name is None and settings.text_weight:
+        msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
+        raise ValueError(msg)
+    return class_name
+
+
+def _build(
+    settings: Settings, class_name: str | None, cache: EmbeddingCache | None, adapter: str | Path | None
+) -> tuple[ClipADModel, Backbone]:
+    """A model with its text tower, noted for a quick start the next time."""
+    from anomalib_clipad.backbones import load_backbone
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
+        model = ClipADModel(loaded, settings, cache)
+        layers = model.detector.adapter
+        if layers is not None:
+            load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+        if settings.text_weight and class_name is not None:
+            model.setup(class_name)
+    for one in said:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if cache is not None and adapter is None and not any(one.category is UserWarning for one in said):
+        quick_start.keep(settings, class_name, model, loaded)
+    return model, loaded
