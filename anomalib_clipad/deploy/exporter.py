@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -21,12 +23,16 @@ from torch.export import Dim
 from torchmetrics import Metric
 
 from anomalib_clipad.data.reading import read_image, read_size
+from anomalib_clipad.digest import digest
 from anomalib_clipad.extras import require
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.predictor.decision import Decision
+from anomalib_clipad.predictor.frame import frame
 from anomalib_clipad.predictor.runtimes import CALIBRATION, OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.vision.detector import patch_size
 
 from . import certify, verification
 from .graph import InferenceGraph
@@ -86,16 +92,37 @@ class Exporter(ExportMixin):
         if text_input and memory_input and not self.model.settings.text_weight:
             msg = "With text_weight 0 the text has no share; export with memory_input alone."
             raise RuntimeError(msg)
-        any_product = text_input or memory_input
-        post_processor = ClipADPostProcessor() if any_product and self.post_processor else self.post_processor
+        post_processor = self.post_processor
+        if post_processor is not None and (text_input or memory_input):
+            post_processor = _without_statistics(post_processor)
         outputs = post_processor.decision if isinstance(post_processor, ClipADPostProcessor) else post_processor
         pre_processor = nn.Identity() if self.transform is None else exportable(self.transform)
-        class_name = "any: text_features is an input" if text_input else self.model.class_name
-        facts = {"class_name": class_name, **self.model.settings.as_dict(), **_statistics(post_processor)}
-        metadata = {name: str(value) for name, value in facts.items()}
-        text_features = self.model.text_features
         inputs = (text_input, memory_input)
-        return InferenceGraph(detector, text_features, pre_processor, outputs, inputs, metadata).cpu()
+        graph = InferenceGraph(detector, self.model.text_features, pre_processor, outputs, inputs, {}).cpu()
+        facts = {**self.model.settings.as_dict(), **self._facts(graph), **_statistics(post_processor)}
+        if text_input:
+            facts["class_name"] = "any: text_features is an input"
+        graph.metadata = {name: str(value) for name, value in facts.items()}
+        return graph
+
+    def _facts(self, graph: InferenceGraph) -> dict[str, Any]:
+        """What another door has to know of a file to give the same verdicts, or to refuse; see docs/deployment.md."""
+        detector, decision = graph.detector, graph.post_processor
+        facts = {
+            "class_name": self.model.class_name,
+            "version": version("anomalib-clipad"),
+            "image_tower": self.model.fingerprint,
+            "layers": None if detector.adapter is None else digest(detector.adapter.state_dict()),
+            "patch_size": patch_size(detector.visual),
+            "aspect": 0.0 if detector.memory is None else float(detector.memory.aspect),
+            "frame": frame(self.transform),
+            "normalized": isinstance(decision, Decision) and decision.normalize,
+        }
+        if isinstance(decision, Decision) and decision.label:
+            _, of_scores = decision.scores(torch.zeros(1), torch.zeros(1))
+            _, of_maps = decision.values(torch.zeros(1))
+            facts["decision"] = json.dumps({"score_threshold": float(of_scores), "map_threshold": float(of_maps)})
+        return facts
 
     def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """``graph``, with verdicts at a false-alarm rate where there is one."""
@@ -324,6 +351,13 @@ def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
         name: {"shape": list(value.shape), "scale": scales[name]} if value.ndim else {"value": float(value)}
         for name, value in inputs.items()
     }
+
+
+def _without_statistics(post_processor: nn.Module) -> ClipADPostProcessor:
+    """A post-processor for any class or product: probabilities, with the labels and sensitivities of the given one."""
+    names = ("enable_thresholding", "image_sensitivity", "pixel_sensitivity")
+    given = {name: getattr(post_processor, name) for name in names if isinstance(post_processor, ClipADPostProcessor)}
+    return ClipADPostProcessor(**given)
 
 
 def _statistics(post_processor: nn.Module | None) -> dict[str, float]:

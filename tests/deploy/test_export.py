@@ -1,9 +1,11 @@
 """Exported models: they predict what the engine predicts, in every runtime, from images of any size."""
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +27,7 @@ from torch import Tensor
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.parts.samples import named_sample
+from anomalib_clipad.predictor.runtimes import OnnxRuntime, OpenVinoRuntime, TorchRuntime
 from anomalib_clipad.tools.text_features import text_features
 
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
@@ -159,14 +162,23 @@ def test_batches_of_any_length_give_each_image_its_own_result(onnx_file: Path, i
     assert abs(several[1] - several[0]) > 1e-4
 
 
+def check_facts(metadata: dict[str, str], model: ClipAD) -> None:
+    """What another door needs to be equal to a file of a fitted SDP model, or to refuse it."""
+    facts = {"class_name": "bolt", "rvs": "dbscan", "variant": "sdp", "prompts": "industrial", "patch_size": "16"}
+    facts |= {"layers": "None", "aspect": "0.0", "frame": "whole", "normalized": "True", "tiles": "None"}
+    facts |= {"image_tower": model.model.fingerprint, "version": version("anomalib-clipad")}
+    assert {name: metadata.get(name) for name in facts} == facts
+    assert json.loads(metadata["decision"]) == {"score_threshold": 0.5, "map_threshold": 0.5}
+    assert 0 < float(metadata["pixel_max"]) - float(metadata["pixel_min"]) < 1
+
+
 @pytest.mark.slow
-def test_the_file_says_what_it_is(onnx_file: Path) -> None:
-    properties = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
-    assert properties["class_name"] == "bolt"
-    assert properties["rvs"] == "dbscan"
-    assert properties["variant"] == "sdp"
-    assert properties["prompts"] == "industrial"
-    assert 0 < float(properties["pixel_max"]) - float(properties["pixel_min"]) < 1
+def test_an_onnx_file_says_what_it_is(fitted: ClipAD, onnx_file: Path) -> None:
+    check_facts(OnnxRuntime(onnx_file).metadata, fitted)
+
+
+def test_a_torch_file_says_what_it_is(fitted: ClipAD, tmp_path: Path) -> None:
+    check_facts(TorchRuntime(fitted.to_torch(tmp_path)).metadata, fitted)
 
 
 @pytest.mark.slow
@@ -263,7 +275,7 @@ def test_openvino_files_run_in_anomalibs_inferencer(
         fitted, "openvino", export_root=tmp_path, compression_type=compression, datamodule=bolts, **options
     )
     assert sorted(part.name for part in path.parent.iterdir()) == ["model.bin", "model.xml"]
-    assert openvino.Core().read_model(path).get_rt_info(["clip_ad", "class_name"]).value == "bolt"
+    check_facts(OpenVinoRuntime(path).metadata, fitted)
     inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
     if compression is None:
         # its float32 weights of the resize put some pixels one level off (docs/deployment.md)
