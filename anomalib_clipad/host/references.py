@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from anomalib.data import AnomalibDataModule, ImageItem, PredictDataset
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from anomalib.data import AnomalibDataModule
+from torch.utils.data import DataLoader
 
-from anomalib_clipad.data.reading import read_image
-from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.data.replacement import readers_replaced
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.picture import Picture, read
+from anomalib_clipad.predictor.live import LivePredictor
 from anomalib_clipad.vision.detector import Evidence
-from anomalib_clipad.vision.memory import Memory
 from anomalib_clipad.vision.pool import FEW, Pool, choose, joined, key_of, one_of
 
 logger = logging.getLogger(__name__)
-_BATCH = 8
-_SEED = 0
-Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,17 +96,18 @@ def _check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(msg)
 
 
-def normal_images(references: References, datamodule: Any) -> tuple[Dataset, list[str]]:
-    """The normal images to remember, in order, and the names of their files.
+def reference_images(references: References, datamodule: Any) -> tuple[list[str], Iterator[Picture]]:
+    """The normal images to remember: the names of their files, in order, and the images.
 
     Raises:
         ValueError: If there is no source, or it has too few images.
         FileNotFoundError: If the folder holds no image.
     """
     if references.source is not None:
-        files = _Files(references.source)
-        names = [str(path) for path in files.paths]
-        return _first(files, range(len(names)), names, references.k_shot, f"The folder '{references.source}'")
+        folder = references.source
+        files = files_in(folder) if folder.is_dir() else [folder]
+        rows = _first(range(len(files)), references.k_shot, f"The folder '{folder}'")
+        return [str(files[row]) for row in rows], (read(files[row]) for row in rows)
     if not isinstance(datamodule, AnomalibDataModule) or not hasattr(datamodule, "train_data"):
         msg = (
             "k_shot takes normal images from the training split of a data module, and here is none. Pass "
@@ -121,103 +117,34 @@ def normal_images(references: References, datamodule: Any) -> tuple[Dataset, lis
     data = datamodule.train_data
     samples = data.samples.reset_index(drop=True)
     normal = samples.index[samples["label_index"] == 0].tolist()
+    rows = _first(normal, references.k_shot, f"The training split of {datamodule.name}")
     names = samples["image_path"].astype(str).tolist()
-    return _first(_unaugmented(data), normal, names, references.k_shot, f"The training split of {datamodule.name}")
+    return [names[row] for row in rows], _items(data, rows)
 
 
-class _Files(Dataset):
-    """A folder's images, or a single one, in the order of their names."""
-
-    def __init__(self, source: Path) -> None:
-        self.paths = PredictDataset(source).image_filenames
-
-    def __getitem__(self, index: int) -> ImageItem:
-        return ImageItem(image=read_image(self.paths[index], as_tensor=True))
-
-
-def _first(
-    data: Dataset, rows: Sequence[int], names: list[str], count: int | None, origin: str
-) -> tuple[Dataset, list[str]]:
-    if len(rows) < (count or 1):
-        msg = f"{origin} has {len(rows)} normal images; k_shot is {count}. Pass k_shot={len(rows)} or add images."
-        raise ValueError(msg)
-    chosen = list(rows[:count])
-    return Subset(data, chosen), [names[row] for row in chosen]
-
-
-def _unaugmented(data: Any) -> Any:
-    """The same data set without the random changes of training."""
+def _items(data: Any, rows: Sequence[int]) -> Iterator[Picture]:
+    """Images of a data set, as it reads them, without the random changes of training."""
     plain = copy(data)
     plain.augmentations = None
-    return plain
+    for row in rows:
+        with readers_replaced():
+            item = plain[row]
+        yield read(item.image)
 
 
-def fill_memory(model: ClipADModel, images: Dataset, transform: Transform, size: int | None) -> set[str]:
-    """Remember normal images.
-
-    Args:
-        model: Whose detector remembers them.
-        images: Data set of ``ImageItem``; each image is read alone, so that its neighbours do not change its size.
-        transform: Pre-processing.
-        size: Patches a stage to keep, by anomalib's greedy coreset; ``None`` for all.
-
-    Returns:
-        Keys of the images, see ``key_of``.
-
-    Raises:
-        ValueError: If an image is too small for the model's tiles, or, where they are aligned, of another shape than
-            the first.
-    """
-    keys: set[str] = set()
-    tiles, aspects = model.detector.tiles, list[float]()
-
-    def prepare(image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        aspects.append(width / height)
-        if tiles is not None:
-            tiles.check_source(height, width)
-            tiles.check_places(height, width, aspects[0])
-        return transform(image.to(model.device))
-
-    def batches() -> Iterator[Tensor]:
-        alone = DataLoader(images, batch_size=1, collate_fn=lambda items: items[0].image[None])
-        prepared = map(prepare, alone)
-        while batch := list(islice(prepared, _BATCH)):
-            keys.update(key_of(image[0]) for image in batch)
-            model.detector.check(batch[0])
-            yield torch.cat(batch)
-
-    model.detector.remember(batches(), None if size is None else lambda memory: coreset(memory, size))
-    cast("Memory", model.detector.memory).aspect.fill_(aspects[0])
-    return keys
+def _first(rows: Sequence[int], count: int | None, origin: str) -> list[int]:
+    if len(rows) < (count or 1):
+        msg = f"{origin} has {len(rows)} normal images; k_shot is {count}. Pass k_shot={len(rows)} or add images."
+        raise (ValueError if rows else FileNotFoundError)(msg)
+    return list(rows[:count])
 
 
-def coreset(memory: Tensor, size: int) -> Tensor:
-    """At most ``size`` patches a stage, spread over all: (4, M, width) to (4, min(M, size), width).
-
-    anomalib's k-center greedy selection, with a seed of its own.
-    """
-    from anomalib.models.components import KCenterGreedy
-
-    if size >= memory.shape[1]:
-        return memory
-    state = np.random.get_state()  # the global state is what anomalib draws from
-    np.random.seed(_SEED)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        ratio = (size + 0.5) / memory.shape[1]  # it rounds down
-        kept = [stage[KCenterGreedy(stage, ratio).select_coreset_idxs()] for stage in memory]
-    np.random.set_state(state)
-    return torch.stack(kept)
-
-
-def fill_pool(model: ClipADModel, loader: Any, transform: Transform, limit: int, rank: int, world: int) -> Pool:
-    """Let the images of a loader be compared with each other.
+def fill_pool(predictor: LivePredictor, loader: Any, limit: int, rank: int, world: int) -> None:
+    """Let the images of a loader be compared with each other; copies count once.
 
     Args:
-        model: Which sees them.
+        predictor: Which sees them.
         loader: The loader whose images will be scored; those of the pool are read from it in the same batches.
-        transform: Pre-processing.
         limit: How many images at most are kept; more are chosen from by a fixed seed.
         rank: Number of this process.
         world: Number of processes.
@@ -236,17 +163,20 @@ def fill_pool(model: ClipADModel, loader: Any, transform: Transform, limit: int,
         raise ValueError(msg)
     if rank == 0:
         _remark(count, limit)
+    model = predictor.model
     chosen = set(choose(count, limit))
     seen: dict[int, tuple[Evidence, str]] = {}
-    for indices, images in _batches_with(chosen, loader, transform, model.device):
+    for indices, images in _batches_with(chosen, loader):
         places = [place for place, index in enumerate(indices) if index in chosen]
-        evidence = model.examine(images[places])
+        prepared = predictor.pre_process(images.to(model.device))[places]
+        evidence = model.examine(prepared)
         for row, place in enumerate(places):
-            seen[indices[place]] = (one_of(evidence, row), key_of(images[place]))
+            seen[indices[place]] = (one_of(evidence, row), key_of(prepared[row]))
     if world > 1:
         seen = _gathered(seen, world)
     in_order = [seen[index] for index in sorted(seen)]
-    return Pool(model.detector, joined([evidence for evidence, _ in in_order]), [key for _, key in in_order])
+    evidence = joined([evidence for evidence, _ in in_order])
+    predictor.judge_by(Pool(model.detector, evidence, [key for _, key in in_order]))
 
 
 def _remark(count: int, limit: int) -> None:
@@ -255,15 +185,13 @@ def _remark(count: int, limit: int) -> None:
     logger.info("Mutual scoring: %d images are compared with %d of them.", count, min(limit, count))
 
 
-def _batches_with(
-    chosen: set[int], loader: DataLoader, transform: Transform, device: torch.device
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Indices and pre-processed images of the loader's batches that hold a chosen image."""
+def _batches_with(chosen: set[int], loader: DataLoader) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Indices and images of the loader's batches that hold a chosen image."""
     sampler = cast("Any", copy(loader.batch_sampler))  # Lightning's is its own iterator, and the run needs it
     wanted = [list(indices) for indices in sampler if not chosen.isdisjoint(indices)]
     again = DataLoader(loader.dataset, batch_sampler=wanted, collate_fn=loader.collate_fn)
     for indices, batch in zip(wanted, again, strict=True):
-        yield indices, transform(batch.image.to(device))
+        yield indices, batch.image
 
 
 def _gathered(seen: dict[int, Any], world: int) -> dict[int, Any]:

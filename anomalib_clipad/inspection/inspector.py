@@ -5,28 +5,41 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.mask import read_mask
-from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, read
-from anomalib_clipad.predictor.base import ExportedModel, Model, Normal, Prepared, Scored
+from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, is_pillow, read
+from anomalib_clipad.predictor.base import Look, Predictor, Prepared, Scored, Shown
+from anomalib_clipad.predictor.exported import ExportedPredictor
+from anomalib_clipad.predictor.frame import WHOLE
+from anomalib_clipad.verdicts.normal_scores import Limits
+from anomalib_clipad.verdicts.regions import find_regions
 
 from .finding import Finding, at_size
-from .regions import find_regions
 
 if TYPE_CHECKING:
-    from anomalib_clipad.predictor.live import TorchModel
+    from anomalib_clipad.predictor.live import LivePredictor
 
 _ASPECT = 0.01
-OnError = Callable[[Any, UnreadableError], None]
+_END = object()
+OnError = Callable[[Any, ValueError], None]
+T = TypeVar("T")
+
+
+class _Taken(NamedTuple):
+    """An image that was read: itself, what the model takes of it, and what there is to say of it."""
+
+    picture: Picture
+    prepared: Prepared
+    remark: str | None
 
 
 class Inspector:
@@ -38,14 +51,17 @@ class Inspector:
         model: A checkpoint (``.ckpt``) or an exported file (``.onnx``, ``.xml``, ``.pt``). By default a model is built
             from ``backbone`` and the other settings.
         product: A product file of ``anomalib-clipad product``.
-        normal: Normal images to compare with: a folder, or an iterable of images.
+        references: Normal images to compare with: a folder, or an iterable of images. Copies count once.
+        memory_size: Patches a stage, and with tiles a place, that are kept of the references; by default all.
         mutual: Images none of which is known to be normal, two or more, that judge each other and all that are
             inspected: a folder, or an iterable. What cannot be read of them is passed over.
         pool: How many images of ``mutual`` at most are compared with; of more, some are chosen by a fixed seed.
         false_alarm_rate: Largest share of normal images that are called defective. It needs ``calibration``, several
-            ``normal`` images, or a model that is calibrated.
-        calibration: Normal images that set the threshold, neither scored nor in ``normal``: a folder, or an iterable.
-        threshold: Score in [0, 1] from which on an image is defective, in place of 0.5; also of map values.
+            ``references``, or a model that is calibrated.
+        calibration: Normal images that set the threshold, neither scored nor in ``references``: a folder, or an
+            iterable. Copies count once.
+        threshold: An image is defective if its score is above it, in place of the model's own decision; likewise a
+            pixel by its map value.
         ignore: What is never looked at: a mask file, or an array (H, W), where it is white, of the images' aspect. The
             score is then the largest map value of the rest, since the image's own probability is of all of it.
         min_area: Smaller regions do not count, in pixels of the image.
@@ -53,6 +69,7 @@ class Inspector:
         max_pixels: Larger images are refused.
         batch_size: Images that are scored together, where there are several.
         workers: Threads that read images.
+        normal: Former name of ``references``.
         **settings: Those of ``ClipAD`` by which a model is built: ``backbone``, ``pretrained``, ``image_size``,
             ``prompts``, ``rvs``, ``smoothing``, ``precision``, ``adapter``, ``text_weight``, ``tiles`` ...; for an
             exported file ``precision``, OpenVINO's hint.
@@ -74,7 +91,8 @@ class Inspector:
         *,
         model: str | Path | None = None,
         product: str | Path | None = None,
-        normal: Any = None,
+        references: Any = None,
+        memory_size: int | None = None,
         mutual: Any = None,
         pool: int = 100,
         false_alarm_rate: float | None = None,
@@ -86,49 +104,68 @@ class Inspector:
         max_pixels: int = MAX_PIXELS,
         batch_size: int = 8,
         workers: int = 2,
+        normal: Any = None,
         **settings: Any,
     ) -> None:
+        references = _renamed(references, normal)
         if channels not in {"rgb", "bgr"}:
             msg = f"channels has to be 'rgb' or 'bgr'; got {channels!r}."
             raise ValueError(msg)
         if mutual is not None:
-            others = {"normal": normal, "product": product, "calibration": calibration, "tiles": settings.get("tiles")}
-            _check_mutual({**others, "false_alarm_rate": false_alarm_rate}, pool)
+            others = {"references": references, "product": product, "calibration": calibration}
+            _check_mutual({**others, "tiles": settings.get("tiles"), "false_alarm_rate": false_alarm_rate}, pool)
+        _check_compared(references, memory_size, product, settings.get("aligned"))
+        if calibration is not None and false_alarm_rate is None and threshold is None:
+            msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05, or a threshold."
+            raise ValueError(msg)
         self.channels, self.max_pixels, self.min_area = channels, max_pixels, min_area
         self.batch_size, self.workers = max(batch_size, 1), max(workers, 1)
-        self._ignore = None if ignore is None else self._mask(ignore)
-        self.model = _model(class_name, model, None if product is None else Path(product), settings)
-        self._last: tuple[Picture, Scored] | None = None
-        given = [] if normal is None else self._prepared(normal, "normal")
-        if given:
-            self.torch_model("normal").remember(given)
+        self._ignore = None if ignore is None else read_mask(ignore, max_pixels)
+        path = None if product is None else Path(product).expanduser()
+        self.model = _predictor(class_name, model, path, mutual is not None, settings)
+        self._last: tuple[Picture, Scored, int] | None = None
+        shown = [] if references is None else self._shown(references, reference=True)
+        if shown:
+            self.live("references").fit(shown, memory_size)
         if mutual is not None:
             self._gather(mutual, pool)
-        self._calibrate(calibration, given, false_alarm_rate)
+        if calibration is not None:
+            self.model.calibrate(self._shown(calibration), false_alarm_rate, self.look)
+        elif false_alarm_rate is not None and self.model.normal is None and len(shown) > 1:
+            self.model.calibrate_left_out(shown, false_alarm_rate, self.look)
         self.decide_by(threshold, false_alarm_rate)
 
     def decide_by(self, threshold: float | None = None, false_alarm_rate: float | None = None) -> None:
         """Decide by another threshold or false-alarm rate from now on; by default as the model does.
 
         Raises:
-            ValueError: If both are given, one is out of range, or the model is not calibrated for a rate.
+            ValueError: If both are given, one is out of range, the model is not calibrated for a rate, or neither is
+                given and the model has no decision of its own.
         """
         if threshold is not None and false_alarm_rate is not None:
             msg = "An image is called defective by a threshold or by a false-alarm rate; pass one of them."
             raise ValueError(msg)
         if threshold is not None:
-            check_threshold(threshold)
+            check_threshold(threshold, self.model.normalized)
         normal = self.model.normal
         if false_alarm_rate is not None and normal is None:
-            msg = "A false-alarm rate needs normal images that set the threshold; pass calibration, a folder of them."
+            msg = (
+                "A false-alarm rate needs normal images that set the threshold; pass calibration, a folder of them, or "
+                "several references."
+            )
             raise ValueError(msg)
         rate = normal.rate if normal and threshold is None and false_alarm_rate is None else false_alarm_rate
-        if rate is not None and normal is not None:
-            self._limits = normal.thresholds(rate)
+        own: Limits | None
+        if threshold is not None:
+            own = Limits(threshold, threshold)
+        elif rate is not None and normal is not None:
+            own = normal.limits(rate)
         else:
-            self._limits = (0.5, 0.5) if threshold is None else (threshold, threshold)
-        if self._ignore is not None:
-            self._limits = (self._limits[1], self._limits[1])
+            own = self.model.own_limits
+        if own is None:
+            msg = "This model only scores images (its enable_thresholding is off): pass a threshold to decide by."
+            raise ValueError(msg)
+        self._limits = own if self._ignore is None else Limits(own.region, own.region)
         self._threshold = threshold
 
     @overload
@@ -147,12 +184,16 @@ class Inspector:
 
         Raises:
             UnreadableError: If one of them is no image.
+            ValueError: If one does not go with the tiles or with the mask of what to ignore.
         """
         if isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
             return self.stream(files_in(Path(images)))
         if _is_one(images):
-            picture = read(images, self.channels, self.max_pixels)
-            return self._look(picture)
+            taken = self._take(read(images, self.channels, self.max_pixels))
+            keep = getattr(self.model, "score_and_keep", None)
+            scored: Scored = self.model.score([taken.prepared]) if keep is None else keep(taken.prepared)
+            self._last = taken.picture, scored, getattr(self.model, "version", 0)
+            return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
         return self.stream(images)
 
     def stream(self, images: Iterable[Any], on_error: OnError | None = None) -> Iterator[Finding]:
@@ -161,103 +202,171 @@ class Inspector:
         Args:
             images: As of ``inspect``; a ``None`` among them says that there is none for now, so that those before it
                 wait for no others.
-            on_error: Called with what cannot be read and why; by default the error ends it all.
+            on_error: Called with what cannot be looked at and why; by default the error ends it all.
         """
         self._last = None
-        for batch in self._batches(images, on_error):
-            scored = self.model.score([prepared for _, prepared in batch])
-            for index, (picture, _) in enumerate(batch):
-                yield self._conclude(picture, float(scored.score[index]), scored.anomaly_map[index])
+        for batch in self._read_ahead(images, self._take, on_error):
+            scored = self.model.score([taken.prepared for taken in batch])
+            for index, taken in enumerate(batch):
+                yield self._conclude(taken, float(scored.score[index]), scored.anomaly_map[index])
 
     def again(
         self,
         class_name: str | None = None,
         *,
         prompts: Any = None,
-        normal: Any = None,
+        references: Any = None,
         threshold: float | None = None,
         false_alarm_rate: float | None = None,
+        normal: Any = None,
     ) -> Finding:
         """Look at the last image again, otherwise, without a second pass through the tower.
 
-        What is given stays so for the images that follow.
+        What is given stays so for the images that follow. Another class, other prompts or other references let go of
+        thresholds and calibration, which were fitted to other scores, with a warning.
 
         Args:
             class_name: Another name of what it shows.
             prompts: Other prompts, as of ``ClipAD``.
-            normal: Other normal images to compare with; they pass through the tower.
+            references: Other normal images to compare with; they pass through the tower.
             threshold: Another threshold.
-            false_alarm_rate: Another rate.
+            false_alarm_rate: Another rate; with other references it is calibrated on them, each left out in turn.
+            normal: Former name of ``references``.
 
         Raises:
             RuntimeError: If there is no last image that was inspected on its own.
-            ValueError: If the model is an exported file and more than the decision is to be changed.
+            ValueError: If the model is an exported file and more than the decision is to be changed, or a rate is asked
+                for and nothing calibrates it. Then nothing changes.
+        """
+        references = _renamed(references, normal)
+        if self._last is None:
+            msg = "There is no image to look at again: inspect one first, on its own."
+            raise RuntimeError(msg)
+        if class_name is not None or prompts is not None or references is not None:
+            live = self.live("another class, other prompts or references")
+            if live.model.pool is not None:
+                msg = "Images that judge each other are judged anew by another threshold alone; make another Inspector."
+                raise ValueError(msg)
+            if false_alarm_rate is not None and references is None:
+                msg = (
+                    "The calibration does not hold for another class or other prompts, so there is no false-alarm rate "
+                    "for it. Make another Inspector with calibration, or pass references with the rate."
+                )
+                raise ValueError(msg)
+            shown = [] if references is None else self._shown(references, reference=True)
+            live.look_for(class_name, prompts)
+            if shown:
+                live.fit(shown)
+            if false_alarm_rate is not None:
+                live.calibrate_left_out(shown, false_alarm_rate, self.look)
+            kept = self._threshold if threshold is None and false_alarm_rate is None else threshold
+            self.decide_by(kept, false_alarm_rate)
+        elif threshold is not None or false_alarm_rate is not None:
+            self.decide_by(threshold, false_alarm_rate)
+        return self.look_again()
+
+    def look_again(self) -> Finding:
+        """The last image, with the model and the decision of now, without a second pass through the tower.
+
+        Raises:
+            RuntimeError: If there is no last image that was inspected on its own.
         """
         if self._last is None:
             msg = "There is no image to look at again: inspect one first, on its own."
             raise RuntimeError(msg)
-        if threshold is not None or false_alarm_rate is not None:
-            self.decide_by(threshold, false_alarm_rate)
-        picture, scored = self._last
-        if not (class_name is None and prompts is None and normal is None):
-            model = self.torch_model("another class, other prompts or normal images")
-            if model.model.pool is not None:
-                msg = "Images that judge each other are judged anew by another threshold alone; make another Inspector."
-                raise ValueError(msg)
-            if self.model.normal is not None:
-                self.model.normal = None
-                self.decide_by(self._threshold)
-            if class_name is not None or prompts is not None:
-                model.look_for(class_name, prompts)
-            if normal is not None:
-                model.remember(self._prepared(normal, "normal"))
-            scored = model.rescore()
-            self._last = picture, scored
-        return self._conclude(picture, float(scored.score[0]), scored.anomaly_map[0])
+        picture, scored, version = self._last
+        now = getattr(self.model, "version", version)
+        if now != version:
+            scored = self.live("another look").rescore()
+            self._last = picture, scored, now
+        taken = _Taken(picture, scored.anomaly_map[0], self._remark(picture))
+        return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
 
-    def _look(self, picture: Picture) -> Finding:
-        prepared = self.model.prepare(picture)
-        keep = getattr(self.model, "score_and_keep", None)
-        scored: Scored = self.model.score([prepared]) if keep is None else keep(prepared)
-        self._last = picture, scored
-        return self._conclude(picture, float(scored.score[0]), scored.anomaly_map[0])
+    @property
+    def last(self) -> Picture | None:
+        """The image of ``look_again``, if there is one."""
+        return None if self._last is None else self._last[0]
 
-    def _conclude(self, picture: Picture, score: float, anomaly_map: NDArray[np.float32]) -> Finding:
-        shown = picture.shown
-        ignored = self._ignored(shown.shape[:2], picture.path)
-        score_limit, map_limit = self._limits
-        normal = self.model.normal
+    def live(self, what: str) -> LivePredictor:
+        """Its predictor, which is in torch.
+
+        Args:
+            what: That needs it.
+
+        Raises:
+            ValueError: If it is an exported file.
+        """
+        if isinstance(self.model, ExportedPredictor):
+            msg = f"An exported file cannot take {what}: build the model from a backbone, or from a checkpoint."
+            raise ValueError(msg)
+        return self.model  # type: ignore[return-value]  # there are two kinds
+
+    def show(self, image: Any, reference: bool = False) -> Shown:
+        """What the predictor takes of a normal image."""
+        picture = read(image, self.channels, self.max_pixels)
+        if not reference:
+            self._ignored(picture)
+        return self.model.show(picture, str(picture.path or ""), reference)
+
+    @property
+    def look(self) -> Look | None:
+        """What is looked at of the map of a normal image, where something is ignored."""
+        if self._ignore is None:
+            return None
+        return lambda anomaly_map, size: at_size(anomaly_map, size, self._resized_mask(size))
+
+    def _take(self, picture: Picture) -> _Taken:
+        self._ignored(picture)
+        return _Taken(picture, self.model.prepare(picture), self._remark(picture))
+
+    def _remark(self, picture: Picture) -> str | None:
+        """What there is to say of an image that the model has seen before."""
+        known = self.model.known
+        found = None if known is None else known.find(identify(picture, str(picture.path or "an image")))
+        if found is None:
+            return None
+        return f"it is, or looks like, the reference or calibration image {found.name}: nothing can be said about it"
+
+    def _conclude(self, taken: _Taken, score: float, anomaly_map: NDArray[np.float32]) -> Finding:
+        picture, normal = taken.picture, self.model.normal
+        shown, ignored = picture.shown, self._ignored(picture)
         large = at_size(anomaly_map, shown.shape[:2], ignored)
-        of_peak = None if normal is None else (lambda peak: normal.p_value(peak, normal.region_scores))
         if ignored is not None:
             score = float(large.max())
-        of_image = None if normal is None else normal.region_scores if ignored is not None else normal.image_scores
-        regions = find_regions(large, map_limit, self.min_area, of_peak)
+        p_value = None
+        if normal is not None:
+            p_value = normal.p_value(score) if ignored is None else normal.region_p_value(score)
+        if taken.remark is not None:
+            warnings.warn(f"{picture.path or 'An image'}: {taken.remark}.", stacklevel=3)
         return Finding(
             image=shown,
             score=score,
-            label=not score <= score_limit,
-            threshold=score_limit,
+            label=not score <= self._limits.score,
+            threshold=self._limits.score,
             anomaly_map=anomaly_map,
-            regions=regions,
-            p_value=None if normal is None or of_image is None else normal.p_value(score, of_image),
+            regions=find_regions(
+                large, self._limits.region, self.min_area, None if normal is None else normal.region_p_value
+            ),
+            p_value=p_value,
             class_name=self.model.class_name,
             path=picture.path,
-            map_threshold=map_limit,
+            map_threshold=self._limits.region,
             ignored=ignored,
+            remark=taken.remark,
         )
 
-    def _batches(self, images: Iterable[Any], on_error: OnError | None) -> Iterator[list[tuple[Picture, Prepared]]]:
-        """Pictures and what the model takes of them, read ahead by some threads."""
+    def _read_ahead(
+        self, images: Iterable[Any], take: Callable[[Picture], T], on_error: OnError | None
+    ) -> Iterator[list[T]]:
+        """What is taken of images, some at a time, read ahead by some threads."""
 
-        def ready(source: Any) -> tuple[Picture, Prepared]:
-            picture = read(source, self.channels, self.max_pixels)
-            return picture, self.model.prepare(picture)
+        def one(source: Any) -> T:
+            return take(read(source, self.channels, self.max_pixels))
 
         sources = iter(images)
-        ahead: deque[tuple[Any, Future[tuple[Picture, Prepared]]]] = deque()
+        ahead: deque[tuple[Any, Future[T]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
-            batch: list[tuple[Picture, Prepared]] = []
+            batch: list[T] = []
             more = True
             while more or ahead:
                 pause = False
@@ -265,12 +374,12 @@ class Inspector:
                     source = next(sources, _END)
                     more, pause = source is not _END, source is None
                     if more and not pause:
-                        ahead.append((source, pool.submit(ready, source)))
+                        ahead.append((source, pool.submit(one, source)))
                 if ahead:
                     source, future = ahead.popleft()
                     try:
                         batch.append(future.result())
-                    except UnreadableError as error:
+                    except ValueError as error:
                         if on_error is None:
                             raise
                         on_error(source, error)
@@ -280,95 +389,56 @@ class Inspector:
             if batch:
                 yield batch
 
-    def _prepared(self, images: Any, purpose: str) -> list[Prepared]:
+    def _shown(self, images: Any, reference: bool = False) -> list[Shown]:
         """Normal images, read and prepared."""
-        if isinstance(images, (str, os.PathLike)):
-            path = Path(images)
-            images = files_in(path) if path.is_dir() else [path]
-        prepared = [one for batch in self._batches(images, None) for _, one in batch]
-        if not prepared:
+
+        def take(picture: Picture) -> Shown:
+            return self.show(picture, reference)
+
+        shown = [one for batch in self._read_ahead(_sources(images), take, None) for one in batch]
+        purpose = "references" if reference else "calibration"
+        if not shown:
             msg = f"There are no images in {purpose}."
             raise ValueError(msg)
-        return prepared
+        return [
+            one if one.identity.name else one._replace(identity=one.identity._replace(name=f"{purpose} {number}"))
+            for number, one in enumerate(shown, 1)
+        ]
 
     def _gather(self, images: Any, limit: int) -> None:
         """Let images judge each other."""
-        model = self.torch_model("mutual")
+        live = self.live("mutual")
         from anomalib_clipad.vision.pool import FEW, choose
 
-        sources = files_in(Path(images)) if isinstance(images, (str, os.PathLike)) else list(images)
+        sources = list(_sources(images))
         chosen = (sources[place] for place in choose(len(sources), limit))
-        batches = [[one for _, one in batch] for batch in self._batches(chosen, lambda *_: None)]
-        count = sum(map(len, batches))
+        groups = list(self._read_ahead(chosen, self.model.prepare, lambda *_: None))
+        count = sum(map(len, groups))
         if count < 2:
             msg = f"mutual compares images with each other; {count} of {len(sources)} can be read. It takes 2 or more."
             raise ValueError(msg)
+        live.gather(groups)
+        count = 0 if live.model.pool is None else len(live.model.pool.rows)
         if count < FEW:
             msg = f"mutual compares only {count} images with each other; from {FEW} on it is worth more."
             warnings.warn(msg, stacklevel=3)
-        model.gather(batches)
 
-    def measure(self, images: Any, rate: float | None = None) -> tuple[Normal, list[str]]:
-        """Scores of normal images, as verdicts at a false-alarm rate compare with them, and digests of the images.
-
-        Args:
-            images: A folder, or an iterable of images.
-            rate: What becomes the rate of the result.
+    def _ignored(self, picture: Picture) -> NDArray[np.bool_] | None:
+        """What is not looked at in an image.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If it is of another aspect than the mask.
         """
-        prepared = self._prepared(images, "calibration")
-        starts = range(0, len(prepared), self.batch_size)
-        scored = [self.model.score(prepared[start : start + self.batch_size]) for start in starts]
-        return Normal.of(self._looked_at(scored), rate), list(map(digest, prepared))
-
-    def _calibrate(self, calibration: Any, normal: Sequence[Prepared], rate: float | None) -> None:
-        if calibration is not None:
-            measured, digests = self.measure(calibration, rate)
-            check_apart(map(digest, normal), digests)
-            self.model.normal = measured
-        elif rate is not None and self.model.normal is None and len(normal) > 1:
-            self.model.normal = Normal.of(self._looked_at([self.torch_model("normal").left_out(normal)]), rate)
-
-    def _looked_at(self, scored: Sequence[Scored]) -> list[Scored]:
-        """The same without what is ignored."""
-        if self._ignore is None:
-            return list(scored)
-        return [Scored(score, self._without_ignored(maps)) for score, maps in scored]
-
-    def _without_ignored(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
-        size = maps.shape[-2:]
-        return np.stack([at_size(one, size, self._resized_mask(size)) for one in maps])
-
-    def torch_model(self, what: str) -> TorchModel:
-        """Its model, which is in torch.
-
-        Args:
-            what: That needs it.
-
-        Raises:
-            ValueError: If it is an exported file.
-        """
-        if isinstance(self.model, ExportedModel):
-            msg = f"An exported file cannot take {what}: build the model from a backbone, or from a checkpoint."
-            raise ValueError(msg)
-        return self.model  # type: ignore[return-value]  # there are two kinds
-
-    def _mask(self, ignore: Any) -> NDArray[np.bool_]:
-        return read_mask(ignore, self.max_pixels)
-
-    def _ignored(self, size: tuple[int, ...], path: Path | None) -> NDArray[np.bool_] | None:
         if self._ignore is None:
             return None
-        (height, width), (own_height, own_width) = size, self._ignore.shape
+        (height, width), (own_height, own_width) = picture.pixels.shape[:2], self._ignore.shape
         if abs(width * own_height / (height * own_width) - 1) > _ASPECT:
             msg = (
-                f"The mask of what to ignore is {own_width} x {own_height} pixels, {path or 'an image'} is {width} x "
-                f"{height}: they are of different aspects. Draw the mask on such an image."
+                f"The mask of what to ignore is {own_width} x {own_height} pixels, {picture.path or 'an image'} is "
+                f"{width} x {height}: they are of different aspects. Draw the mask on such an image."
             )
             raise ValueError(msg)
-        return self._resized_mask(size)
+        return self._resized_mask((height, width))
 
     def _resized_mask(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
         import cv2
@@ -379,38 +449,26 @@ class Inspector:
         return np.asarray(resized, bool)
 
 
-_END = object()
-
-
-def digest(image: Prepared) -> str:
-    """Name of a prepared image by its content."""
-    return blake2b(image.tobytes(), digest_size=16).hexdigest()
-
-
-def check_apart(normal: Iterable[str], calibration: Iterable[str]) -> None:
-    """Check that no image is compared with itself.
-
-    Args:
-        normal: Digests of the images to compare with.
-        calibration: Digests of those that set the threshold.
-
-    Raises:
-        ValueError: If one is in both.
-    """
-    if not set(normal).isdisjoint(calibration):
-        msg = "An image is in both normal and calibration. It would be compared with itself: use each once."
-        raise ValueError(msg)
-
-
-def check_threshold(threshold: float) -> None:
-    """Check a threshold of scores.
+def check_threshold(threshold: float, normalized: bool = True) -> None:
+    """Check a threshold of scores, which lie in [0, 1] if they are normalised.
 
     Raises:
         ValueError: If it is none.
     """
-    if not 0 <= threshold <= 1:
-        msg = f"threshold has to be a score in [0, 1]; got {threshold}."
+    if (normalized and not 0 <= threshold <= 1) or not np.isfinite(threshold):
+        msg = f"threshold has to be a score{' in [0, 1]' if normalized else ''}; got {threshold}."
         raise ValueError(msg)
+
+
+def _renamed(references: Any, normal: Any) -> Any:
+    """References, by their former name if need be."""
+    if normal is None:
+        return references
+    if references is not None:
+        msg = "normal is the former name of references; pass references alone."
+        raise ValueError(msg)
+    warnings.warn("normal is now called references; the old name goes with version 0.4.", DeprecationWarning, 3)
+    return normal
 
 
 def _check_mutual(others: Mapping[str, Any], pool: int) -> None:
@@ -426,9 +484,29 @@ def _check_mutual(others: Mapping[str, Any], pool: int) -> None:
         raise ValueError(msg)
 
 
+def _check_compared(references: Any, memory_size: int | None, product: Any, aligned: bool | None) -> None:
+    if references is not None and product is not None:
+        msg = "A product file has its references already; pass it without references."
+        raise ValueError(msg)
+    if memory_size is not None and (isinstance(memory_size, bool) or memory_size < 1 or references is None):
+        msg = f"memory_size is a number of patches, 1 or more, that are kept of references; got {memory_size!r}."
+        raise ValueError(msg)
+    if aligned and references is None and product is None:
+        msg = "aligned compares tiles with those of references; pass references with it."
+        raise ValueError(msg)
+
+
+def _sources(images: Any) -> Any:
+    """What a user gives as several images: a folder, one image, or an iterable."""
+    if isinstance(images, (str, os.PathLike)):
+        path = Path(images).expanduser()
+        return files_in(path) if path.is_dir() else [path]
+    return images
+
+
 def _is_one(images: Any) -> bool:
     """Whether it is one image and not several."""
-    if isinstance(images, (str, os.PathLike, Picture)) or hasattr(images, "getexif"):
+    if isinstance(images, (str, os.PathLike, Picture)) or is_pillow(images):
         return True
     dimensions = getattr(images, "ndim", None)
     if dimensions is not None:
@@ -436,28 +514,36 @@ def _is_one(images: Any) -> bool:
     return not isinstance(images, Iterable)
 
 
-def _model(class_name: str | None, model: str | Path | None, product: Path | None, settings: dict[str, Any]) -> Model:
+def _predictor(
+    class_name: str | None, model: str | Path | None, product: Path | None, mutual: bool, settings: dict[str, Any]
+) -> Predictor:
+    """What looks at images.
+
+    Raises:
+        ValueError: If an argument does not go with it, or its maps cannot be put back on images.
+    """
     if model is None:
-        from anomalib_clipad.predictor.live import by_name
+        from anomalib_clipad.predictor.building import by_name
 
         return by_name(class_name, product=product, **settings)
-    path = Path(model).expanduser()
+    path, predictor = Path(model).expanduser(), None
     if path.suffix == ".ckpt":
-        if not path.is_file():
-            msg = f"There is no file {path}."
-            raise FileNotFoundError(msg)
         if settings or product is not None:
             msg = f"A checkpoint has its settings already; pass it without {', '.join([*settings, 'product'])}."
             raise ValueError(msg)
         from .checkpoint import from_checkpoint
 
-        return from_checkpoint(path, class_name)
-    precision = settings.pop("precision", None)
-    if settings:
-        msg = f"An exported file has its settings already; pass it without {', '.join(settings)}."
+        predictor = from_checkpoint(path, class_name, mutual)
+    else:
+        precision = settings.pop("precision", None)
+        if settings:
+            msg = f"An exported file has its settings already; pass it without {', '.join(settings)}."
+            raise ValueError(msg)
+        predictor = ExportedPredictor(path, product, precision, class_name)
+    if predictor.frame != WHOLE:
+        msg = (
+            f"The pre-processing of {path} does not show the whole image ({predictor.frame}), so its map cannot be put "
+            "back on the image. Use the engine or the file itself, or a pre-processor that only resizes."
+        )
         raise ValueError(msg)
-    exported = ExportedModel(path, product, precision)
-    if class_name is not None and exported.class_name not in {None, class_name}:
-        msg = f"{path} looks at '{exported.class_name}', not at '{class_name}'. Leave out the class name, or export it."
-        raise ValueError(msg)
-    return exported
+    return predictor

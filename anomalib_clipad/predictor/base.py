@@ -85,6 +85,11 @@ class Predictor(ABC):
 
     @property
     @abstractmethod
+    def normalized(self) -> bool:
+        """Whether scores lie in [0, 1]."""
+
+    @property
+    @abstractmethod
     def normal(self) -> NormalScores | None:
         """Scores of normal images on the scale of ``score``, if it is calibrated."""
 

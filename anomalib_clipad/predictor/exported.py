@@ -94,6 +94,11 @@ class ExportedPredictor(Predictor):
         return Limits(0.5, 0.5) if self._unsaid else None
 
     @property
+    def normalized(self) -> bool:
+        """Whether scores lie in [0, 1]."""
+        return self._facts.get("normalized", "True") == "True"
+
+    @property
     def normal(self) -> NormalScores | None:
         """Of the file, or of ``keep_normal``."""
         return self._normal

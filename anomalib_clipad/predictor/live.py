@@ -140,6 +140,11 @@ class LivePredictor(Predictor):
         return self.processor.decision.limits()
 
     @property
+    def normalized(self) -> bool:
+        """Whether scores lie in [0, 1]."""
+        return self.processor.decision.normalize
+
+    @property
     def normal(self) -> NormalScores | None:
         """Scores of normal images, on the scale of its outputs."""
         return self.processor.normal_scores()
