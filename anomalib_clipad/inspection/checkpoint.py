@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anomalib_clipad.predictor.base import Normal
 from anomalib_clipad.predictor.live import TorchModel
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Prediction
@@ -47,6 +46,5 @@ def from_checkpoint(path: Path, class_name: str | None = None) -> TorchModel:
     model = TorchModel(module.model, transform, outputs)
     certificate = getattr(processor, "certificate", None)
     if certificate is not None:
-        scores = (certificate.image_scores.numpy(), certificate.region_scores.numpy())
-        model.normal = Normal(*scores, rate=processor.false_alarm_rate)
+        model.normal = certificate.normal
     return model

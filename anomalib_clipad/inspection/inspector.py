@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, open_picture
-from anomalib_clipad.predictor.base import ExportedModel, Model, Normal, Prepared, Scored
+from anomalib_clipad.predictor.base import ExportedModel, Model, Prepared, Scored
+from anomalib_clipad.verdicts.normal_scores import NormalScores
+from anomalib_clipad.verdicts.regions import find_regions
 
 from .finding import Finding, at_size
-from .regions import find_regions
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import TorchModel
@@ -123,7 +124,7 @@ class Inspector:
             raise ValueError(msg)
         rate = normal.rate if normal and threshold is None and false_alarm_rate is None else false_alarm_rate
         if rate is not None and normal is not None:
-            self._limits = normal.thresholds(rate)
+            self._limits = tuple(normal.limits(rate))
         else:
             self._limits = (0.5, 0.5) if threshold is None else (threshold, threshold)
         if self._ignore is not None:
@@ -227,10 +228,10 @@ class Inspector:
         score_limit, map_limit = self._limits
         normal = self.model.normal
         large = at_size(anomaly_map, shown.shape[:2], ignored)
-        of_peak = None if normal is None else (lambda peak: normal.p_value(peak, normal.region_scores))
+        of_peak = None if normal is None else normal.region_p_value
         if ignored is not None:
             score = float(large.max())
-        of_image = None if normal is None else normal.region_scores if ignored is not None else normal.image_scores
+        of_image = None if normal is None else normal.p_value if ignored is None else normal.region_p_value
         regions = find_regions(large, map_limit, self.min_area, of_peak)
         return Finding(
             image=shown,
@@ -239,7 +240,7 @@ class Inspector:
             threshold=score_limit,
             anomaly_map=anomaly_map,
             regions=regions,
-            p_value=None if normal is None or of_image is None else normal.p_value(score, of_image),
+            p_value=None if of_image is None else of_image(score),
             class_name=self.model.class_name,
             path=picture.path,
             map_threshold=map_limit,
@@ -307,7 +308,7 @@ class Inspector:
             warnings.warn(msg, stacklevel=3)
         model.gather(batches)
 
-    def measure(self, images: Any, rate: float | None = None) -> tuple[Normal, list[str]]:
+    def measure(self, images: Any, rate: float | None = None) -> tuple[NormalScores, list[str]]:
         """Scores of normal images, as verdicts at a false-alarm rate compare with them, and digests of the images.
 
         Args:
@@ -320,7 +321,7 @@ class Inspector:
         prepared = self._prepared(images, "calibration")
         starts = range(0, len(prepared), self.batch_size)
         scored = [self.model.score(prepared[start : start + self.batch_size]) for start in starts]
-        return Normal.of(self._looked_at(scored), rate), list(map(digest, prepared))
+        return NormalScores.of(self._looked_at(scored), rate=rate), list(map(digest, prepared))
 
     def _calibrate(self, calibration: Any, normal: Sequence[Prepared], rate: float | None) -> None:
         if calibration is not None:
@@ -328,7 +329,8 @@ class Inspector:
             check_apart(map(digest, normal), digests)
             self.model.normal = measured
         elif rate is not None and self.model.normal is None and len(normal) > 1:
-            self.model.normal = Normal.of(self._looked_at([self.torch_model("normal").left_out(normal)]), rate)
+            scored = self._looked_at([self.torch_model("normal").left_out(normal)])
+            self.model.normal = NormalScores.of(scored, rate=rate, left_out=True)
 
     def _looked_at(self, scored: Sequence[Scored]) -> list[Scored]:
         """The same without what is ignored."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.images.picture import Picture
-from anomalib_clipad.predictor.runtimes import Runtime, load, read_calibration
-from anomalib_clipad.verdicts.conformal import check_rate, images_needed, largest_allowed
+from anomalib_clipad.predictor.runtimes import Runtime, load
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 Prepared = NDArray[np.float32]
 
@@ -30,50 +30,6 @@ class Scored(NamedTuple):
     anomaly_map: NDArray[np.float32]
 
 
-class Normal(NamedTuple):
-    """Scores of normal images, which verdicts at a false-alarm rate compare with.
-
-    Attributes:
-        image_scores: Image scores (n,).
-        region_scores: Maxima of their maps (n,).
-        rate: False-alarm rate of the model's own, if it has one.
-    """
-
-    image_scores: NDArray[np.float32]
-    region_scores: NDArray[np.float32]
-    rate: float | None = None
-
-    @classmethod
-    def of(cls, scored: Sequence[Scored], rate: float | None = None) -> Normal:
-        """Of what was found in normal images."""
-        scores = np.concatenate([batch.score for batch in scored])
-        peaks = np.concatenate([batch.anomaly_map.max(axis=(1, 2)) for batch in scored])
-        return cls(scores, peaks, rate)
-
-    def p_value(self, score: float, scores: NDArray[np.float32]) -> float:
-        """(1 + number of scores at least as high) / (n + 1); of what is no number, the smallest.
-
-        As ``conformal.p_values``, whose package takes a second to load.
-        """
-        return float(1 + (scores >= np.float32(score)).sum()) / (len(scores) + 1)
-
-    def thresholds(self, rate: float) -> tuple[float, float]:
-        """The largest image score, and the largest map value, that is not defective at a rate.
-
-        Raises:
-            ValueError: If so few images allow no verdict at that rate.
-        """
-        check_rate(rate)
-        of_images, of_regions = (largest_allowed(scores, rate) for scores in (self.image_scores, self.region_scores))
-        if of_images == np.inf:
-            msg = (
-                f"A false-alarm rate of {rate:g} takes {images_needed(rate)} normal images or more; the model is "
-                f"calibrated on {len(self.image_scores)}. Calibrate it on more, or allow a higher rate."
-            )
-            raise ValueError(msg)
-        return of_images, of_regions
-
-
 class Model(ABC):
     """Something that scores images.
 
@@ -83,7 +39,7 @@ class Model(ABC):
     """
 
     class_name: str | None
-    normal: Normal | None
+    normal: NormalScores | None
 
     @abstractmethod
     def prepare(self, picture: Picture) -> Prepared:
@@ -113,8 +69,7 @@ class ExportedModel(Model):
         self._inputs = _inputs(path, self._runtime, product)
         name = metadata.get("class_name", "")
         self.class_name = None if not name or name == "None" or name.startswith("any:") else name
-        found = read_calibration(metadata)
-        self.normal = None if found is None else Normal(found.image_scores, found.region_scores, found.rate)
+        self.normal = self._runtime.normal
 
     def prepare(self, picture: Picture) -> Prepared:
         """The image itself: the file resizes and normalises it."""

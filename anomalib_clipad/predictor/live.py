@@ -21,13 +21,14 @@ from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.class_encoder import check_class_name
 from anomalib_clipad.text.prompts import load_prompts
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import Prediction, Seen
 from anomalib_clipad.vision.matrix_resize import Standardize
 from anomalib_clipad.vision.pillow import pillow_resize
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 
 from . import quick_start
-from .base import Model, Normal, Prepared, Scored
+from .base import Model, Prepared, Scored
 
 _BATCH = 8
 
@@ -53,7 +54,7 @@ class TorchModel(Model):
         complete: Callable[[], ClipADModel] | None = None,
     ) -> None:
         self.model, self._transform, self._outputs, self._complete = model, transform, outputs, complete
-        self.normal: Normal | None = None
+        self.normal: NormalScores | None = None
         self.passes = 0
         self._seen: Seen | None = None
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 Arrays = dict[str, NDArray[Any]]
 Inputs = Mapping[str, NDArray[Any]]
@@ -18,39 +19,6 @@ CALIBRATION = "calibration"
 """Name of the calibration scores in a file's metadata."""
 RATE = "false_alarm_rate"
 """Name of the input of a file with verdicts: an optional one of ONNX, a state of OpenVINO."""
-
-
-class Calibrated(NamedTuple):
-    """What a file says of the images that its verdicts compare with.
-
-    Attributes:
-        image_scores: Its image scores of them (n,).
-        region_scores: Maxima of its maps (n,).
-        rate: The false-alarm rate it was written with.
-        left_out: Whether they were references, each left out in turn.
-    """
-
-    image_scores: NDArray[np.float32]
-    region_scores: NDArray[np.float32]
-    rate: float
-    left_out: bool
-
-
-def read_calibration(metadata: Mapping[str, str]) -> Calibrated | None:
-    """The calibration in a file's metadata, if it has any.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
-    if CALIBRATION not in metadata:
-        return None
-    try:
-        data = json.loads(metadata[CALIBRATION])
-        images, regions = (np.array(data[name], np.float32) for name in ("image_scores", "region_scores"))
-        return Calibrated(images, regions, float(data["false_alarm_rate"]), bool(data["leave_one_out"]))
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
-        raise ValueError(msg) from error
 
 
 class Runtime(ABC):
@@ -70,6 +38,15 @@ class Runtime(ABC):
 
     @abstractmethod
     def __init__(self, path: Path, precision: str | None = None) -> None: ...
+
+    @property
+    def normal(self) -> NormalScores | None:
+        """The calibration in its metadata, if it has any.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        return NormalScores.from_json(self.metadata[CALIBRATION]) if CALIBRATION in self.metadata else None
 
     @abstractmethod
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:
