@@ -6,7 +6,6 @@ the file computes in. The false-alarm rate is an optional input of ONNX files an
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim
 
-from anomalib_clipad.predictor.runtimes import RATE, read_calibration
+from anomalib_clipad.predictor.runtimes import RATE
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .verification import Run
 
@@ -31,25 +31,25 @@ _KEPT = {"pred_score", "anomaly_map"}
 _OPSET = 18
 
 
-def measure(run: Run, images: Iterable[tuple[str, NDArray[np.float32]]]) -> Certificate:
+def measure(run: Run, images: Iterable[tuple[str, NDArray[np.float32]]], **about: Any) -> NormalScores:
     """The scores that a file gives to the calibration images.
 
     Args:
         run: The file in its runtime.
         images: Names and pixels (3, H, W) in [0, 1].
+        **about: The other attributes of ``NormalScores``.
 
     Raises:
         ValueError: If the file cannot take an image, or a score is no number.
     """
-    scores, peaks = [], []
+    scored = []
     for name, pixels in images:
         try:
             found = run(pixels[None])
         except Exception as error:  # each runtime raises its own
             raise not_taken(name, pixels.shape[1:]) from error
-        scores.append(float(found["pred_score"][0]))
-        peaks.append(float(found["anomaly_map"][0].max()))
-    return Certificate(torch.tensor(scores), torch.tensor(peaks))
+        scored.append((found["pred_score"], found["anomaly_map"]))
+    return NormalScores.of(scored, **about)
 
 
 def not_taken(name: str, size: tuple[int, ...]) -> ValueError:
@@ -61,36 +61,7 @@ def not_taken(name: str, size: tuple[int, ...]) -> ValueError:
     )
 
 
-def describe(certificate: Certificate, rate: float, left_out: bool) -> str:
-    """JSON for a file's metadata: calibration scores, rate, and whether references were left out for them."""
-    return json.dumps(
-        {
-            "image_scores": certificate.image_scores.tolist(),
-            "region_scores": certificate.region_scores.tolist(),
-            "false_alarm_rate": rate,
-            "leave_one_out": left_out,
-        }
-    )
-
-
-def read_certificate(metadata: dict[str, str]) -> tuple[Certificate, float, bool] | None:
-    """Calibration scores of a file's metadata, if it has any, its rate, and whether references were left out for them.
-
-    Raises:
-        ValueError: If they are damaged.
-    """
-    found = read_calibration(metadata)
-    if found is None:
-        return None
-    try:
-        scores = (torch.from_numpy(found.image_scores), torch.from_numpy(found.region_scores))
-        return Certificate(*scores), found.rate, found.left_out
-    except ValueError as error:
-        msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
-        raise ValueError(msg) from error
-
-
-def verdict_model(certificate: Certificate, path: Path) -> onnx.ModelProto:
+def verdict_model(normal: NormalScores, path: Path) -> onnx.ModelProto:
     """The graph behind: inputs ``pred_score``, ``anomaly_map`` and the rate; outputs ``pred_label``, ``pred_mask``,
     ``p_value``.
     """  # noqa: D205
@@ -100,7 +71,7 @@ def verdict_model(certificate: Certificate, path: Path) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name: batch")  # both inputs have it
         torch.onnx.export(
-            certificate.eval(),
+            Certificate(normal).eval(),
             (torch.zeros(2), torch.zeros(2, 5, 7), torch.tensor(0.5)),
             path,
             input_names=["pred_score", "anomaly_map", RATE],

@@ -32,6 +32,7 @@ from anomalib_clipad.predictor.runtimes import CALIBRATION, OnnxRuntime, OpenVin
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import patch_size
 
 from . import certify, verification
@@ -127,9 +128,9 @@ class Exporter(ExportMixin):
     def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """``graph``, with verdicts at a false-alarm rate where there is one."""
         graph = self.graph(text_input, memory_input)
-        if not graph.further_inputs() and self.false_alarm_rate is not None:
-            graph.certificate = self._certificate(partial(run_torch, graph))
-            graph.false_alarm_rate = self.false_alarm_rate
+        normal = None if graph.further_inputs() else self._normal(partial(run_torch, graph))
+        if normal is not None:
+            graph.certificate, graph.false_alarm_rate = Certificate(normal), cast("float", normal.rate)
         return graph
 
     @property
@@ -143,12 +144,13 @@ class Exporter(ExportMixin):
         path = _file(export_root, ExportType.TORCH, f"{model_file_name}.pt")
         with atomic_folder(path.parent) as folder:
             graph = self.deployed()
-            own = self._record(graph, graph.certificate, None, {})
-            graph.metadata |= self._metadata(graph.certificate, own)
+            normal = None if graph.certificate is None else graph.certificate.normal
+            own = self._record(graph, normal, None, {})
+            graph.metadata |= _metadata(normal, own)
             torch.save({"model": graph}, folder / path.name)
         return path
 
-    def _certificate(self, run: Run, compressed: bool = False) -> Certificate | None:
+    def _normal(self, run: Run, compressed: bool = False, computed_in: str = "float32") -> NormalScores | None:
         """What a file's verdicts are compared with: its own scores of the calibration images.
 
         Raises:
@@ -158,7 +160,8 @@ class Exporter(ExportMixin):
             return None
         if self.calibration is not None:
             named = ((file, cast("Tensor", read_image(file, as_tensor=True)).numpy()) for file in self.calibration)
-            return certify.measure(run, named)
+            rate = self.false_alarm_rate
+            return certify.measure(run, named, rate=rate, left_out=self.left_out, computed_in=computed_in)
         if compressed or self.model.settings.precision != "float32":
             msg = (
                 "A compressed file, or one of a model in another precision than float32, gives other scores, so it has "
@@ -169,29 +172,20 @@ class Exporter(ExportMixin):
             raise ValueError(msg)
         if not self.left_out:
             logger.warning("The calibration images are not at hand: the file follows the scores of the model instead.")
-        live = cast("ClipADPostProcessor", self.post_processor).certificate
-        return None if live is None else live.cpu()
+        live = cast("ClipADPostProcessor", self.post_processor).normal_scores()
+        images, regions = (one.cpu().numpy() for one in live)
+        return NormalScores(images, regions, self.false_alarm_rate, self.left_out)
 
     def _record(
         self,
         graph: InferenceGraph,
-        certificate: Certificate | None,
+        normal: NormalScores | None,
         size: tuple[int, int] | None,
         inputs: dict[str, dict[str, Any]],
     ) -> Record:
-        """What Python finds in the verification images: the graph in float32, with its own calibration scores."""
-        if certificate is not None and graph.certificate is None:
-            live = cast("Certificate", cast("ClipADPostProcessor", self.post_processor).certificate)
-            graph.certificate, graph.false_alarm_rate = live.cpu(), cast("float", self.false_alarm_rate)
+        """What Python finds in the verification images: the graph in float32."""
         run = partial(run_torch, graph, inputs=verification.inputs_of(inputs))
-        return verification.record(run, self.verify_images, size, inputs)
-
-    def _metadata(self, certificate: Certificate | None, own: Record) -> dict[str, str]:
-        found = {verification.KEY: own.to_text()}
-        if certificate is not None:
-            rate = cast("float", self.false_alarm_rate)
-            found[CALIBRATION] = certify.describe(certificate, rate, self.left_out)
-        return found
+        return verification.record(run, self.verify_images, size, inputs, normal)
 
     def to_onnx(
         self,
@@ -271,15 +265,15 @@ class Exporter(ExportMixin):
         """Add verdicts, and what ``verify`` needs, to a model that is written already."""
         import onnx
 
-        certificate = None if inputs else self._certificate(OnnxRuntime(written).run)
-        own = self._record(graph, certificate, size, inputs)
-        if certificate is not None:
+        normal = None if inputs else self._normal(OnnxRuntime(written).run)
+        own = self._record(graph, normal, size, inputs)
+        if normal is not None:
             with tempfile.TemporaryDirectory() as raw:
-                verdicts = certify.verdict_model(certificate, Path(raw) / "verdicts.onnx")
-            certify.add_to_onnx(proto, verdicts, cast("float", self.false_alarm_rate))
+                verdicts = certify.verdict_model(normal, Path(raw) / "verdicts.onnx")
+            certify.add_to_onnx(proto, verdicts, cast("float", normal.rate))
             onnx.save(proto, written)
         own = _accepted(own, OnnxRuntime(written))
-        onnx.helper.set_model_props(proto, {**graph.metadata, **self._metadata(certificate, own)})
+        onnx.helper.set_model_props(proto, {**graph.metadata, **_metadata(normal, own)})
 
     def to_openvino(
         self,
@@ -316,21 +310,20 @@ class Exporter(ExportMixin):
             model = openvino.Core().read_model(written)
             graph = self.graph(options.get("text_input", False), options.get("memory_input", False))
             inputs = _described(graph.further_inputs())
-            certificate = None
+            normal = None
             if not inputs:
                 runtime = OpenVinoRuntime(written, precision)
-                certificate = self._certificate(runtime.run, compressed=compression_type is not None)
-            own = self._record(graph, certificate, input_size, inputs)
-            if certificate is not None:
+                normal = self._normal(runtime.run, compression_type is not None, runtime.precision)
+            own = self._record(graph, normal, input_size, inputs)
+            if normal is not None:
                 with _without_remarks("onnx_ir", "onnxscript", "torch.onnx"):
-                    certify.verdict_model(certificate, Path(raw) / "verdicts.onnx")
-                rate = cast("float", self.false_alarm_rate)
-                model = certify.add_to_openvino(model, Path(raw) / "verdicts.onnx", rate)
+                    certify.verdict_model(normal, Path(raw) / "verdicts.onnx")
+                model = certify.add_to_openvino(model, Path(raw) / "verdicts.onnx", cast("float", normal.rate))
                 openvino.save_model(model, Path(raw) / "certified.xml", compress_to_fp16=False)
                 written = Path(raw) / "certified.xml"
             int8 = compression_type not in {None, CompressionType.FP16}
             own = _accepted(own, OpenVinoRuntime(written, precision), int8)
-            for name, value in {**graph.metadata, **self._metadata(certificate, own)}.items():
+            for name, value in {**graph.metadata, **_metadata(normal, own)}.items():
                 model.set_rt_info(value, ["clip_ad", name])
             openvino.save_model(model, folder / path.name, compress_to_fp16=False)
         if precision == "f32":
@@ -338,10 +331,15 @@ class Exporter(ExportMixin):
         return path
 
 
+def _metadata(normal: NormalScores | None, own: Record) -> dict[str, str]:
+    found = {verification.KEY: own.to_text()}
+    return found if normal is None else {**found, CALIBRATION: normal.to_json()}
+
+
 def _accepted(own: Record, runtime: Runtime, int8: bool = False) -> Record:
     """The record of a file that was just written, with what it may differ by."""
-    comparison = own.compare(partial(runtime.run, inputs=verification.inputs_of(own.inputs)))
-    return own.accept(comparison, f"{runtime.name} in {runtime.precision}{', int8' if int8 else ''}")
+    run = partial(runtime.run, inputs=verification.inputs_of(own.inputs))
+    return own.accept(run, f"{runtime.name} in {runtime.precision}{', int8' if int8 else ''}")
 
 
 def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:

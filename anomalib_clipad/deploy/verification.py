@@ -20,6 +20,7 @@ from PIL import Image
 
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.predictor.runtimes import Arrays
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 KEY = "verification"
 """Name of the record in a file's metadata."""
@@ -32,6 +33,8 @@ _STRIDE = 4
 """Of the maps every fourth pixel along an axis is kept."""
 SCORE_TOLERANCE, MAP_TOLERANCE = 1e-4, 2e-3
 """Largest differences of a float32 file; OpenVINO's resize moves maps by up to 2e-3 (docs/deployment.md)."""
+_EPSILON = 1e-6
+"""What rounding in float32 may change."""
 
 Run = Callable[[NDArray[np.float32]], Arrays]
 """From images (B, 3, H, W) in [0, 1] to outputs by name."""
@@ -46,12 +49,13 @@ class Record:
         size: Height and width of the images the file takes, if it takes one size: pixels are repeated for it.
         inputs: How to make further inputs, by name: a ``shape`` with a ``scale``, or a ``value``; see ``inputs_of``.
         scores: Image scores in Python.
-        p_values: Their p-values, if the file has verdicts.
-        labels: Whether they are defective.
+        p_values: Their p-values, by the file itself, if it has verdicts.
+        labels: Whether they are defective, likewise.
         maps: Every fourth pixel of every fourth row of their maps.
         score_tolerance: Largest difference of scores that this file is allowed.
         map_tolerance: The same of map values.
         runtime: Where the file was run when it was written, and in what number format.
+        calibration: Digest of the file's ``NormalScores``, empty if it has none; ``None`` if version 0.2.0 wrote it.
     """
 
     images: tuple[bytes, ...]
@@ -64,12 +68,13 @@ class Record:
     score_tolerance: float = SCORE_TOLERANCE
     map_tolerance: float = MAP_TOLERANCE
     runtime: str = ""
+    calibration: str | None = None
 
     def to_text(self) -> str:
         """JSON; images and maps in base64, maps as float32 after zlib."""
         data = {name: value for name, value in asdict(self).items() if name != "maps"}
         maps = [{"shape": list(one.shape), "values": _packed(zlib.compress(one.tobytes()))} for one in self.maps]
-        return json.dumps({**data, "version": 1, "images": [_packed(image) for image in self.images], "maps": maps})
+        return json.dumps({**data, "version": 2, "images": [_packed(image) for image in self.images], "maps": maps})
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> Record:
@@ -84,7 +89,7 @@ class Record:
             raise LookupError(msg)
         try:
             data = json.loads(metadata[KEY])
-            if data.pop("version") != 1:
+            if data.pop("version") not in {1, 2}:
                 msg = "of another version"
                 raise ValueError(msg)  # noqa: TRY301
             data["images"] = tuple(b64decode(image, validate=True) for image in data["images"])
@@ -105,23 +110,53 @@ class Record:
         """The images (1, 3, H, W) in [0, 1]."""
         return [decode(image, self.size)[None] for image in self.images]
 
-    def compare(self, run: Run) -> Comparison:
-        """What a runtime finds, against what Python found."""
-        found = [run(pixels) for pixels in self.pixels()]
+    def compare(self, run: Run, normal: NormalScores | None = None) -> Comparison:
+        """What a runtime finds, against what was found when the file was written.
+
+        Args:
+            run: The file in its runtime.
+            normal: The calibration in the file's metadata.
+        """
+        return self._compare([run(pixels) for pixels in self.pixels()], normal)
+
+    def _compare(self, found: Sequence[Arrays], normal: NormalScores | None) -> Comparison:
         scores = [abs(float(one["pred_score"][0]) - wanted) for one, wanted in zip(found, self.scores, strict=True)]
         maps = [
             float(np.abs(thinned(one["anomaly_map"][0]) - wanted).max())
             for one, wanted in zip(found, self.maps, strict=True)
         ]
-        flips = sum(bool(one["pred_label"][0]) != wanted for one, wanted in zip(found, self.labels or (), strict=False))
-        values = self.p_values or ()
-        p_values = [abs(float(one["p_value"][0]) - wanted) for one, wanted in zip(found, values, strict=False)]
-        return Comparison(_largest(scores), _largest(maps), max(p_values, default=0.0), flips)
+        labels, p_values = _labels(found), _p_values(found)
+        flips = sum(one != wanted for one, wanted in zip(labels or (), self.labels or (), strict=False))
+        moves = [abs(one - wanted) for one, wanted in zip(p_values or (), self.p_values or (), strict=False)]
+        # version 0.2.0 kept the verdicts of Python, which a compressed file need not share
+        own = self.calibration is not None or self.score_tolerance <= SCORE_TOLERANCE
+        fault = ""
+        if self.calibration not in {None, _digest(normal)}:
+            fault = "its calibration scores or its false-alarm rate are not those it was written with"
+        elif normal is not None and not all(_follows(one, normal) for one in found):
+            fault = "its verdicts do not follow from the calibration scores and the false-alarm rate in its metadata"
+        elif own and ((labels is None) != (self.labels is None) or flips):
+            fault = f"{flips} of {len(found)} verdicts flip"
+        elif own and normal is not None and not self._explains(p_values, normal):
+            fault = "its p-values differ by more than the tolerance of its scores explains"
+        return Comparison(_largest(scores), _largest(maps), max(moves, default=0.0), flips, fault)
 
-    def accept(self, comparison: Comparison, runtime: str) -> Record:
-        """The record of a file that was just written: where it is compressed, twice its own differences are allowed."""
+    def _explains(self, p_values: Sequence[float] | None, normal: NormalScores) -> bool:
+        """Whether these p-values are those of scores within the tolerance."""
+        low, high = (normal.p_values(np.add(self.scores, sign * self.score_tolerance)) for sign in (1, -1))
+        return p_values is not None and bool(((low - _EPSILON <= p_values) & (p_values <= high + _EPSILON)).all())
+
+    def accept(self, run: Run, runtime: str) -> Record:
+        """The record of a file that was just written, with its own verdicts.
+
+        Where it is compressed, twice its own differences are allowed.
+        """
+        found = [run(pixels) for pixels in self.pixels()]
+        comparison = self._compare(found, None)
         return replace(
             self,
+            p_values=_p_values(found),
+            labels=_labels(found),
             score_tolerance=max(self.score_tolerance, 2 * comparison.score),
             map_tolerance=max(self.map_tolerance, 2 * comparison.map),
             runtime=runtime,
@@ -129,26 +164,38 @@ class Record:
 
 
 class Comparison(NamedTuple):
-    """Largest differences between a runtime and Python.
+    """Differences between a runtime and what was found when the file was written.
 
     Attributes:
         score: Of image scores.
         map: Of map values.
         p_value: Of p-values.
         flips: Number of images whose verdict is another one.
+        fault: What is wrong with the verdicts, in words; empty if nothing is.
     """
 
     score: float
     map: float
     p_value: float
     flips: int
+    fault: str
 
-    def within(self, record: Record) -> bool:
+    def near(self, record: Record) -> bool:
         """Whether scores and maps are within a record's tolerances; NaN is not."""
         return self.score <= record.score_tolerance and self.map <= record.map_tolerance
 
+    def within(self, record: Record) -> bool:
+        """Whether verdicts are those of the record, too."""
+        return self.near(record) and not self.fault
 
-def record(run: Run, images: Path | None, size: tuple[int, int] | None, inputs: dict[str, dict[str, Any]]) -> Record:
+
+def record(
+    run: Run,
+    images: Path | None,
+    size: tuple[int, int] | None,
+    inputs: dict[str, dict[str, Any]],
+    normal: NormalScores | None = None,
+) -> Record:
     """Run images and keep the results.
 
     Args:
@@ -156,6 +203,7 @@ def record(run: Run, images: Path | None, size: tuple[int, int] | None, inputs: 
         images: Folder of images, or a single one; by default generated ones.
         size: The one size of images that the file takes, if it does.
         inputs: How to make further inputs.
+        normal: The calibration in the file's metadata.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -168,10 +216,35 @@ def record(run: Run, images: Path | None, size: tuple[int, int] | None, inputs: 
         size,
         inputs,
         tuple(float(one["pred_score"][0]) for one in found),
-        tuple(float(one["p_value"][0]) for one in found) if "p_value" in found[0] else None,
-        tuple(bool(one["pred_label"][0]) for one in found) if "pred_label" in found[0] else None,
+        _p_values(found),
+        _labels(found),
         tuple(thinned(one["anomaly_map"][0]) for one in found),
+        calibration=_digest(normal),
     )
+
+
+def _p_values(found: Sequence[Arrays]) -> tuple[float, ...] | None:
+    return tuple(float(one["p_value"][0]) for one in found) if "p_value" in found[0] else None
+
+
+def _labels(found: Sequence[Arrays]) -> tuple[bool, ...] | None:
+    return tuple(bool(one["pred_label"][0]) for one in found) if "pred_label" in found[0] else None
+
+
+def _digest(normal: NormalScores | None) -> str:
+    return "" if normal is None else normal.digest()
+
+
+def _follows(found: Arrays, normal: NormalScores) -> bool:
+    """Whether the verdicts on an image are those that these scores give, but for rounding."""
+    if "p_value" not in found:
+        return False
+    score, p_value, values = float(found["pred_score"][0]), float(found["p_value"][0]), found["anomaly_map"][0]
+    low, high = normal.p_values([score + _EPSILON, score - _EPSILON])
+    limits = normal.limits()
+    label = bool(found["pred_label"][0]) == (not score <= limits.score) or abs(score - limits.score) <= _EPSILON
+    mask = (found["pred_mask"][0] == ~(values <= limits.region)) | (np.abs(values - limits.region) <= _EPSILON)
+    return bool(low - _EPSILON <= p_value <= high + _EPSILON and label and mask.all())
 
 
 def pictures(source: Path | None) -> list[bytes]:

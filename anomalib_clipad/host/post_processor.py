@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_clipad.predictor.decision import STATISTICS, Decision, certified
+from anomalib_clipad.verdicts import normal_scores
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.vision.surgery import SDP, Calibration
@@ -133,7 +134,11 @@ class ClipADPostProcessor(PostProcessor):
     @property
     def certificate(self) -> Certificate | None:
         """The calibration images' scores, on the scale of its outputs, if there are any and a rate is asked for."""
-        return None if self.normal is None or self.false_alarm_rate is None else Certificate(*self.normal_scores())
+        if self.normal is None or self.false_alarm_rate is None:
+            return None
+        images, regions = (one.cpu().numpy() for one in self.normal_scores())
+        normal = normal_scores.NormalScores(images, regions, self.false_alarm_rate)
+        return Certificate(normal).to(self.image_min.device)
 
     def normal_scores(self) -> tuple[Tensor, Tensor]:
         """Image scores and map maxima of the calibration images (n,), in their order, on the scale of its outputs."""

@@ -17,7 +17,9 @@ from anomalib_clipad.storage import atomic_folder
 from .lines import readable, whole_lines
 
 if TYPE_CHECKING:
-    from .finding import Finding, Region
+    from anomalib_clipad.verdicts.regions import Region
+
+    from .finding import Finding
 
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 

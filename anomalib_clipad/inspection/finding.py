@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from anomalib_clipad.verdicts.regions import Region, find_regions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,24 +22,6 @@ _CALM, _SURE = 0.35, 0.65
 """Where a colour begins to show and where it is as strong as it gets, on a scale with the threshold at 0.5."""
 _SHARE = (_OPACITY * np.clip((np.arange(256) / 255 - _CALM) / (_SURE - _CALM), 0, 1)).astype(np.float32)
 """How much of a colour shows, by its level."""
-
-
-class Region(NamedTuple):
-    """A connected defective region, in pixels of the image as a viewer shows it.
-
-    Attributes:
-        box: Left, top, width, height.
-        area: Number of pixels.
-        peak: Largest map value.
-        mean: Mean map value.
-        p_value: How rare so high a maximum is among the maps of normal images, where the model is calibrated.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
-    peak: float
-    mean: float
-    p_value: float | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,12 +67,8 @@ class Finding:
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Whether a pixel belongs to a defective region (H, W)."""
-        mask = np.zeros(self.image.shape[:2], bool)
-        above = self.map > self.map_threshold
-        for left, top, width, height in (region.box for region in self.regions):
-            window = np.s_[top : top + height, left : left + width]
-            mask[window] |= above[window]
-        return mask
+        smallest = min((region.area for region in self.regions), default=self.map.size + 1)
+        return find_regions(self.map, self.map_threshold, smallest).mask
 
     def overlay(self) -> Image.Image:
         """The image under its heat map, regions outlined.
@@ -136,15 +116,15 @@ def at_size(
     """A map (h, w), interpolated, at another size (H, W); where it is ignored it is the least there is."""
     height, width = size
     resized = np.asarray(cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    return resized if ignored is None else np.where(ignored, resized.min(initial=0), resized).astype(np.float32)
+    return resized if ignored is None else np.where(ignored, np.nanmin(resized, initial=0), resized).astype(np.float32)
 
 
 def centred(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-    """Values in [0, 1] on a scale on which the threshold is 0.5.
+    """Values in [0, 1] on a scale on which the threshold is 0.5; what is no number is 1.
 
     >>> centred(np.array([0, 0.4, 0.8, 0.9, 1], np.float32), 0.8).round(3).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     low = 0.5 * values / max(threshold, 1e-6)
     high = 1 - 0.5 * (1 - values) / max(1 - threshold, 1e-6)
-    return np.clip(np.where(values <= threshold, low, high), 0, 1).astype(np.float32)
+    return np.nan_to_num(np.clip(np.where(values <= threshold, low, high), 0, 1), nan=1).astype(np.float32)

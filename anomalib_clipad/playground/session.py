@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector, digest
-from anomalib_clipad.predictor.base import Normal, Prepared
+from anomalib_clipad.predictor.base import Prepared
 from anomalib_clipad.text.prompts import load_prompts
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -122,7 +123,8 @@ class Session:
         if len(prepared) < 2:
             msg = f"A false-alarm rate needs several normal images to compare with; there are {len(prepared)}."
             raise ValueError(msg)
-        self._inspector.model.normal = Normal.of([self._model.left_out(prepared)], question.false_alarm_rate)
+        found = [self._model.left_out(prepared)]
+        self._inspector.model.normal = NormalScores.of(found, rate=question.false_alarm_rate, left_out=True)
 
     def command(self, question: Question, image: str, references: bool) -> str:
         """The line of ``anomalib-clipad inspect`` that does the same, and the file of prompts that it needs, if any."""

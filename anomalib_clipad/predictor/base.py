@@ -227,7 +227,7 @@ class Predictor(ABC):
         if bad:
             msg = f"The scores of the calibration images {', '.join(bad)} are no numbers. Replace or remove them."
             raise ValueError(msg)
-        normal = NormalScores(score, peak, rate, left_out, self.precision, to_plain(kept))
+        normal = NormalScores(score, peak, rate, left_out, self.precision, tuple(dict(one) for one in to_plain(kept)))
         if rate is not None:
             normal.limits()  # whether so many images allow it
         self.keep_normal(normal)

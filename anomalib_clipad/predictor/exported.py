@@ -19,10 +19,7 @@ from anomalib_clipad.vision.tile_grid import TileGrid
 
 from .base import Predictor, Prepared, Scored, Shown, numbers
 from .products import Product, read_product
-from .runtimes import CALIBRATION, REFERENCES, Runtime, load
-
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
-"""OpenVINO's names of number formats."""
+from .runtimes import AS_EXPORTED, REFERENCES, Runtime, load
 
 
 class ExportedPredictor(Predictor):
@@ -47,8 +44,8 @@ class ExportedPredictor(Predictor):
         precision: str | None = None,
         class_name: str | None = None,
     ) -> None:
-        self._files = (path, product)
-        self._runtime: Runtime = load(path, precision, _HINTS)
+        self._files, self._asked = (path, product), precision
+        self._runtime: Runtime = load(path, precision or AS_EXPORTED)
         self._facts = facts = self._runtime.metadata
         self.precision = self._runtime.precision
         self.frame = facts.get("frame", "whole")
@@ -62,8 +59,7 @@ class ExportedPredictor(Predictor):
             self.references = tuple(from_plain(json.loads(facts[REFERENCES])))
         self._check_class(path, class_name)
         self._aspect = float(facts.get("aspect", 0) if taken is None else taken.tensors["aspect"])
-        found = facts.get(CALIBRATION)
-        self._normal = None if found is None else NormalScores.from_json(found)
+        self._normal = self._runtime.normal
         self._check_precision(path)
         self._unsaid = "version" not in facts  # by version 0.2, which did not write down how it decides
 
@@ -158,7 +154,7 @@ class ExportedPredictor(Predictor):
         files = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else []), *filter(None, [product])]
         contents = {file.name: file.read_bytes() for file in files}
         names = (path.name, None if product is None else product.name)
-        return _unpacked, (contents, *names, _HINTS.get(self.precision), self._normal)
+        return _unpacked, (contents, *names, self._asked, self._normal)
 
 
 def _unpacked(

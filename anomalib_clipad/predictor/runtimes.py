@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 Arrays = dict[str, NDArray[Any]]
 Inputs = Mapping[str, NDArray[Any]]
 CALIBRATION = "calibration"
 """Name of the calibration scores in a file's metadata."""
+REFERENCES = "references"
+"""Name of what the references of a file's memory are known by."""
+AS_EXPORTED = "as exported"
+"""The number format of the model that was exported, in place of a runtime's own choice."""
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 RATE = "false_alarm_rate"
 """Name of the input of a file with verdicts: an optional one of ONNX, a state of OpenVINO."""
-
-
-class Calibrated(NamedTuple):
-    """What a file says of the images that its verdicts compare with.
-
-    Attributes:
-        image_scores: Its image scores of them (n,).
-        region_scores: Maxima of its maps (n,).
-        rate: The false-alarm rate it was written with.
-        left_out: Whether they were references, each left out in turn.
-    """
-
-    image_scores: NDArray[np.float32]
-    region_scores: NDArray[np.float32]
-    rate: float
-    left_out: bool
-
-
-def read_calibration(metadata: Mapping[str, str]) -> Calibrated | None:
-    """The calibration in a file's metadata, if it has any.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
-    if CALIBRATION not in metadata:
-        return None
-    try:
-        data = json.loads(metadata[CALIBRATION])
-        images, regions = (np.array(data[name], np.float32) for name in ("image_scores", "region_scores"))
-        return Calibrated(images, regions, float(data["false_alarm_rate"]), bool(data["leave_one_out"]))
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"The calibration scores of the file are damaged ({error}). Export it anew."
-        raise ValueError(msg) from error
 
 
 class Runtime(ABC):
@@ -71,6 +44,15 @@ class Runtime(ABC):
     @abstractmethod
     def __init__(self, path: Path, precision: str | None = None) -> None: ...
 
+    @property
+    def normal(self) -> NormalScores | None:
+        """The calibration in its metadata, if it has any.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        return NormalScores.from_json(self.metadata[CALIBRATION]) if CALIBRATION in self.metadata else None
+
     @abstractmethod
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:
         """Outputs by name.
@@ -90,7 +72,8 @@ def load(path: Path, precision: str | None = None) -> Runtime:
 
     Args:
         path: ``.onnx`` for onnxruntime, ``.xml`` for OpenVINO, ``.pt`` for torch.
-        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``, such as ``f32``; by default its own choice.
+        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``, such as ``f32``, or ``AS_EXPORTED``; by default its own
+            choice.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -110,8 +93,11 @@ def load(path: Path, precision: str | None = None) -> Runtime:
         raise ValueError(msg + "TRUST_REMOTE_CODE=1.")
     try:
         return kind(path, precision)
-    except ModuleNotFoundError:
-        raise
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("anomalib_clipad"):
+            raise
+        msg = f"{path} was exported by an older version, whose classes have moved ({error.name}). Export it anew."
+        raise ValueError(msg) from error
     except Exception as error:  # each runtime raises its own
         reason = " ".join(str(error).split())[:200]
         msg = f"{path} is damaged, or no exported model ({reason}). Export it anew."
@@ -153,6 +139,8 @@ class OpenVinoRuntime(Runtime):
         model = core.read_model(path)
         self.metadata = _rt_info(model)
         options = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision == AS_EXPORTED:
+            precision = _HINTS.get(self.metadata.get("precision", ""))
         if precision is not None:
             options["INFERENCE_PRECISION_HINT"] = precision
         compiled = core.compile_model(model, "CPU", options)

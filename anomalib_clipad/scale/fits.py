@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.inspector import Inspector, check_apart, digest
-from anomalib_clipad.predictor.base import Normal
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import Evidence
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 from anomalib_clipad.vision.references import mutual_rows
@@ -80,8 +80,9 @@ def calibrate(
         raise ValueError(msg)
     parts = _spread(_measure, ship(luggage), images)
     check_apart(known, chain.from_iterable(digests for _, digests in parts))
-    scores, peaks = (np.concatenate([normal[place] for normal, _ in parts]) for place in (0, 1))
-    inspector.model.normal = Normal(scores, peaks, rate)
+    scores = np.concatenate([normal.image_scores for normal, _ in parts])
+    peaks = np.concatenate([normal.region_scores for normal, _ in parts])
+    inspector.model.normal = NormalScores(scores, peaks, rate)
 
 
 def mutual_pool(inspector: Inspector, images: Sequence[Path]) -> Pool:
@@ -150,7 +151,7 @@ def _describe(luggage: list[Any], files: Sequence[Path]) -> _Described:
     return _Described(model.describe(images).numpy(), list(map(digest, images)))
 
 
-def _measure(luggage: list[Any], files: Sequence[Path]) -> tuple[Normal, list[str]]:
+def _measure(luggage: list[Any], files: Sequence[Path]) -> tuple[NormalScores, list[str]]:
     return _inspector(luggage).measure(files)
 
 

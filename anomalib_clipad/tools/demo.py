@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 
 from anomalib_clipad.inspection.finding import Finding, at_size
 from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
-from anomalib_clipad.inspection.regions import find_regions
 from anomalib_clipad.inspection.run_page import relative_to
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.storage import atomic_folder
+from anomalib_clipad.verdicts.regions import find_regions
 
 from .arguments import check_counts
 from .evaluation import format_table, score, with_mean, write_table

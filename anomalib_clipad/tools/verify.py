@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from anomalib_clipad.deploy.certify import read_certificate
 from anomalib_clipad.deploy.verification import Record, inputs_of
 from anomalib_clipad.predictor.runtimes import Runtime, load
-from anomalib_clipad.verdicts.conformal import promise
 
 _SECONDS = 1.0
 """How long the speed is measured."""
@@ -20,7 +18,8 @@ _SECONDS = 1.0
 def verify(file: Path, precision: str | None = None) -> None:
     """Run a file on the images it carries, and compare with what Python found in them.
 
-    Ends with status 0 where all is well, 1 where scores or maps are out of tolerance, 2 where that cannot be told.
+    Ends with status 0 where all is well, 1 where scores or maps are out of tolerance or verdicts are others, 2 where
+    that cannot be told.
 
     Args:
         file: Exported model: .onnx, .xml or .pt.
@@ -29,8 +28,8 @@ def verify(file: Path, precision: str | None = None) -> None:
     try:
         runtime = load(file, precision)
         record = Record.from_metadata(runtime.metadata)
-        certificate = read_certificate(runtime.metadata)
-        comparison = record.compare(lambda images: runtime.run(images, inputs=inputs_of(record.inputs)))
+        normal = runtime.normal
+        comparison = record.compare(lambda images: runtime.run(images, inputs=inputs_of(record.inputs)), normal)
     except (OSError, ValueError, LookupError, ModuleNotFoundError) as error:
         print(f"anomalib-clipad verify: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -43,11 +42,13 @@ def verify(file: Path, precision: str | None = None) -> None:
     if record.labels is not None:
         print(f"verdicts that flip             {comparison.flips} of {count}")
     print(f"images per second              {_speed(runtime, record):.1f}, one at a time")
-    if certificate is not None:
-        scores, rate, left_out = certificate
-        print(f"calibration                    {promise(len(scores), rate, left_out)}")
-    if not comparison.within(record):
+    if normal is not None:
+        print(f"calibration                    {normal.promise()}")
+    if comparison.fault:
+        print(f"OTHER VERDICTS: {comparison.fault}. Do not trust them; export the model anew.")
+    if not comparison.near(record):
         print(f"OUT OF TOLERANCE: {_reason(runtime, record)}")
+    if not comparison.within(record):
         sys.exit(1)
     print("within tolerance")
 

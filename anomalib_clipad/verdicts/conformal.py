@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 """Confidence of what is said about one calibration set."""
@@ -18,27 +18,6 @@ ROUNDING = 1e-3
 """Share of one image by which rate * (n + 1) may miss an integer in float32."""
 _APART = 1.5
 """Gap, in interquartile ranges, above which the largest scores stand apart."""
-
-
-def p_values(scores: ArrayLike, calibration: ArrayLike) -> NDArray[np.float64]:
-    """Conformal p-values, by ``crepes.base.p_values_batch``.
-
-    Args:
-        scores: Scores (m,); the higher, the more abnormal. One that is not a number gets the smallest p-value.
-        calibration: Scores of normal images (n,).
-
-    Returns:
-        p-values (m,) in [1 / (n + 1), 1].
-
-    Example:
-        The second score is as high as that of one image in four.
-
-        >>> p_values([0.1, 0.7, 0.9], [0.2, 0.4, 0.7]).tolist()
-        [1.0, 0.5, 0.25]
-    """
-    from crepes.base import p_values_batch  # takes a second
-
-    return p_values_batch(np.asarray(calibration), np.asarray(scores), smoothing=False)
 
 
 def check_rate(rate: float) -> None:
@@ -69,17 +48,6 @@ def images_needed(rate: float) -> int:
 def allowed(rate: float, count: int) -> int:
     """The rank among ``count`` + 1 images, counted from the highest score, down to which an image is defective."""
     return math.floor(rate * (count + 1) + ROUNDING)
-
-
-def largest_allowed(scores: ArrayLike, rate: float) -> float:
-    """The largest score that is not defective at a rate, in float32; infinite where the images allow no verdict at it.
-
-    >>> largest_allowed([0.25, 0.5, 0.75, 1.0], 0.4), largest_allowed([0.25, 0.5, 0.75, 1.0], 0.1)
-    (0.75, inf)
-    """
-    in_order = np.sort(np.asarray(scores, np.float32))[::-1]
-    rank = allowed(rate, len(in_order))
-    return float(in_order[min(rank, len(in_order)) - 1]) if rank else math.inf
 
 
 def false_alarms_at_most(rate: float, count: int, confidence: float = CONFIDENCE) -> float:

@@ -1,77 +1,74 @@
-"""Regions of a map, each with a p-value."""
+"""Defective regions of a map."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from .conformal import largest_allowed, p_values
+from numpy.typing import NDArray
 
 
 class Region(NamedTuple):
-    """A connected defective region.
+    """A connected defective region, in pixels of the map.
 
     Attributes:
-        box: Left, top, right, bottom in pixels of the map, right and bottom outside of it.
+        box: Left, top, width, height, as COCO has them.
         area: Number of pixels.
-        peak: Largest map value.
-        p_value: How rare so high a maximum is among the maps of normal images.
+        peak: Largest map value that is a number; infinite if none is.
+        mean: Mean of those that are numbers, likewise.
+        p_value: How rare so high a maximum is among the maps of normal images, where the model is calibrated.
     """
 
     box: tuple[int, int, int, int]
     area: int
     peak: float
-    p_value: float
+    mean: float
+    p_value: float | None
 
 
-def find_regions(anomaly_map: NDArray[np.float32], region_scores: ArrayLike, false_alarm_rate: float) -> list[Region]:
-    """The defective regions of an image, the most abnormal first.
+class Regions(tuple[Region, ...]):
+    """The regions of one map.
 
-    The chance that a normal image has any is at most the rate: its map's maximum is what is compared.
+    Attributes:
+        mask: Whether a pixel belongs to one of them (H, W).
+    """
+
+    mask: NDArray[np.bool_]
+
+    def __new__(cls, found: Iterable[Region], mask: NDArray[np.bool_]) -> Regions:  # noqa: D102  # see the class
+        regions = super().__new__(cls, found)
+        regions.mask = mask
+        return regions
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self), self.mask
+
+
+def find_regions(
+    anomaly_map: NDArray[np.float32],
+    threshold: float,
+    min_area: int = 0,
+    p_value: Callable[[float], float] | None = None,
+) -> Regions:
+    """Connected pixels above a threshold, those that touch by an edge or a corner together.
 
     Args:
         anomaly_map: Map (H, W).
-        region_scores: Map maxima of normal images (n,), as of ``Certificate``.
-        false_alarm_rate: The rate.
+        threshold: Values above it are defective; those that are no numbers are, too.
+        min_area: Smaller regions do not count, in pixels.
+        p_value: Of the peak of a region, where the model is calibrated: ``NormalScores.region_p_value``.
 
     Returns:
-        Regions of ``pred_mask``, pixels that touch by an edge or a corner together.
+        Regions, the most abnormal first: those with a value that is no number, then by their peaks.
 
     Example:
         >>> picture = np.zeros((4, 6), np.float32)
         >>> picture[1:3, 2:5] = 0.8
-        >>> find_regions(picture, [0.1, 0.3, 0.5, 0.7], 0.2)
-        [Region(box=(2, 1, 5, 3), area=6, peak=0.800000011920929, p_value=0.2)]
-    """
-    found = components(anomaly_map, largest_allowed(region_scores, false_alarm_rate))
-    if not found:
-        return []
-    values = p_values([part.peak for part in found], np.asarray(region_scores, np.float32))
-    return [
-        Region((part.left, part.top, part.left + part.width, part.top + part.height), part.area, part.peak, rarity)
-        for part, rarity in zip(found, values.tolist(), strict=True)
-    ]
-
-
-class Component(NamedTuple):
-    """Connected pixels: box, number, largest and mean value."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-    area: int
-    peak: float
-    mean: float
-
-
-def components(anomaly_map: NDArray[np.float32], threshold: float) -> list[Component]:
-    """Connected pixels of a map (H, W) above a threshold, those that touch by an edge or a corner together.
-
-    Values that are no numbers are above any threshold. The highest peak comes first.
+        >>> find_regions(picture, 0.5)[0].box
+        (2, 1, 3, 2)
     """
     above = ~(anomaly_map <= np.float32(threshold))
     count, numbers, statistics, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
@@ -79,6 +76,14 @@ def components(anomaly_map: NDArray[np.float32], threshold: float) -> list[Compo
     for number in range(1, count):
         left, top, width, height, area = (int(value) for value in statistics[number])
         window = np.s_[top : top + height, left : left + width]
-        values = anomaly_map[window][numbers[window] == number]
-        found.append(Component(left, top, width, height, area, float(values.max()), float(values.mean())))
-    return sorted(found, key=lambda part: part.peak, reverse=True)
+        own = numbers[window] == number
+        if area < min_area:
+            above[window] &= ~own
+            continue
+        values = anomaly_map[window][own]
+        finite = values[np.isfinite(values)]
+        peak, mean = (float(finite.max()), float(finite.mean())) if len(finite) else (math.inf, math.inf)
+        whole = len(finite) == area
+        rarity = None if p_value is None else p_value(peak if whole else math.nan)
+        found.append((whole, -peak, Region((left, top, width, height), area, peak, mean, rarity)))
+    return Regions((region for _, _, region in sorted(found, key=lambda entry: entry[:2])), above)

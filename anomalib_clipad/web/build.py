@@ -82,7 +82,6 @@ def build(
 
 
 def _class(inspector: Inspector) -> PageClass:
-    model, normal = cast("TorchModel", inspector.model).model, inspector.model.normal
+    model = cast("TorchModel", inspector.model).model
     text = model.text_features.numpy().copy() if model.settings.text_weight else None
-    scores, peaks = (None, None) if normal is None else (normal.image_scores, normal.region_scores)
-    return PageClass(model.class_name, text, scores, peaks)
+    return PageClass(model.class_name, text, inspector.model.normal)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.storage import atomic_folder
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .runtime import BrowserRuntime
 
@@ -33,14 +34,12 @@ class PageClass:
     Attributes:
         name: What an image shows; ``None`` where the text has no share.
         text: Representative vectors (D, 2), where it has one.
-        scores: Image scores of normal images (n,), where verdicts follow a false-alarm rate.
-        peaks: Maxima of their maps (n,), likewise.
+        normal: Scores of normal images, where verdicts follow a false-alarm rate.
     """
 
     name: str | None
     text: NDArray[np.float32] | None = None
-    scores: NDArray[np.float32] | None = None
-    peaks: NDArray[np.float32] | None = None
+    normal: NormalScores | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class InspectorPage:
 
 
 def _entry(one: PageClass) -> dict[str, Any]:
-    scores, peaks = (None if values is None else values.tolist() for values in (one.scores, one.peaks))
+    scores, peaks = (None, None) if one.normal is None else (values.tolist() for values in one.normal.bounds)
     text = None if one.text is None else _base64(np.ascontiguousarray(one.text, "<f4").tobytes())
     return {"name": one.name, "text": text, "scores": scores, "peaks": peaks}
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy import verification
-from anomalib_clipad.deploy.certify import measure, read_certificate
+from anomalib_clipad.deploy.certify import measure
 from anomalib_clipad.deploy.verification import Record, inputs_of
 from anomalib_clipad.predictor.runtimes import CALIBRATION, Runtime, load
 from anomalib_clipad.tools.verify import verify
@@ -153,14 +153,16 @@ def test_a_compressed_file_is_calibrated_itself(
 ) -> None:
     path = model.to_openvino(tmp_path, compression_type=compression)
     runtime = load(path, "f32")
-    certificate, rate, left_out = read_certificate(runtime.metadata)
-    assert (rate, left_out) == (0.2, False)
+    known = runtime.normal
+    assert (known.rate, known.left_out) == (0.2, False)
     found = [runtime.run(pixels(image)) for image in sorted(normal.iterdir())]
-    scores = sorted((float(one["pred_score"][0]) for one in found), reverse=True)
-    np.testing.assert_allclose(certificate.image_scores, scores, atol=2e-6)
-    own = model.post_processor.certificate
+    scores = [float(one["pred_score"][0]) for one in found]
+    np.testing.assert_allclose(known.image_scores, scores, atol=2e-6)
+    peaks = [float(one["anomaly_map"].max()) for one in found]
+    np.testing.assert_allclose(known.region_scores, peaks, atol=2e-6)
+    own = model.post_processor.certificate.normal
     if compression is CompressionType.INT8:
-        assert float((certificate.image_scores - own.image_scores).abs().max()) > 1e-4
+        assert np.abs(known.image_scores - own.image_scores).max() > 1e-4
     # the file's own calibration images have ranks 1 to 24 among themselves, and each counts itself
     ranks = sorted(round(float(one["p_value"][0]) * 25) for one in found)
     assert ranks == list(range(2, 26))
@@ -174,9 +176,8 @@ def test_a_bfloat16_model_is_calibrated_in_bfloat16(normal: Path, tmp_path: Path
         pytest.skip("this processor has no bfloat16")
     runtime = load(certified(normal, precision="bfloat16").to_openvino(tmp_path))
     assert runtime.precision == "bfloat16"
-    certificate, _, _ = read_certificate(runtime.metadata)
-    scores = sorted((float(runtime.run(pixels(one))["pred_score"][0]) for one in normal.iterdir()), reverse=True)
-    np.testing.assert_allclose(certificate.image_scores, scores, atol=1e-6)
+    scores = [float(runtime.run(pixels(one))["pred_score"][0]) for one in sorted(normal.iterdir())]
+    np.testing.assert_allclose(runtime.normal.image_scores, scores, atol=1e-6)
     assert verified(tmp_path / "weights/openvino/model.xml") == 0
 
 
@@ -184,7 +185,7 @@ def test_a_bfloat16_model_is_calibrated_in_bfloat16(normal: Path, tmp_path: Path
 def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(normal: Path, tmp_path: Path) -> None:
     left_out = certified("references", few_shot_source=normal)
     path = left_out.to_torch(tmp_path / "float32")
-    assert read_certificate(load(path).metadata)[2]
+    assert load(path).normal.left_out
     with pytest.raises(ValueError, match="to be calibrated itself"):
         certified("references", few_shot_source=normal, precision="bfloat16").to_torch(tmp_path / "bfloat16")
     moved = noise(tmp_path / "moved", 24, seed=0)
@@ -203,13 +204,13 @@ def test_a_checkpoint_exports_with_or_without_its_images(
     moved = noise(tmp_path / "normal", 24, seed=0)
     model = certified(moved)
     engine.fit(model, datamodule=datamodule)
-    wanted, rate, left_out = read_certificate(load(model.to_torch(tmp_path / "live")).metadata)
+    wanted = load(model.to_torch(tmp_path / "live")).normal
     for name in ("with", "without"):
         again = ClipAD.load_from_checkpoint(engine.best_model_path)
-        found, *others = read_certificate(load(again.to_torch(tmp_path / name)).metadata)
-        torch.testing.assert_close(found.image_scores, wanted.image_scores, atol=1e-6, rtol=0)
-        torch.testing.assert_close(found.region_scores, wanted.region_scores, atol=1e-6, rtol=0)
-        assert others == [rate, left_out]
+        found = load(again.to_torch(tmp_path / name)).normal
+        np.testing.assert_allclose(found.image_scores, wanted.image_scores, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(found.region_scores, wanted.region_scores, atol=1e-6, rtol=0)
+        assert (found.rate, found.left_out) == (wanted.rate, wanted.left_out)
         assert ("not at hand" in caplog.text) == (name == "without")
         shutil.rmtree(moved, ignore_errors=True)
 
@@ -218,11 +219,10 @@ def test_a_checkpoint_exports_with_or_without_its_images(
 def test_the_file_of_a_bfloat16_model_is_calibrated_itself(normal: Path, tmp_path: Path) -> None:
     model = certified(normal, precision="bfloat16")
     runtime = load(model.to_torch(tmp_path))
-    certificate, _, _ = read_certificate(runtime.metadata)
-    scores = sorted((float(runtime.run(pixels(one))["pred_score"][0]) for one in normal.iterdir()), reverse=True)
-    np.testing.assert_allclose(certificate.image_scores, scores, atol=1e-6)
-    live = model.post_processor.certificate.image_scores
-    assert float((certificate.image_scores - live).abs().max()) > 1e-4
+    scores = [float(runtime.run(pixels(one))["pred_score"][0]) for one in sorted(normal.iterdir())]
+    np.testing.assert_allclose(runtime.normal.image_scores, scores, atol=1e-6)
+    live = model.post_processor.certificate.normal.image_scores
+    assert np.abs(runtime.normal.image_scores - live).max() > 1e-4
 
 
 @pytest.mark.slow

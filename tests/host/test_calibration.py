@@ -15,7 +15,7 @@ from conftest import Run, save, shallow
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data.reading import read_image
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
-from anomalib_clipad.verdicts.conformal import p_values
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 
 def noise(folder: Path, count: int, seed: int = 0, spread: float = 12, lamp: float = 12) -> Path:
@@ -60,12 +60,13 @@ def test_p_values_are_those_of_the_outputs(
     model = certified(normal, **options)
     prediction = torch.cat([batch.p_value for batch in engine.predict(model, data_path=fresh)])
     (scores, peaks), (normal_scores, normal_peaks) = outputs(model, fresh), outputs(model, normal)
-    expected = p_values(scores, normal_scores)
+    known = NormalScores(normal_scores, normal_peaks)
+    expected = known.p_values(scores)
     np.testing.assert_allclose(prediction, expected, atol=1e-6)
     batches = engine.predict(model, data_path=fresh)
     assert [bool(batch.pred_label) for batch in batches] == (expected <= 0.1).tolist()
-    regions = p_values(peaks, normal_peaks) <= 0.1
-    assert [bool(batch.pred_mask.any()) for batch in batches] == regions.tolist()
+    regions = [known.region_p_value(peak) <= 0.1 for peak in peaks]
+    assert [bool(batch.pred_mask.any()) for batch in batches] == regions
 
 
 def test_the_rate_moves_without_a_new_calibration(normal: Path, fresh: Path) -> None:
@@ -123,8 +124,8 @@ def test_a_folder_calibrates_beside_a_labelled_validation_split(
     image = read_image(fresh / "00.png", as_tensor=True)[None]
     assert torch.equal(model(image).pred_score, plain(image).pred_score)
     assert not hasattr(plain(image), "p_value")
-    scores, _ = outputs(model, normal)
-    assert float(model(image).p_value) == pytest.approx(p_values([float(model(image).pred_score)], scores)[0])
+    known = NormalScores(*outputs(model, normal))
+    assert float(model(image).p_value) == pytest.approx(known.p_value(float(model(image).pred_score)))
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from pycocotools import mask as mask_tools
 from pycocotools.coco import COCO
 
 from anomalib_clipad.inspection.coco import segmentation
-from anomalib_clipad.inspection.finding import Finding, Region
-from anomalib_clipad.inspection.regions import find_regions
+from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.results import Results
+from anomalib_clipad.verdicts.regions import Region, find_regions
 
 
 def made_of(heat: NDArray[np.float32], path: str) -> Finding:

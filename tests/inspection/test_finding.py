@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import find_objects, label
 
 from anomalib_clipad.inspection.finding import Finding, centred
-from anomalib_clipad.inspection.regions import find_regions
+from anomalib_clipad.verdicts.regions import find_regions
 
 
 def _finding(peak: float, threshold: float = 0.5) -> Finding:

@@ -22,11 +22,12 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from anomalib_clipad.inspection.finding import Finding, Region
+from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.lines import Lines, as_rows, cells, whole_rows
 from anomalib_clipad.inspection.picture_files import THUMBNAILS
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
+from anomalib_clipad.verdicts.regions import Region
 
 SIZE = (30, 40)
 SQUARE = Region((4, 6, 10, 8), 80, 0.9, 0.85, 0.125)
@@ -304,6 +305,7 @@ from test_results import found
 from anomalib_clipad.inspection.picture_files import THUMBNAILS
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
+from anomalib_clipad.verdicts.regions import Region
 with Results(Path(sys.argv[1]), masks=True, overlays="all", coco=True) as results:
     for number in range(100000):
         results.add(found(f"{number}.png"), PurePath(f"sub/{number}.png"))

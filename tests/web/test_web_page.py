@@ -267,7 +267,7 @@ def test_nothing_is_asked_of_any_network(tab: Tab) -> None:
 def test_a_page_without_a_calibration_has_a_threshold(
     browser: Browser, built: InspectorPage, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    classes = [replace(one, scores=None, peaks=None) for one in built.classes]
+    classes = [replace(one, normal=None) for one in built.classes]
     replace(built, classes=classes, threshold=0.25).write(tmp_path / "x.html", load_runtime())
     tab = opened(browser, tmp_path / "x.html")
     file = save(tmp_path / "a.png", noise(8, 64, 64))

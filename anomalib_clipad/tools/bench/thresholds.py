@@ -31,6 +31,7 @@ from anomalib_clipad.tools.tables import Row, markdown_table
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.verdicts.conformal import false_alarms_at_most, smallest_rate
 from anomalib_clipad.verdicts.drift import Drift
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 _SIZE = 160
 _RATE = 0.05
@@ -171,7 +172,7 @@ def false_alarms(known: Scores, fresh: Scores, calibration: int, rate: float = _
     for _ in range(_SPLITS):
         order = rng.permutation(len(known.image))
         chosen, rest = order[:calibration], order[calibration:]
-        certificate = Certificate(*(torch.from_numpy(scores[chosen]) for scores in known))
+        certificate = Certificate(NormalScores(known.image[chosen], known.region[chosen]))
         score, peak = (torch.from_numpy(scores[rest]) for scores in fresh)
         verdict = certificate.judge(score, peak[:, None, None], rate)
         images.append(verdict.pred_label.float().mean())
