@@ -34,19 +34,20 @@ from .backbones import load_backbone
 from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
-from .host.calibration import Calibrator, check_guarantee
-from .host.checkpoints import KEY, drop_normal, pack, unpack
+from .host.calibration import check_guarantee
+from .host.checkpoints import KEY, pack, take_normal, unpack
 from .host.command_line import message_alone
-from .host.comparer import Comparer
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
 from .host.pre_processor import ClipADPreProcessor
+from .host.preparation import Preparation
 from .host.references import References
 from .host.shares import count_once
-from .host.statistics import drop_statistics, require_labels, required, reset_metrics
-from .host.tiler import SourceSize, check_source, tiles_of
+from .host.statistics import require_labels, reset_metrics
+from .host.tiler import SourceSize, tiles_of
 from .host.visualizer import ClipADVisualizer
+from .predictor.live import LivePredictor
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
 from .sdp_plus.losses import total
 from .sdp_plus.training import AdapterTraining
@@ -210,12 +211,14 @@ class ClipAD(AnomalibModule):
         self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
-        self._comparer = Comparer(model, references)
-        self._calibrator = Calibrator(model, self._comparer, normal)
+        if false_alarm_rate is not None and not isinstance(self.post_processor, ClipADPostProcessor):
+            msg = "Verdicts at a false-alarm rate are those of ClipADPostProcessor; leave out post_processor."
+            raise ValueError(msg)
+        own = self.post_processor if isinstance(self.post_processor, ClipADPostProcessor) else None
+        if own is not None and false_alarm_rate is not None:
+            own.false_alarm_rate = false_alarm_rate
+        self.preparation = Preparation(LivePredictor(model, self._pre_process, own), references, normal)
         self.verify_images = None if verify_images is None else Path(verify_images).expanduser()
-        if false_alarm_rate is not None:
-            self._ask_for(false_alarm_rate)
-        self._serve()
         self._record_settings()
 
     def _record_settings(self) -> None:
@@ -232,7 +235,7 @@ class ClipAD(AnomalibModule):
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
-        check_source(self.model, *batch.shape[-2:])
+        self.preparation.predictor.check_size(*batch.shape[-2:])
         self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
@@ -247,8 +250,8 @@ class ClipAD(AnomalibModule):
             RuntimeError: If the layers of SDP+ are not trained.
         """
         self._encode_class()
-        self._remember()
-        self._certify()
+        self.preparation.remember(self._datamodule)
+        self.preparation.certify(self._datamodule)
 
     # Class name and text features
 
@@ -264,53 +267,34 @@ class ClipAD(AnomalibModule):
                 "pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
-        if not self.model.settings.text_weight:
-            return
-        name, origin = self._resolve_class_name()
-        known = self.model.class_name
-        if name == known or (origin == "default" and known is not None):
-            return
-        logger.info("Class name: '%s' (%s).", name, origin)
-        if origin == "default":
-            logger.warning(
-                "No class name is given and the data has no category. Naming the object in the images, as in "
-                "class_name='hazelnut', helps the model."
-            )
-        self.model.setup(name)
-        self._drop_statistics(f"'{known}'", f"'{name}'")
-
-    def _drop_statistics(self, known: str, new: str) -> None:
-        """Forget thresholds and ranges that belong to another class, or to other normal images, and say so."""
-        validating = self._is_running(TrainerFn.FITTING, TrainerFn.VALIDATING)
-        if self.post_processor is not None and drop_statistics(self.post_processor) and not validating:
-            logger.warning(
-                "The thresholds and ranges fitted on %s do not hold for %s and were dropped: scores are calibrated "
-                "probabilities until the model is validated on it.",
-                known,
-                new,
-            )
+        if self.model.settings.text_weight:
+            self.preparation.encode(*self._resolve_class_name(), self._is_validating)
 
     def on_validation_start(self) -> None:
         """Begin with empty metrics, the text features of the class, and the images to compare with."""
         reset_metrics(self)
-        self._encode_class()
-        self._compare_with(self.trainer.val_dataloaders)
+        self._begin(self.trainer.val_dataloaders)
 
     def on_test_start(self) -> None:
         """Begin as in validation."""
         reset_metrics(self)
-        self._encode_class()
-        self._compare_with(self.trainer.test_dataloaders)
+        self._begin(self.trainer.test_dataloaders)
 
     def on_predict_start(self) -> None:
         """Begin with the text features of the class and the images to compare with."""
+        self._begin(self.trainer.predict_dataloaders)
+
+    def _begin(self, loader: Any) -> None:
         self._encode_class()
-        self._compare_with(self.trainer.predict_dataloaders)
+        if self._is_fitting:
+            return
+        self.preparation.remember(self._datamodule, self._is_validating)
+        self.preparation.gather(loader, self.trainer.global_rank, self.trainer.world_size)
+        self.preparation.certify(self._datamodule)
 
     def on_validation_end(self) -> None:
         """Let go of the images that were compared with each other."""
-        self._comparer.finish()
-        self._calibrator.finish()
+        self.preparation.finish()
 
     on_test_end = on_validation_end
     on_predict_end = on_validation_end
@@ -344,55 +328,25 @@ class ClipAD(AnomalibModule):
     def _is_fitting(self) -> bool:
         return self._is_running(TrainerFn.FITTING)
 
+    @property
+    def _is_validating(self) -> bool:
+        return self._is_running(TrainerFn.FITTING, TrainerFn.VALIDATING)
+
     def _is_running(self, *functions: TrainerFn) -> bool:
         """Whether the engine is at one of these functions right now."""
         if self._trainer is None:
             return False
         return self.trainer.state.status == TrainerStatus.RUNNING and self.trainer.state.fn in functions
 
-    # References
-
     @property
     def references(self) -> References:
         """What images are compared with, besides the text."""
-        return self._comparer.references
-
-    def _compare_with(self, loader: Any) -> None:
-        """Remember normal images, or let the images of a loader judge each other, as the model is set to."""
-        if self._is_fitting:
-            return
-        self._remember()
-        self._comparer.gather(loader, self._pre_process, self.trainer.global_rank, self.trainer.world_size)
-        self._serve()
-        self._certify()
-
-    def _remember(self) -> None:
-        if self._comparer.remember(self._datamodule, self._pre_process):
-            self._drop_statistics("other normal images", "these")
-        self._serve()
-
-    # False-alarm rate
-
-    def _ask_for(self, rate: float) -> None:
-        if not isinstance(self.post_processor, ClipADPostProcessor):
-            msg = "Verdicts at a false-alarm rate are those of ClipADPostProcessor; leave out post_processor."
-            raise ValueError(msg)
-        self.post_processor.false_alarm_rate = rate
-
-    def _certify(self) -> None:
-        """Score the calibration images, if there is a rate and that is not done yet."""
-        self._calibrator.certify(self.post_processor, self._datamodule, self._pre_process)
+        return self.preparation.references
 
     def _pre_process(self, images: Tensor) -> Tensor:
-        """Pre-process images (B, 3, H, W) as the engine does."""
+        """Pre-process images (..., 3, H, W) as the engine does."""
         transform: Any = self.pre_processor.transform if self.pre_processor else None
         return transform(images) if transform else images
-
-    def _serve(self) -> None:
-        """Tell the post-processor the scale of the model's outputs."""
-        if isinstance(self.post_processor, ClipADPostProcessor):
-            pool = self.model.pool
-            self.post_processor.serve(self.model.detector.calibration if pool is None else pool.calibration)
 
     # Tiles
 
@@ -417,16 +371,14 @@ class ClipAD(AnomalibModule):
         if tiles == settings.tiles:
             return
         self.references.check_tiles(tiles, settings.aligned)
-        self._comparer.forget()
-        self.model.configure(replace(settings, tiles=tiles))
-        cast("Tiles", self.model.detector.tiles).check(height, width)
-        if self.post_processor is not None and drop_statistics(self.post_processor):  # also where a run only validates
-            logger.warning(
-                "The thresholds and ranges fitted with tiles=%s do not hold for %s and were dropped.",
-                settings.tiles,
-                tiles,
-            )
-        self._serve()
+        with warnings.catch_warnings(record=True) as said:  # also where a run only validates
+            warnings.simplefilter("always")
+            self.preparation.forget_references()
+            self.model.configure(replace(settings, tiles=tiles))
+            cast("Tiles", self.model.detector.tiles).check(height, width)
+            self.preparation.predictor.changed(f"tiles={list(tiles)}")
+        for one in said:
+            logger.warning("%s", one.message)
         self._record_settings()
 
     # Evaluation
@@ -459,7 +411,7 @@ class ClipAD(AnomalibModule):
         """Predict a batch; the post-processor fits itself on the predictions."""
         del args, kwargs
         require_labels(batch)
-        self._comparer.notice(required(batch.image, "image"))
+        self._notice(batch)
         predictions = self.model(batch.image)
         return batch.update(**predictions._asdict())
 
@@ -475,9 +427,7 @@ class ClipAD(AnomalibModule):
         return super().predict_step(batch, batch_idx, dataloader_idx)
 
     def _notice(self, batch: Batch) -> None:
-        images = required(batch.image, "image")
-        self._comparer.notice(images)
-        self._calibrator.notice(images)
+        self.preparation.notice(map(str, getattr(batch, "image_path", None) or ()))
 
     def val_dataloader(self) -> list:
         """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""
@@ -491,9 +441,7 @@ class ClipAD(AnomalibModule):
         super().on_save_checkpoint(checkpoint)
         fitted = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         pack(checkpoint, self.model, finished=fitted and self._is_last_epoch)
-        checkpoint[KEY]["calibration"] = self._calibrator.state()
-        checkpoint[KEY]["reference_keys"] = sorted(self._comparer.keys)
-        checkpoint[KEY]["references"] = {"mutual": self.references.mutual, "pool": self.references.pool}
+        checkpoint[KEY] |= self.preparation.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore class name, settings and layers; CLIP stays as it was loaded, if it is the one of the checkpoint.
@@ -503,8 +451,7 @@ class ClipAD(AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         asked = self.model.settings.tiles
-        if self._calibrator.source.given:  # other images than those of the checkpoint
-            drop_normal(checkpoint)
+        old = take_normal(checkpoint)
         unpack(checkpoint, self, self.model)
         written = self.model.settings.tiles
         if self.model.tiler is not None and written != asked:
@@ -519,11 +466,7 @@ class ClipAD(AnomalibModule):
                 f"The checkpoint is for the class '{restored}', which replaces '{self.class_name}'.", stacklevel=2
             )
         self.class_name, self._pinned = restored, restored is not None
-        keys = checkpoint[KEY].get("reference_keys", ())
-        self._comparer.restored(replace(self.references, **checkpoint[KEY]["references"]), keys)
-        if "calibration" in checkpoint[KEY] and not self._calibrator.source.given:
-            self._calibrator.restored(checkpoint[KEY]["calibration"])
-        self._serve()
+        self.preparation.restore(checkpoint[KEY], old)
         self._record_settings()
 
     # Training of SDP+
@@ -633,19 +576,18 @@ class ClipAD(AnomalibModule):
         if self.references.mutual:
             msg = "mutual compares the images of a whole run, which a file cannot. Export with k_shot, or with neither."
             raise RuntimeError(msg)
-        if not memory_input:
-            self._remember()
-        any_product = text_input or memory_input
         if not text_input:
             if self.model.settings.text_weight and self.model.class_name is None and self.class_name is None:
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
                 raise RuntimeError(msg)
             self._encode_class()
-        if not any_product:
-            self._certify()
+        if not memory_input:
+            self.preparation.remember(self._datamodule)
+        if not (text_input or memory_input):
+            self.preparation.certify(self._datamodule)
         transform = cast("nn.Module | None", self.pre_processor.transform if self.pre_processor else None)
-        images, left_out = self._calibrator.images(), self._calibrator.left_out
-        return Exporter(self.model, transform, self.post_processor, images, left_out, self.verify_images)
+        images = self.preparation.calibration_images()
+        return Exporter(self.preparation.predictor, transform, self.post_processor, images, self.verify_images)
 
     # Components
 

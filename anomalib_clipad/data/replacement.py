@@ -8,7 +8,8 @@ into modules that nobody can list: not those names are replaced but the code of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def restore_readers() -> None:
     """Give anomalib its own functions back."""
     for function, (_, theirs) in _CODE.items():
         function.__code__ = theirs
+
+
+@contextmanager
+def readers_replaced() -> Iterator[None]:
+    """Let anomalib read with our functions for a while, whether a run has replaced them already or not."""
+    before = {function: function.__code__ for function in _CODE}
+    replace_readers()
+    try:
+        yield
+    finally:
+        for function, code in before.items():
+            function.__code__ = code
 
 
 def with_replacing_workers(loader: DataLoader, start: Callable[[int], None] | None) -> DataLoader:

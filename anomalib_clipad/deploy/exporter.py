@@ -23,12 +23,21 @@ from torch.export import Dim
 from torchmetrics import Metric
 
 from anomalib_clipad.data.reading import read_image, read_size
-from anomalib_clipad.digest import digest
 from anomalib_clipad.extras import require
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.images.alike import to_plain
 from anomalib_clipad.predictor.decision import Decision
 from anomalib_clipad.predictor.frame import frame
-from anomalib_clipad.predictor.runtimes import CALIBRATION, OnnxRuntime, OpenVinoRuntime, Runtime, run_torch
+from anomalib_clipad.predictor.live import LivePredictor
+from anomalib_clipad.predictor.products import about
+from anomalib_clipad.predictor.runtimes import (
+    CALIBRATION,
+    REFERENCES,
+    OnnxRuntime,
+    OpenVinoRuntime,
+    Runtime,
+    run_torch,
+)
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.certificate import Certificate
@@ -53,11 +62,10 @@ class Exporter(ExportMixin):
     compression to OpenVINO are used.
 
     Args:
-        model: A model with text features, unless they come as an input.
+        predictor: With text features, unless they come as an input.
         transform: Its pre-processing, torchvision's, from images in [0, 1].
         post_processor: Its post-processing, if any.
         calibration: Files of the calibration images, where it has a false-alarm rate and they are at hand.
-        left_out: Whether it was calibrated on references, each left out in turn.
         verify_images: Folder of images for ``anomalib-clipad verify``; by default generated ones.
     """
 
@@ -65,15 +73,15 @@ class Exporter(ExportMixin):
 
     def __init__(
         self,
-        model: ClipADModel,
+        predictor: LivePredictor,
         transform: nn.Module | None,
         post_processor: nn.Module | None,
         calibration: Sequence[str] | None = None,
-        left_out: bool = False,
         verify_images: Path | None = None,
     ) -> None:
-        self.model, self.transform, self.post_processor = model, transform, post_processor
-        self.calibration, self.left_out, self.verify_images = calibration, left_out, verify_images
+        self.model, self.references = predictor.model, predictor.references
+        self.transform, self.post_processor = transform, post_processor
+        self.calibration, self.verify_images = calibration, verify_images
 
     def graph(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module on the CPU, from images in [0, 1] to scores, labels, maps and masks.
@@ -100,7 +108,7 @@ class Exporter(ExportMixin):
         pre_processor = nn.Identity() if self.transform is None else exportable(self.transform)
         inputs = (text_input, memory_input)
         graph = InferenceGraph(detector, self.model.text_features, pre_processor, outputs, inputs, {}).cpu()
-        facts = {**self.model.settings.as_dict(), **self._facts(graph), **_statistics(post_processor)}
+        facts = {**self._facts(graph), **_statistics(post_processor)}
         if text_input:
             facts["class_name"] = "any: text_features is an input"
         graph.metadata = {name: str(value) for name, value in facts.items()}
@@ -110,19 +118,18 @@ class Exporter(ExportMixin):
         """What another door has to know of a file to give the same verdicts, or to refuse; see docs/deployment.md."""
         detector, decision = graph.detector, graph.post_processor
         facts = {
-            "class_name": self.model.class_name,
+            **about(self.model),
             "version": version("anomalib-clipad"),
-            "image_tower": self.model.fingerprint,
-            "layers": None if detector.adapter is None else digest(detector.adapter.state_dict()),
             "patch_size": patch_size(detector.visual),
             "aspect": 0.0 if detector.memory is None else float(detector.memory.aspect),
             "frame": frame(self.transform),
             "normalized": isinstance(decision, Decision) and decision.normalize,
         }
-        if isinstance(decision, Decision) and decision.label:
-            _, of_scores = decision.scores(torch.zeros(1), torch.zeros(1))
-            _, of_maps = decision.values(torch.zeros(1))
-            facts["decision"] = json.dumps({"score_threshold": float(of_scores), "map_threshold": float(of_maps)})
+        limits = decision.limits() if isinstance(decision, Decision) else None
+        if limits is not None:
+            facts["decision"] = json.dumps({"score_threshold": limits.score, "map_threshold": limits.region})
+        if self.references and not graph.memory_input:
+            facts[REFERENCES] = json.dumps(to_plain(self.references))
         return facts
 
     def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
@@ -158,10 +165,11 @@ class Exporter(ExportMixin):
         """
         if self.false_alarm_rate is None:
             return None
+        live = cast("NormalScores", cast("ClipADPostProcessor", self.post_processor).normal_scores())
         if self.calibration is not None:
             named = ((file, cast("Tensor", read_image(file, as_tensor=True)).numpy()) for file in self.calibration)
-            rate = self.false_alarm_rate
-            return certify.measure(run, named, rate=rate, left_out=self.left_out, computed_in=computed_in)
+            about = {"rate": self.false_alarm_rate, "computed_in": computed_in, "identities": live.identities}
+            return certify.measure(run, named, **about)
         if compressed or self.model.settings.precision != "float32":
             msg = (
                 "A compressed file, or one of a model in another precision than float32, gives other scores, so it has "
@@ -170,11 +178,9 @@ class Exporter(ExportMixin):
                 "images; or export in float32 without compression."
             )
             raise ValueError(msg)
-        if not self.left_out:
+        if not live.left_out:
             logger.warning("The calibration images are not at hand: the file follows the scores of the model instead.")
-        live = cast("ClipADPostProcessor", self.post_processor).normal_scores()
-        images, regions = (one.cpu().numpy() for one in live)
-        return NormalScores(images, regions, self.false_alarm_rate, self.left_out)
+        return live
 
     def _record(
         self,

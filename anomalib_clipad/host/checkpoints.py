@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MEMORY = "model.detector.memory."
 """Prefix of a few-shot model's memory."""
-NORMAL = "post_processor.normal."
-"""Prefix of the scores of calibration images."""
-STATISTICS = "post_processor.probability_min"
-"""What only our post-processor has."""
 _CLIP = ("model.encoder.", "model.detector.visual.")
 _BACKBONE = ("backbone", "pretrained", "image_size")
 
@@ -92,19 +88,22 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
     checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
 
 
-def drop_normal(checkpoint: dict[str, Any]) -> None:
-    """Take the scores of calibration images out of a checkpoint; Lightning keeps them with the callbacks too."""
-    for state in (checkpoint["state_dict"], *checkpoint.get("callbacks", {}).values()):
+def take_normal(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Take the scores of calibration images out of a checkpoint of version 0.2, which kept them with the weights.
+
+    Returns:
+        ``score`` and ``peak`` (n,), or nothing.
+    """
+    found: dict[str, Tensor] = {}
+    for state in (*checkpoint.get("callbacks", {}).values(), checkpoint["state_dict"]):
         for name in [name for name in state if name.endswith(("normal.score", "normal.peak"))]:
-            del state[name]
+            found[name.rpartition(".")[2]] = state.pop(name)
+    return found
 
 
 def _completed(saved: dict[str, Tensor], current: dict[str, Tensor]) -> dict[str, Tensor]:
     """The saved state with the names of the current one."""
-    has_place = any(name.startswith(STATISTICS) for name in current)
-    normal = {name: value for name, value in saved.items() if name.startswith(NORMAL) and has_place}
-    unknown = sorted(saved.keys() - current.keys() - normal.keys())
+    unknown = sorted(saved.keys() - current.keys())
     if unknown:
         logger.warning("The model has no place for %s of the checkpoint.", ", ".join(unknown))
-    current = {name: value for name, value in current.items() if not name.startswith(NORMAL)}
-    return {**{name: saved.get(name, value) for name, value in current.items()}, **normal}
+    return {name: saved.get(name, value) for name, value in current.items()}

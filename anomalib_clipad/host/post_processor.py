@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,17 +11,17 @@ from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_clipad.predictor.decision import STATISTICS, Decision, certified
-from anomalib_clipad.verdicts import normal_scores
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
-from .statistics import required
+from .statistics import drop_statistics, required
 
 
 class ImageScores(Metric):
@@ -57,23 +58,6 @@ class CertifiedBatch(InferenceBatch):
     p_value: Tensor
 
 
-class NormalScores(nn.Module):
-    """Raw outputs for the calibration images, before any statistics: part of a checkpoint.
-
-    Args:
-        score: Image scores of the model (n,).
-        peak: Maxima of its maps (n,).
-    """
-
-    score: Tensor
-    peak: Tensor
-
-    def __init__(self, score: Tensor, peak: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("score", score.detach().clone().float())
-        self.register_buffer("peak", peak.detach().clone().float())
-
-
 class ClipADPostProcessor(PostProcessor):
     """anomalib's post-processor with CLIP-AD's scores.
 
@@ -104,7 +88,7 @@ class ClipADPostProcessor(PostProcessor):
     peak_min: Tensor
     peak_max: Tensor
 
-    normal: NormalScores | None
+    normal: NormalScores | None  # raw outputs for the calibration images, before any statistics
 
     def __init__(self, false_alarm_rate: float | None = None, **kwargs: Any) -> None:
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
@@ -125,28 +109,24 @@ class ClipADPostProcessor(PostProcessor):
         super().load_checkpoint_config(config)
         self.false_alarm_rate = config.get("false_alarm_rate") if asked is None else asked
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Make room for the scores of calibration images, of which a checkpoint has any number, or none."""
-        given = [state_dict[name] for name in (f"{prefix}normal.score", f"{prefix}normal.peak") if name in state_dict]
-        self.normal = NormalScores(*given).to(self.image_min.device) if given else None
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     @property
     def certificate(self) -> Certificate | None:
         """The calibration images' scores, on the scale of its outputs, if there are any and a rate is asked for."""
-        if self.normal is None or self.false_alarm_rate is None:
-            return None
-        images, regions = (one.cpu().numpy() for one in self.normal_scores())
-        normal = normal_scores.NormalScores(images, regions, self.false_alarm_rate)
-        return Certificate(normal).to(self.image_min.device)
+        normal = self.normal_scores()
+        return None if normal is None or normal.rate is None else Certificate(normal).to(self.image_min.device)
 
-    def normal_scores(self) -> tuple[Tensor, Tensor]:
-        """Image scores and map maxima of the calibration images (n,), in their order, on the scale of its outputs."""
-        assert self.normal is not None, "there is no calibration yet"
-        decision = self.decision
-        score, _ = decision.scores(self.normal.score, self.normal.peak)
-        peak, _ = decision.values(self.normal.peak)
-        return score, peak
+    def normal_scores(self) -> NormalScores | None:
+        """Scores of the calibration images, in their order, on the scale of its outputs, if there are any."""
+        if self.normal is None:
+            return None
+        return replace(self.decision.scaled(self.normal), rate=self.false_alarm_rate)
+
+    def forget(self) -> list[str]:
+        """Let go of thresholds, ranges and calibration, which belong to other scores; what that was, in words."""
+        fitted = ["thresholds and ranges"] if drop_statistics(self) else []
+        calibrated = ["calibration"] if self.normal is not None else []
+        self.normal = None
+        return fitted + calibrated
 
     @property
     def decision(self) -> Decision:

@@ -18,7 +18,7 @@ from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.picture import Picture, read
 from anomalib_clipad.predictor.live import LivePredictor
 from anomalib_clipad.vision.detector import Evidence
-from anomalib_clipad.vision.pool import FEW, Pool, choose, joined, key_of, one_of
+from anomalib_clipad.vision.pool import FEW, Pool, choose, joined, key_of, picked
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def fill_pool(predictor: LivePredictor, loader: Any, limit: int, rank: int, worl
         prepared = predictor.pre_process(images.to(model.device))[places]
         evidence = model.examine(prepared)
         for row, place in enumerate(places):
-            seen[indices[place]] = (one_of(evidence, row), key_of(prepared[row]))
+            seen[indices[place]] = (picked(evidence, [row]), key_of(prepared[row]))
     if world > 1:
         seen = _gathered(seen, world)
     in_order = [seen[index] for index in sorted(seen)]

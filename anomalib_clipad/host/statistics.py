@@ -29,8 +29,6 @@ def drop_statistics(post_processor: nn.Module) -> bool:
     fitted = any(not buffer.isnan().all() for buffer in buffers)
     for buffer in buffers:
         buffer.fill_(nan)
-    if getattr(post_processor, "normal", None) is not None:  # scores of calibration images; they are taken anew
-        setattr(post_processor, "normal", None)  # noqa: B010
     return fitted
 
 

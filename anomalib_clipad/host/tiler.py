@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from anomalib.data import Batch
 from anomalib.data.utils.tiler import Tiler
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_clipad.data.reading import read_size
-from anomalib_clipad.torch_model import ClipADModel
+
+if TYPE_CHECKING:
+    from anomalib_clipad.lightning_model import ClipAD
 
 
 def tiles_of(tiler: Tiler, size: int, height: int, width: int) -> tuple[int, int]:
@@ -49,18 +51,6 @@ def tiles_of(tiler: Tiler, size: int, height: int, width: int) -> tuple[int, int
     return rows, columns
 
 
-def check_source(model: ClipADModel, height: int, width: int) -> None:
-    """Check an image's size in pixels, as it was read, of a model with tiles.
-
-    Raises:
-        ValueError: If it is too small for the tiles, or, where aligned, of another shape than the normal images.
-    """
-    tiles, memory = model.detector.tiles, model.detector.memory
-    if tiles is not None:
-        tiles.check_source(height, width)
-        tiles.check_places(height, width, aspect=0.0 if memory is None else float(memory.aspect))
-
-
 class SourceSize(Callback):
     """Checks the images of a run by their files: a data module resizes them before they come in batches."""
 
@@ -69,10 +59,10 @@ class SourceSize(Callback):
     ) -> None:
         """Check a batch."""
         del trainer, args, kwargs
-        model = cast("ClipADModel", pl_module.model)
-        if model.detector.tiles is not None:
+        predictor = cast("ClipAD", pl_module).preparation.predictor
+        if predictor.grid is not None:
             for height, width in _sizes(batch):
-                check_source(model, height, width)
+                predictor.check_size(height, width)
 
     on_validation_batch_start = on_test_batch_start = on_predict_batch_start
 

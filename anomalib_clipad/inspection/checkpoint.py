@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from anomalib_clipad.predictor.frame import frame
 from anomalib_clipad.predictor.live import LivePredictor
 
@@ -48,6 +50,7 @@ def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = Fa
         raise ValueError(msg)
     module.class_name = class_name or module.class_name
     module.prepare()
-    predictor: LivePredictor = module.predictor
-    predictor.frame = frame(module.pre_processor.transform if module.pre_processor is not None else None)
+    transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
+    predictor = LivePredictor(module.model, transform, module.post_processor, frame=frame(transform))
+    predictor.references = module.preparation.predictor.references
     return predictor

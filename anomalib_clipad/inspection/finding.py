@@ -32,7 +32,7 @@ class Finding:
         image: RGB image (H, W, 3) as a viewer shows it, uint8.
         score: Image score; 0.5 lies between good and defective.
         label: Whether the image is defective.
-        threshold: The score from which on it is; with a p-value, where that decides, the largest score that is not.
+        threshold: The largest score that is not defective.
         anomaly_map: Map (h, w) of the model's size.
         regions: Defective regions, the most abnormal first.
         map_threshold: The map value above which a pixel is defective.
@@ -40,6 +40,7 @@ class Finding:
         p_value: How rare so high a score is among normal images, where the model is calibrated.
         class_name: What the image shows.
         path: Its file, if it came from one.
+        remark: What else there is to say of the image, such as that the model was calibrated on it.
     """
 
     image: NDArray[np.uint8]
@@ -53,6 +54,7 @@ class Finding:
     path: Path | None = None
     map_threshold: float = 0.5
     ignored: NDArray[np.bool_] | None = None
+    remark: str | None = None
 
     def __repr__(self) -> str:
         name = "" if self.path is None else f"{str(self.path)!r}, "
@@ -106,6 +108,7 @@ class Finding:
             "threshold": self.threshold,
             "width": width,
             "height": height,
+            "remark": self.remark,
             "regions": [{**region._asdict(), "box": list(region.box)} for region in self.regions],
         }
 
@@ -125,6 +128,9 @@ def centred(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32
     >>> centred(np.array([0, 0.4, 0.8, 0.9, 1], np.float32), 0.8).round(3).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
+    if not 0 <= threshold <= 1 or values.min(initial=0) < 0 or values.max(initial=1) > 1:  # not normalised
+        spread = max(float(np.abs(values - threshold).max(initial=0)), 1e-12)
+        return (0.5 + 0.5 * (values - threshold) / spread).astype(np.float32)
     low = 0.5 * values / max(threshold, 1e-6)
     high = 1 - 0.5 * (1 - values) / max(1 - threshold, 1e-6)
     return np.nan_to_num(np.clip(np.where(values <= threshold, low, high), 0, 1), nan=1).astype(np.float32)

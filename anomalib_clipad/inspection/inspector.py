@@ -24,6 +24,7 @@ from anomalib_clipad.verdicts.normal_scores import Limits
 from anomalib_clipad.verdicts.regions import find_regions
 
 from .finding import Finding, at_size
+from .fitting import Fitting, remark_few
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import LivePredictor
@@ -69,6 +70,7 @@ class Inspector:
         max_pixels: Larger images are refused.
         batch_size: Images that are scored together, where there are several.
         workers: Threads that read images.
+        fitting: Where it is fitted to ``references`` and ``calibration``; by default in this process.
         normal: Former name of ``references``.
         **settings: Those of ``ClipAD`` by which a model is built: ``backbone``, ``pretrained``, ``image_size``,
             ``prompts``, ``rvs``, ``smoothing``, ``precision``, ``adapter``, ``text_weight``, ``tiles`` ...; for an
@@ -104,6 +106,7 @@ class Inspector:
         max_pixels: int = MAX_PIXELS,
         batch_size: int = 8,
         workers: int = 2,
+        fitting: Fitting | None = None,
         normal: Any = None,
         **settings: Any,
     ) -> None:
@@ -124,15 +127,20 @@ class Inspector:
         path = None if product is None else Path(product).expanduser()
         self.model = _predictor(class_name, model, path, mutual is not None, settings)
         self._last: tuple[Picture, Scored, int] | None = None
-        shown = [] if references is None else self._shown(references, reference=True)
-        if shown:
-            self.live("references").fit(shown, memory_size)
+        fitting = fitting or Fitting()
+        if references is not None:
+            given = _sources(references)
+            fitting.references(self, given, memory_size)
         if mutual is not None:
-            self._gather(mutual, pool)
+            fitting.pool(self, _sources(mutual), pool)
+            remark_few(0 if (pooled := self.live("mutual").model.pool) is None else len(pooled.rows))
         if calibration is not None:
-            self.model.calibrate(self._shown(calibration), false_alarm_rate, self.look)
-        elif false_alarm_rate is not None and self.model.normal is None and len(shown) > 1:
-            self.model.calibrate_left_out(shown, false_alarm_rate, self.look)
+            fitting.calibration(self, _sources(calibration), false_alarm_rate)
+        elif false_alarm_rate is not None and self.model.normal is None and len(self.model.references) > 1:
+            if references is None:
+                msg = "The references of a product file are not at hand. Pass calibration, a folder of other images."
+                raise ValueError(msg)
+            fitting.left_out(self, given, false_alarm_rate)
         self.decide_by(threshold, false_alarm_rate)
 
     def decide_by(self, threshold: float | None = None, false_alarm_rate: float | None = None) -> None:
@@ -205,7 +213,7 @@ class Inspector:
             on_error: Called with what cannot be looked at and why; by default the error ends it all.
         """
         self._last = None
-        for batch in self._read_ahead(images, self._take, on_error):
+        for batch in self.read_ahead(images, self._take, on_error):
             scored = self.model.score([taken.prepared for taken in batch])
             for index, taken in enumerate(batch):
                 yield self._conclude(taken, float(scored.score[index]), scored.anomaly_map[index])
@@ -253,7 +261,7 @@ class Inspector:
                     "for it. Make another Inspector with calibration, or pass references with the rate."
                 )
                 raise ValueError(msg)
-            shown = [] if references is None else self._shown(references, reference=True)
+            shown = [] if references is None else self.shown(_sources(references), reference=True)
             live.look_for(class_name, prompts)
             if shown:
                 live.fit(shown)
@@ -355,7 +363,7 @@ class Inspector:
             remark=taken.remark,
         )
 
-    def _read_ahead(
+    def read_ahead(
         self, images: Iterable[Any], take: Callable[[Picture], T], on_error: OnError | None
     ) -> Iterator[list[T]]:
         """What is taken of images, some at a time, read ahead by some threads."""
@@ -389,13 +397,21 @@ class Inspector:
             if batch:
                 yield batch
 
-    def _shown(self, images: Any, reference: bool = False) -> list[Shown]:
-        """Normal images, read and prepared."""
+    def shown(self, images: Iterable[Any], reference: bool = False) -> list[Shown]:
+        """Normal images, read and prepared.
+
+        Args:
+            images: One or more.
+            reference: Whether they are to be compared with.
+
+        Raises:
+            ValueError: If there are none, or one cannot be read or does not fit.
+        """
 
         def take(picture: Picture) -> Shown:
             return self.show(picture, reference)
 
-        shown = [one for batch in self._read_ahead(_sources(images), take, None) for one in batch]
+        shown = [one for batch in self.read_ahead(images, take, None) for one in batch]
         purpose = "references" if reference else "calibration"
         if not shown:
             msg = f"There are no images in {purpose}."
@@ -404,24 +420,6 @@ class Inspector:
             one if one.identity.name else one._replace(identity=one.identity._replace(name=f"{purpose} {number}"))
             for number, one in enumerate(shown, 1)
         ]
-
-    def _gather(self, images: Any, limit: int) -> None:
-        """Let images judge each other."""
-        live = self.live("mutual")
-        from anomalib_clipad.vision.pool import FEW, choose
-
-        sources = list(_sources(images))
-        chosen = (sources[place] for place in choose(len(sources), limit))
-        groups = list(self._read_ahead(chosen, self.model.prepare, lambda *_: None))
-        count = sum(map(len, groups))
-        if count < 2:
-            msg = f"mutual compares images with each other; {count} of {len(sources)} can be read. It takes 2 or more."
-            raise ValueError(msg)
-        live.gather(groups)
-        count = 0 if live.model.pool is None else len(live.model.pool.rows)
-        if count < FEW:
-            msg = f"mutual compares only {count} images with each other; from {FEW} on it is worth more."
-            warnings.warn(msg, stacklevel=3)
 
     def _ignored(self, picture: Picture) -> NDArray[np.bool_] | None:
         """What is not looked at in an image.
@@ -496,12 +494,12 @@ def _check_compared(references: Any, memory_size: int | None, product: Any, alig
         raise ValueError(msg)
 
 
-def _sources(images: Any) -> Any:
+def _sources(images: Any) -> list[Any]:
     """What a user gives as several images: a folder, one image, or an iterable."""
     if isinstance(images, (str, os.PathLike)):
         path = Path(images).expanduser()
         return files_in(path) if path.is_dir() else [path]
-    return images
+    return list(images)
 
 
 def _is_one(images: Any) -> bool:
@@ -526,7 +524,8 @@ def _predictor(
         from anomalib_clipad.predictor.building import by_name
 
         return by_name(class_name, product=product, **settings)
-    path, predictor = Path(model).expanduser(), None
+    path = Path(model).expanduser()
+    predictor: Predictor
     if path.suffix == ".ckpt":
         if settings or product is not None:
             msg = f"A checkpoint has its settings already; pass it without {', '.join([*settings, 'product'])}."

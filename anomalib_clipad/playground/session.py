@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -13,10 +14,8 @@ from numpy.typing import NDArray
 
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.finding import Finding
-from anomalib_clipad.inspection.inspector import Inspector, digest
-from anomalib_clipad.predictor.base import Prepared
-from anomalib_clipad.text.prompts import load_prompts
-from anomalib_clipad.verdicts.normal_scores import NormalScores
+from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.predictor.base import Shown
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -68,15 +67,15 @@ class Session:
     def __init__(self, backbone: str = "clipad-mini", **settings: Any) -> None:
         self.backbone, self.settings = backbone, settings
         self._inspector = Inspector("object", backbone=backbone, **settings)
-        self._model = self._inspector.torch_model("the playground")
+        self._live = self._inspector.live("the playground")
         self._lock = Lock()
-        self._asked: tuple[Any, ...] = ()
         self._known: list[str] = []
+        self._calibrated: int | None = None
 
     @property
     def passes(self) -> int:
         """How many batches went through the tower."""
-        return self._model.passes
+        return self._live.passes
 
     def answer(self, picture: Picture, references: Sequence[Picture], question: Question) -> Finding:
         """Look at an image.
@@ -85,53 +84,43 @@ class Session:
             ValueError: If something asked is not valid, or there are too few normal images for the rate; the message
                 says how many it takes.
         """
-        with self._lock:
-            prepared = [self._model.prepare(one) for one in references]
-            changed = self._look_for(question) | self._compare_with(prepared)
-            self._calibrate(prepared, question)
+        with self._lock, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="With .* do not hold any more")  # it is calibrated anew
+            self._live.look_for(question.class_name, question.prompts, question.text_weight)
+            shown = [self._live.show(one, f"normal image {number}", True) for number, one in enumerate(references, 1)]
+            self._compare_with(shown)
+            self._calibrate(shown, question)
             self._inspector.decide_by(question.threshold, question.false_alarm_rate)
-            now = (changed, digest(np.ascontiguousarray(picture.levels)))
-            if not changed and self._asked[-1:] == now[-1:]:
-                return self._inspector.again()
-            self._asked = now
+            last = self._inspector.last
+            if last is not None and np.array_equal(last.pixels, picture.pixels):
+                return self._inspector.look_again()
             return self._inspector.inspect(picture)
 
-    def _look_for(self, question: Question) -> bool:
-        model, wanted = self._model.model, load_prompts(question.prompts)
-        before = (model.settings.prompts, model.settings.text_weight, model.class_name)
-        if model.settings.text_weight != question.text_weight:
-            model.configure(replace(model.settings, text_weight=question.text_weight))
-        if (wanted, question.class_name) != (before[0], before[2]) or not before[1]:
-            self._model.look_for(question.class_name, question.prompts)
-        return (wanted, question.text_weight, question.class_name) != before
+    def _compare_with(self, shown: Sequence[Shown]) -> None:
+        known = [one.identity.digest for one in shown]
+        if known != self._known:
+            if shown:
+                self._live.fit(shown)
+            else:
+                self._live.forget_references()
+            self._known = known
 
-    def _compare_with(self, prepared: Sequence[Prepared]) -> bool:
-        known = list(map(digest, prepared))
-        if known == self._known:
-            return False
-        if prepared:
-            self._model.remember(prepared)
-        else:
-            self._model.model.detector.memory = None
-        self._known = known
-        return True
-
-    def _calibrate(self, prepared: Sequence[Prepared], question: Question) -> None:
+    def _calibrate(self, shown: Sequence[Shown], question: Question) -> None:
         if question.false_alarm_rate is None:
-            self._inspector.model.normal = None
-            return
-        if len(prepared) < 2:
-            msg = f"A false-alarm rate needs several normal images to compare with; there are {len(prepared)}."
-            raise ValueError(msg)
-        found = [self._model.left_out(prepared)]
-        self._inspector.model.normal = NormalScores.of(found, rate=question.false_alarm_rate, left_out=True)
+            self._live.keep_normal(None)
+        elif self._live.normal is None or self._calibrated != self._live.version:
+            if len(shown) < 2:
+                msg = f"A false-alarm rate needs several normal images to compare with; there are {len(shown)}."
+                raise ValueError(msg)
+            self._live.calibrate_left_out(shown, None)
+            self._calibrated = self._live.version
 
     def command(self, question: Question, image: str, references: bool) -> str:
         """The line of ``anomalib-clipad inspect`` that does the same, and the file of prompts that it needs, if any."""
         words = ["anomalib-clipad", "inspect", image, "--class-name", question.class_name, "--backbone", self.backbone]
         words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
         if references:
-            words += ["--normal", "path/to/normal", "--text_weight", f"{question.text_weight:g}"]
+            words += ["--references", "path/to/normal", "--text_weight", f"{question.text_weight:g}"]
         if question.false_alarm_rate is not None:
             words += ["--false_alarm_rate", f"{question.false_alarm_rate:g}"]
         elif question.threshold is not None:

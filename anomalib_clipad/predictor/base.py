@@ -5,12 +5,21 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_clipad.images.alike import Identity, Known, check_apart, distinct, from_plain, identify, to_plain
+from anomalib_clipad.images.alike import (
+    Identity,
+    Known,
+    PlainIdentity,
+    check_apart,
+    distinct,
+    from_plain,
+    identify,
+    to_plain,
+)
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.tile_grid import TileGrid
@@ -81,7 +90,8 @@ class Predictor(ABC):
 
     @property
     @abstractmethod
-    def own_limits(self) -> Limits | None: ...
+    def own_limits(self) -> Limits | None:
+        """See the class."""
 
     @property
     @abstractmethod
@@ -172,7 +182,7 @@ class Predictor(ABC):
     @property
     def known(self) -> Known | None:
         """The images it was fitted to and calibrated on, which it cannot judge; ``None`` if there are none."""
-        calibrated = () if self.normal is None else from_plain(self.normal.identities)
+        calibrated = () if self.normal is None else from_plain(cast("Iterable[PlainIdentity]", self.normal.identities))
         found = (*self.references, *calibrated)
         return Known(found) if found else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,23 @@ from anomalib_clipad.vision.pillow import pillow_resize
 from . import quick_start
 from .live import LivePredictor
 from .products import read_product
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Pillow's bicubic resize to one size, aspect not kept, and CLIP's normalisation.
+
+    Attributes:
+        size: Height and width in pixels.
+        standardize: The normalisation.
+    """
+
+    size: tuple[int, int]
+    standardize: Standardize
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Images (..., 3, H, W) in [0, 1] as the tower sees them."""
+        return cast("Tensor", self.standardize(pillow_resize(image, self.size)))
 
 
 def by_name(
@@ -55,16 +73,12 @@ def by_name(
     cache = EmbeddingCache() if text_cache else None
     started = quick_start.recall(chosen, class_name) if text_cache and adapter is None else None
     model, loaded = started or _build(chosen, class_name, cache, adapter)
-    standardize, size = Standardize(loaded.mean, loaded.std), model.input_size
-
-    def transform(image: Tensor) -> Tensor:
-        return cast("Tensor", standardize(pillow_resize(image, size)))
 
     def complete() -> ClipADModel:
         return _build(chosen, class_name, cache, adapter)[0]
 
     again: Callable[[], ClipADModel] | None = complete if started else None
-    predictor = LivePredictor(model, transform, complete=again)
+    predictor = LivePredictor(model, Resized(model.input_size, Standardize(loaded.mean, loaded.std)), complete=again)
     if product is not None:
         predictor.fit_product(product)
     return predictor

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_clipad.verdicts.certificate import Certificate
-from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
+from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.vision.surgery import SDP, Calibration
 
 from .normalization import min_max, normalize_monotone

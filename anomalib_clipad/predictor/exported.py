@@ -75,9 +75,9 @@ class ExportedPredictor(Predictor):
     def _check_precision(self, path: Path) -> None:
         if self._normal is not None and self._normal.computed_in != self.precision:
             msg = (
-                f"{path} is calibrated on scores computed in {self._normal.computed_in}, and {self._runtime.name} would "
-                f"compute in {self.precision} here: scores would be others, and the false-alarm rate would not hold. "
-                "Leave out precision, or export a model of that precision."
+                f"{path} is calibrated on scores computed in {self._normal.computed_in}, and {self._runtime.name} "
+                f"would compute in {self.precision} here: scores would be others, and the false-alarm rate would not "
+                "hold. Leave out precision, or export a model of that precision."
             )
             raise ValueError(msg)
 
@@ -109,8 +109,9 @@ class ExportedPredictor(Predictor):
         tiles = ast.literal_eval(self._facts.get("tiles", "None"))
         if tiles is None or "patch_size" not in self._facts:
             return None
+        rows, columns = tiles
         size, patch = int(self._facts["image_size"]), int(self._facts["patch_size"])
-        return TileGrid(*tiles, size, patch, self._facts["aligned"] == "True")
+        return TileGrid(rows, columns, size, patch, self._facts["aligned"] == "True")
 
     @property
     def aspect(self) -> float:
@@ -189,7 +190,7 @@ def _check_labels(found: dict[str, NDArray[Any]], path: Path) -> None:
     """Check that a file of version 0.2, which does not say how, decides at half of its scale."""
     if "pred_label" in found and not np.array_equal(found["pred_label"].ravel(), ~(found["pred_score"] <= 0.5).ravel()):
         msg = (
-            f"{path} was exported by version 0.2 with thresholds of its own, which it does not say. Export it anew with "
-            "this version."
+            f"{path} was exported by version 0.2 with thresholds of its own, which it does not say. Export it anew "
+            "with this version."
         )
         raise ValueError(msg)

@@ -36,10 +36,11 @@ class Processor(Protocol):
         normal: Raw scores of normal images, if it is calibrated.
     """
 
-    @property
-    def decision(self) -> Decision: ...
-
     normal: NormalScores | None
+
+    @property
+    def decision(self) -> Decision:
+        """See the class."""
 
     def normal_scores(self) -> NormalScores | None:
         """The same on the scale of its outputs."""
@@ -98,7 +99,7 @@ class LivePredictor(Predictor):
         complete: Callable[[], ClipADModel] | None = None,
         frame: str = "whole",
     ) -> None:
-        self.model, self._transform, self._complete, self.frame = model, transform, complete, frame
+        self.model, self.transform, self._complete, self.frame = model, transform, complete, frame
         self.processor: Processor = processor or Plain()
         self.passes = self.version = 0
         self._seen: Seen | None = None
@@ -175,8 +176,8 @@ class LivePredictor(Predictor):
             ValueError: If one is not valid, or the text gets a share and there is no class name.
         """
         before = self.model.settings
-        given = {} if prompts is None else {"prompts": load_prompts(prompts)}
-        settings = replace(before, **given, **({} if text_weight is None else {"text_weight": text_weight}))
+        settings = before if prompts is None else replace(before, prompts=load_prompts(prompts))
+        settings = settings if text_weight is None else replace(settings, text_weight=text_weight)
         name = class_name or self.class_name
         reworded = name != self.class_name or settings.prompts != before.prompts
         if settings == before and not reworded:
@@ -274,14 +275,15 @@ class LivePredictor(Predictor):
         self.judge_by(Pool(self.model.detector, joined(evidence), keys))
 
     def judge_by(self, pool: Pool | None) -> None:
-        """Compare images with those of a pool from now on, or with none."""
+        """Compare images with those of a pool from now on, or with none; each run of the engine has its own."""
         self.model.pool = pool
-        self.changed("other images of a run")
+        self.version += 1
+        self.serve()
 
     @torch.no_grad()
     def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:
         """See ``Predictor.calibrate_left_out``."""
-        references = [one.identity.digest for one in self.references]
+        references = [one.digest for one in self.references]
         by_digest = {one.identity.digest: one for one in shown}
         if self._thinned or len(references) < 2 or set(references) != set(by_digest):
             why = f"it takes two or more different ones and their images, and there are {len(references)}"
@@ -308,7 +310,7 @@ class LivePredictor(Predictor):
 
     def _prepare(self, picture: Picture) -> Prepared:
         """The image as the tower sees it."""
-        prepared: Tensor = self._transform(torch.from_numpy(picture.levels))
+        prepared: Tensor = self.transform(torch.from_numpy(picture.levels))
         return prepared.cpu().numpy()
 
     def score(self, images: Sequence[Prepared]) -> Scored:
@@ -338,6 +340,10 @@ class LivePredictor(Predictor):
             raise RuntimeError(msg)
         return self._scored(self.model.conclude(self._seen))
 
+    def pre_process(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] as the tower sees them."""
+        return self.transform(images)
+
     def to(self, device: str) -> LivePredictor:
         """Compute elsewhere from now on, such as on ``cuda``."""
         self.model.to(device)
@@ -358,4 +364,3 @@ class LivePredictor(Predictor):
 
     def _joined(self, images: Sequence[Prepared]) -> Tensor:
         return torch.from_numpy(np.stack(images)).to(self.model.device)
-

@@ -1,7 +1,7 @@
 """Product files: what one product needs of an exported graph that serves many, in a small safetensors file.
 
-A file says all that its scores depend on. Whoever takes it, a model or an exported file, has to agree; the rule for that
-is here alone. Without torch: an exported file takes a product with numpy.
+A file says all that its scores depend on. Whoever takes it, a model or an exported file, has to agree; the rule for
+that is here alone. Without torch: an exported file takes a product with numpy.
 """
 
 from __future__ import annotations

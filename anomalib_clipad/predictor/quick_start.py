@@ -155,7 +155,12 @@ def _named(settings: Settings) -> bool:
 
 def _path(settings: Settings, class_name: str | None) -> Path:
     """Where the note is: its name is made of all settings, so that none can be forgotten."""
-    details = (json.dumps(settings.as_dict(), sort_keys=True), class_name, version("anomalib-clipad"), version("open_clip_torch"))
+    details = (
+        json.dumps(settings.as_dict(), sort_keys=True),
+        class_name,
+        version("anomalib-clipad"),
+        version("open_clip_torch"),
+    )
     return cache_directory() / "start" / f"{digest({}, *details)}.safetensors"
 
 

@@ -7,11 +7,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomalib_clipad.extras import require
 
-from .luggage import Luggage
+if TYPE_CHECKING:
+    from anomalib_clipad.inspection.inspector import Inspector
 
 _FREE = 2
 """CPUs that a cluster of this machine has beside those of the workers: reading and writing need some too."""
@@ -74,12 +75,12 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
-def ship(luggage: Luggage) -> list[Any]:
-    """Put what workers need into the object store, once for all of them.
+def ship(inspector: Inspector) -> list[Any]:
+    """Put what workers need into the object store, once for all of them: an inspector travels with its weights.
 
     Returns:
         A list of one reference, which is small enough to be an argument of every task.
     """
     import ray
 
-    return [ray.put(luggage)]
+    return [ray.put(inspector)]

@@ -43,16 +43,18 @@ class Worker:
     """An inspector in a process of its own.
 
     Args:
-        luggage: Of ``ship``.
+        shipped: Of ``ship``.
         gpu: Whether it has a GPU.
     """
 
-    def __init__(self, luggage: list[Any], gpu: bool) -> None:
+    def __init__(self, shipped: list[Any], gpu: bool) -> None:
         import ray
         import torch
 
         torch.set_num_threads(1)  # the share of each worker
-        self._inspector = ray.get(luggage[0]).unpack(gpu)
+        self._inspector = ray.get(shipped[0])
+        if gpu:
+            self._inspector.live("a GPU").to("cuda")
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Inspect images by their paths."""
@@ -98,7 +100,7 @@ def _blocks(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[s
         yield block
 
 
-def run(folder: Path, luggage: list[Any], pool: Pool) -> None:
+def run(folder: Path, shipped: list[Any], pool: Pool) -> None:
     """Inspect what ``list_images`` has written down and is not done yet.
 
     Ray Data does it: it feeds the actors, starts those anew that die, and gives their images to others. A block counts
@@ -106,7 +108,7 @@ def run(folder: Path, luggage: list[Any], pool: Pool) -> None:
 
     Args:
         folder: Of the run; every machine reaches it by this path.
-        luggage: Of ``ship``.
+        shipped: Of ``ship``.
         pool: Who does it.
     """
     import ray
@@ -127,7 +129,7 @@ def run(folder: Path, luggage: list[Any], pool: Pool) -> None:
         )
         rows = listed.map_batches(
             Worker,
-            fn_constructor_args=(luggage, bool(pool.gpus)),
+            fn_constructor_args=(shipped, bool(pool.gpus)),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=pool.workers),

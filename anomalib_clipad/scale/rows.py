@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_clipad.images.picture import UnreadableError
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.tables import LABELS, REGION_COLUMNS, Result, Summary, region_rows, result_row
 
@@ -28,7 +28,14 @@ def schema() -> pa.Schema:
     kinds = (count, count, count, count, count, real, real, real)
     region = pa.struct(list(zip(REGION_COLUMNS[1:], kinds, strict=True)))
     columns = {"path": text, "score": real, "p_value": real, "label": text, "threshold": real}
-    columns |= {"width": count, "height": count, "regions": count, "boxes": pa.list_(region), "error": text}
+    columns |= {
+        "width": count,
+        "height": count,
+        "regions": count,
+        "boxes": pa.list_(region),
+        "remark": text,
+        "error": text,
+    }
     return pa.schema(columns.items())
 
 
@@ -48,7 +55,7 @@ def found(inspector: Inspector, paths: Sequence[str], files: Sequence[str]) -> p
     called = {Path(file): path for file, path in zip(files, paths, strict=True)}
     rows: list[dict[str, Any]] = []
 
-    def fail(file: Path, error: UnreadableError) -> None:
+    def fail(file: Path, error: ValueError) -> None:
         rows.append({"path": called[file], "error": str(error)})
 
     for finding in inspector.stream(list(called), fail):
@@ -57,8 +64,18 @@ def found(inspector: Inspector, paths: Sequence[str], files: Sequence[str]) -> p
         names = schema().names[:8]
         row = dict(zip(names, [path, *result_row(finding, path, "")[1:8]], strict=True))
         boxes = [dict(zip(REGION_COLUMNS[1:], box[1:], strict=True)) for box in region_rows(finding, path)]
-        rows.append({**row, "boxes": boxes})
+        rows.append({**row, "boxes": boxes, "remark": finding.remark})
     return pa.Table.from_pylist(rows, schema())
+
+
+def tell_remarks(folder: Path) -> None:
+    """Warn of images that the model knew, as an inspector in this process does."""
+    from pyarrow import dataset
+
+    known = dataset.field("remark").is_valid()
+    found = dataset.dataset(folder / RESULTS, schema()).to_table(columns=["path", "remark"], filter=known)
+    for row in found.slice(0, _WORST).to_pylist():
+        warnings.warn(f"{row['path']}: {row['remark']}.", stacklevel=2)
 
 
 def summarize(folder: Path) -> Summary:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anomalib_clipad.images.picture import MAX_PIXELS, UnreadableError
+from anomalib_clipad.images.picture import MAX_PIXELS
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page
@@ -132,7 +132,7 @@ def inspect(
         "precision": precision,
     }
     decision: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "threshold": threshold, "min_area": min_area}
-    places: dict[str, Any] = {"model": model, "product": product, "normal": normal}
+    places: dict[str, Any] = {"model": model, "product": product, "references": normal}
     places |= {"calibration": calibration, "ignore": ignore}
     settings = {"class_name": class_name, **chosen, **decision, "mutual": mutual, "pool": pool}
     settings |= {name: None if place is None else str(place) for name, place in places.items()}
@@ -222,7 +222,7 @@ def inspect_all(
                 names[source.path] = source.name
             yield None if source is None else source.image
 
-    def fail(path: Any, error: UnreadableError) -> None:
+    def fail(path: Any, error: ValueError) -> None:
         results.fail(path, str(error))
         progress.update()
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.sources import Source
 from anomalib_clipad.inspection.tables import Summary
 from anomalib_clipad.scale.cluster import require_ray
-from anomalib_clipad.scale.luggage import Luggage
 from anomalib_clipad.scale.rows import RESULTS
-from anomalib_clipad.scale.run import Cluster, Fit, inspect_on_cluster
+from anomalib_clipad.scale.run import Cluster, inspect_on_cluster
 
 
 def on_cluster(
@@ -42,9 +42,9 @@ def on_cluster(
         What it came to, and where the table is.
     """
     require_ray()
-    files = {name: places[name] for name in ("model", "product")}
-    fit = Fit(places["normal"], places["calibration"], decision["false_alarm_rate"], decision["threshold"])
-    inspector = Inspector(class_name, **files, ignore=places["ignore"], min_area=decision["min_area"], **build)
-    luggage = Luggage.of(inspector, **files, precision=build.get("precision"))
+
+    def inspector(fitting: Fitting) -> Inspector:
+        return Inspector(class_name, **places, **decision, **build, fitting=fitting)
+
     found = (source for source in sources if source is not None)
-    return inspect_on_cluster(luggage, fit, found, folder, who=Cluster(*who), **run), folder / RESULTS
+    return inspect_on_cluster(inspector, found, folder, who=Cluster(*who), **run), folder / RESULTS

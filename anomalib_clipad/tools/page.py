@@ -61,7 +61,7 @@ def page(
     offered = {} if examples is None else {path.name: path.read_bytes() for path in files_in(examples)}
     built = build(
         class_name or [],
-        normal=normal,
+        references=normal,
         product=product,
         calibration=calibration,
         false_alarm_rate=false_alarm_rate,

@@ -69,7 +69,7 @@ def product(
         precision=precision,
     )
     model.prepare()
-    save_product(output, model.model)
+    save_product(output, model.preparation.predictor)
     memory = model.model.detector.memory
     assert memory is not None
     print(f"{output}: {memory.tokens.shape[1]} patches a stage, {output.stat().st_size / 2**20:.1f} MiB")

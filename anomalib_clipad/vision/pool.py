@@ -30,7 +30,7 @@ def choose(count: int, limit: int) -> list[int]:
 
 
 class Pool:
-    """Images that are compared with each other, and with images from outside.
+    """Images that are compared with each other, and with images from outside; copies count once.
 
     Args:
         detector: Which joins text and distances.
@@ -48,6 +48,10 @@ class Pool:
     def __init__(
         self, detector: Detector, evidence: Evidence, keys: Sequence[str], scores: Tensor | None = None
     ) -> None:
+        first = first_of_each(keys)
+        if len(first) < len(keys):
+            evidence, keys = picked(evidence, first), [keys[row] for row in first]
+            scores = None
         self.detector, self.evidence = detector, evidence
         self.distance = STAGES * (mutual_scores(evidence.tokens) if scores is None else scores)  # (n, N)
         self.rows = {key: row for row, key in enumerate(keys)}
@@ -118,9 +122,17 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
     return Evidence(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
 
 
-def one_of(evidence: Evidence, index: int) -> Evidence:
-    """The evidence of a single image of a batch."""
-    parts = (None if value is None else value[index : index + 1] for value in evidence)
+def first_of_each(keys: Sequence[str]) -> list[int]:
+    """Rows of the first image of each key, in order."""
+    rows: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, row)
+    return list(rows.values())
+
+
+def picked(evidence: Evidence, rows: Sequence[int]) -> Evidence:
+    """The evidence of some images of a batch."""
+    parts = (None if value is None else value[list(rows)] for value in evidence)
     return Evidence(*parts)  # type: ignore[arg-type]
 
 

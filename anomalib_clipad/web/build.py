@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from anomalib_clipad.backbones import load_backbone
 from anomalib_clipad.inspection.inspector import Inspector, check_threshold
-from anomalib_clipad.predictor.live import TorchModel
 
 from .graph import page_graph
 from .page import InspectorPage, PageClass
@@ -20,7 +18,7 @@ def build(
     class_names: Sequence[str],
     *,
     settings: Mapping[str, Any],
-    normal: Path | None = None,
+    references: Path | None = None,
     product: Path | None = None,
     calibration: Path | None = None,
     false_alarm_rate: float | None = None,
@@ -34,7 +32,7 @@ def build(
     Args:
         class_names: What images may show; none where the text has no share or a product file names it.
         settings: Those of ``ClipAD`` by which a model is built.
-        normal: Folder of normal images to compare with.
+        references: Folder of normal images to compare with.
         product: A product file in their place.
         calibration: Folder of other normal images; each class is calibrated on them.
         false_alarm_rate: Where the slider begins, of a calibrated page.
@@ -52,7 +50,7 @@ def build(
         raise ValueError(msg)
     check_threshold(threshold)
     given: dict[str, Any] = {
-        "normal": normal,
+        "references": references,
         "product": product,
         "calibration": calibration,
         "false_alarm_rate": false_alarm_rate,
@@ -62,17 +60,16 @@ def build(
     for name in names:
         inspector = Inspector(name, **given, **settings)
         classes.append(_class(inspector))
-    model = cast("TorchModel", inspector.model)
-    chosen = model.model.settings
-    backbone = load_backbone(chosen.backbone, chosen.pretrained, chosen.image_size)
-    graph = page_graph(model.model, backbone.mean, backbone.std)
+    live = inspector.live("a page")
+    chosen = live.model.settings
+    graph = page_graph(live)
     shown = ", ".join(str(one.name) for one in classes if one.name is not None)
     about = f"CLIP-AD with {chosen.backbone}."
     return InspectorPage(
         title or f"Inspect {shown or 'images'}",
         about,
         graph.SerializeToString(),
-        model.model.image_size,
+        live.model.image_size,
         classes,
         threshold,
         false_alarm_rate or _RATE,
@@ -82,6 +79,7 @@ def build(
 
 
 def _class(inspector: Inspector) -> PageClass:
-    model = cast("TorchModel", inspector.model).model
+    live = inspector.live("a page")
+    model = live.model
     text = model.text_features.numpy().copy() if model.settings.text_weight else None
-    return PageClass(model.class_name, text, inspector.model.normal)
+    return PageClass(model.class_name, text, live.normal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from anomalib_clipad.extras import require
 if TYPE_CHECKING:
     import onnx
 
-    from anomalib_clipad.torch_model import ClipADModel
+    from anomalib_clipad.predictor.building import Resized
+    from anomalib_clipad.predictor.live import LivePredictor
 
 IMAGE = "image"
 """Input: planes (1, 3, S, S) of whole levels, uint8, resized as Pillow does it; ``inspector.js`` does."""
@@ -26,7 +27,7 @@ _SMALL = 64
 _STEPS = 32767
 
 
-def page_graph(model: ClipADModel, mean: tuple[float, ...], std: tuple[float, ...]) -> onnx.ModelProto:
+def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
     """The model as one ONNX graph for onnxruntime-web.
 
     Inputs are ``image`` and, if the text has a share, ``text_features``; outputs ``pred_score`` (1,) and
@@ -35,26 +36,24 @@ def page_graph(model: ClipADModel, mean: tuple[float, ...], std: tuple[float, ..
     browser a second.
 
     Args:
-        model: A model of whole images (no tiles), with text features if the text has a share.
-        mean: Of the normalisation, by channel.
-        std: Likewise.
+        predictor: Of a backbone by its name and whole images (no tiles), with text features if the text has a share.
 
     Raises:
         ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
         ValueError: If the model works on tiles.
     """
+    model = predictor.model
     if model.settings.tiles is not None:
         msg = "A page looks at whole images: leave out tiles."
         raise ValueError(msg)
     require("This export", "export", "onnx", "onnxscript", "onnxruntime")
     import anomalib.models  # noqa: F401  # first: when it has loaded, it loads ClipAD, which imports the exporter
     import onnx
-    from torchvision.transforms.v2 import Normalize
 
     from anomalib_clipad.deploy.exporter import Exporter
     from anomalib_clipad.host.post_processor import ClipADPostProcessor
 
-    exporter = Exporter(model, Normalize(list(mean), list(std)), ClipADPostProcessor())
+    exporter = Exporter(predictor, cast("Resized", predictor.transform).standardize, ClipADPostProcessor())
     size, memory = model.image_size, model.detector.memory
     with tempfile.TemporaryDirectory() as folder:
         path = exporter.to_onnx(

@@ -152,9 +152,9 @@ def test_another_look_takes_no_second_pass_through_the_tower(folder: Path) -> No
     fresh = Inspector("bolt", **MODEL).inspect(image)
     assert other.score == pytest.approx(fresh.score, abs=1e-6)
     assert reworded.score == pytest.approx(Inspector("bolt", **MODEL, prompts=prompts).inspect(image).score, abs=1e-6)
-    compared = own.again(normal=folder)
+    compared = own.again(references=folder)
     assert own.model.passes == 2, "the normal images themselves"
-    expected = Inspector("bolt", **MODEL, prompts=prompts, normal=folder).inspect(image)
+    expected = Inspector("bolt", **MODEL, prompts=prompts, references=folder).inspect(image)
     np.testing.assert_allclose(compared.anomaly_map, expected.anomaly_map, atol=1e-5)
 
 
@@ -199,7 +199,7 @@ def test_a_checkpoint_scores_as_its_model(folder: Path, tmp_path: Path, engine: 
     engine.trainer.save_checkpoint(path)
     image = files_in(folder)[2]
     own = Inspector(model=path)
-    expected = Inspector("nut", **MODEL, normal=folder).inspect(image).score
+    expected = Inspector("nut", **MODEL, references=folder).inspect(image).score
     assert own.inspect(image).score == pytest.approx(expected, abs=1e-4)
     assert own.inspect(image).class_name == "nut"
 
@@ -275,7 +275,7 @@ def test_bad_arguments_say_what_to_pass(options: dict, message: str) -> None:
 @pytest.mark.slow
 def test_an_image_is_either_normal_or_for_calibration(folder: Path) -> None:
     with pytest.raises(ValueError, match="in both normal and calibration"):
-        Inspector("nut", **MODEL, normal=folder, calibration=folder, false_alarm_rate=0.3)
+        Inspector("nut", **MODEL, references=folder, calibration=folder, false_alarm_rate=0.3)
 
 
 def test_a_damaged_image_ends_a_stream_unless_someone_listens(

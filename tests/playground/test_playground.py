@@ -64,7 +64,7 @@ def test_an_answer_is_that_of_an_inspector_made_for_it(
     if not references and not question.text_weight:
         pytest.skip("nothing to compare with")
     settings = {**shallow(), "rvs": "mean", "prompts": question.prompts, "text_weight": question.text_weight}
-    expected = Inspector(question.class_name, normal=references or None, threshold=question.threshold, **settings)
+    expected = Inspector(question.class_name, references=references or None, threshold=question.threshold, **settings)
     finding = session.answer(picture(1), references, question)
     wanted = expected.inspect(picture(1))
     assert finding.score == pytest.approx(wanted.score, abs=1e-6)
@@ -75,7 +75,7 @@ def test_an_answer_is_that_of_an_inspector_made_for_it(
 def test_a_rate_is_that_of_normal_images_left_out_in_turn(session: Session) -> None:
     question = Question("bolt", threshold=None, false_alarm_rate=0.25)
     finding = session.answer(picture(1), NORMAL, question)
-    wanted = Inspector("bolt", normal=NORMAL, false_alarm_rate=0.25, **shallow(), rvs="mean").inspect(picture(1))
+    wanted = Inspector("bolt", references=NORMAL, false_alarm_rate=0.25, **shallow(), rvs="mean").inspect(picture(1))
     assert (finding.p_value, finding.label) == (wanted.p_value, wanted.label)
     assert finding.threshold == pytest.approx(wanted.threshold, abs=1e-6)
     with pytest.raises(ValueError, match=r"takes 9 normal images or more"):

@@ -81,7 +81,10 @@ def test_a_model_that_started_quickly_can_be_exported(cache: Path) -> None:
 def test_normal_images_go_along_to_other_words(cache: Path) -> None:
     Inspector("gear", **MINI)
     normal = [IMAGE[::-1], IMAGE[:, ::-1]]
-    slow, quick = Inspector("gear", **MINI, text_cache=False, normal=normal), Inspector("gear", **MINI, normal=normal)
+    slow, quick = (
+        Inspector("gear", **MINI, text_cache=False, references=normal),
+        Inspector("gear", **MINI, references=normal),
+    )
     assert is_quick(quick)
     for inspector in (slow, quick):
         inspector.inspect(IMAGE)

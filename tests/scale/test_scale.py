@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from anomalib_clipad.scale.luggage import Luggage
 from conftest import save, shallow
 from pyarrow import parquet
 
@@ -26,7 +27,6 @@ from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.scale import fits
 from anomalib_clipad.scale.cluster import cluster, require_ray
 from anomalib_clipad.scale.engine import list_images
-from anomalib_clipad.scale.luggage import Luggage
 from anomalib_clipad.scale.rows import RESULTS, summarize
 from anomalib_clipad.scale.run import Fit, fitted
 from anomalib_clipad.tools import cli
@@ -158,7 +158,7 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
     given = {"normal": folders["normal"], "calibration": folders["calibration"], "false_alarm_rate": 0.4}
     alone = Inspector("nut", **given, **shallow())
     fit = fitted(Luggage.of(Inspector("nut", **shallow())), Fit(**given)).inspector
-    ours, theirs = (one.torch_model("").model.detector.memory for one in (fit, alone))
+    ours, theirs = (one.live("").model.detector.memory for one in (fit, alone))
     torch.testing.assert_close(ours.tokens, theirs.tokens, atol=1e-6, rtol=0)
     torch.testing.assert_close(ours.farthest, theirs.farthest, atol=1e-6, rtol=0)
     for name in ("image_scores", "region_scores"):
@@ -168,7 +168,7 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
 
     images = sorted((folders["parts"] / "0").iterdir())[:5]
     inspector = Inspector("nut", **shallow())
-    model = inspector.torch_model("").model
+    model = inspector.live("").model
     pool = fits.mutual_pool(inspector, images)
     prepared = torch.stack([torch.from_numpy(inspector.model.prepare(picture)) for picture in map(_picture, images)])
     expected = Pool(model.detector, joined([model.examine(prepared)]), list(map(key_of, prepared)))

@@ -70,7 +70,7 @@ def figures_of_page(folder: Path, normal: int = 0) -> Figures:
     Image.open(photograph).resize(_LARGE).save(large, quality=90)
     place = folder / "inspector.html"
     page([_CATEGORY], place, remembered)
-    inspector = Inspector(_CATEGORY, backbone="clipad-mini", normal=remembered)
+    inspector = Inspector(_CATEGORY, backbone="clipad-mini", references=remembered)
     times, differences = [], []
     with Browser() as browser:
         tab = browser.tab()
