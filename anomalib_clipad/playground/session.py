@@ -85,7 +85,7 @@ class Session:
                 says how many it takes.
         """
         with self._lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="With .* do not hold any more")  # it is calibrated anew
+            warnings.filterwarnings("ignore", message="The .* of before do not hold")  # it is calibrated anew
             self._live.look_for(question.class_name, question.prompts, question.text_weight)
             shown = [self._live.show(one, f"normal image {number}", True) for number, one in enumerate(references, 1)]
             self._compare_with(shown)

@@ -164,7 +164,7 @@ class LivePredictor(Predictor):
         self.serve()
         dropped = self.processor.forget()
         if dropped:
-            msg = f"With {what}, the {' and the '.join(dropped)} of before do not hold any more and were dropped."
+            msg = f"The {' and the '.join(dropped)} of before do not hold for {what} and were dropped."
             warnings.warn(msg, stacklevel=3)
 
     # Text
@@ -175,7 +175,7 @@ class LivePredictor(Predictor):
         Raises:
             ValueError: If one is not valid, or the text gets a share and there is no class name.
         """
-        before = self.model.settings
+        before, before_name = self.model.settings, self.class_name
         settings = before if prompts is None else replace(before, prompts=load_prompts(prompts))
         settings = settings if text_weight is None else replace(settings, text_weight=text_weight)
         name = class_name or self.class_name
@@ -194,7 +194,7 @@ class LivePredictor(Predictor):
             self.model.configure(settings)
             if reworded:
                 self.model.class_name = None  # its text features are of another one
-        self.changed(f"another {'class' if class_name else 'text'}")
+        self.changed(f"the class '{self.class_name}'" if name != before_name else "other words")
 
     # References
 

@@ -13,7 +13,8 @@ from conftest import save
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
-from anomalib_clipad.host.references import References, coreset
+from anomalib_clipad.host.references import References
+from anomalib_clipad.predictor.coreset import coreset
 
 
 def folder_of(root: Path, count: int, seed: int = 0) -> Path:
@@ -121,12 +122,12 @@ def test_normal_images_that_are_scored_too_are_said(
 ) -> None:
     normal = folder_of(tmp_path / "normal", 3)
     engine.predict(ClipAD(**tiny, few_shot_source=normal, text_weight=0.0), data_path=normal)
-    assert "3 of the scored images are references too" in caplog.text
+    assert "3 of the scored images are references or calibration images too" in caplog.text
     caplog.clear()
     engine.predict(
         ClipAD(**tiny, few_shot_source=normal, text_weight=0.0), data_path=folder_of(tmp_path / "new", 2, seed=5)
     )
-    assert "references too" not in caplog.text
+    assert "of the scored images" not in caplog.text
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_another_class_drops_the_statistics_of_the_first(
     fitted.class_name = "granite"
     images = parts / "bolt/test/good"
     (batch, *_) = engine(tmp_path).predict(fitted, data_path=images)
-    assert "fitted on 'bolt' do not hold for 'granite' and were dropped" in caplog.text
+    assert "thresholds and ranges of before do not hold for the class 'granite' and were dropped" in caplog.text
     assert all(torch.tensor(statistics(fitted)).isnan())
     fresh = ClipAD(**TINY, class_name="granite", visualizer=False)
     (wanted, *_) = engine(tmp_path).predict(fresh, data_path=images)

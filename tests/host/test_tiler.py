@@ -169,7 +169,7 @@ def test_a_saved_model_knows_the_shape_of_its_normal_images(tiny: dict, tmp_path
     options = {**tiny, "text_weight": 0.0, "tiles": [2, 2], "aligned": True}
     model = ClipAD(**options, few_shot_source=normal)
     engine.predict(model, data_path=normal)
-    save_product(product := tmp_path / "one.safetensors", model.model)
+    save_product(product := tmp_path / "one.safetensors", model.preparation.predictor)
     engine.trainer.save_checkpoint(checkpoint := tmp_path / "one.ckpt")
     for again in (ClipAD(**options, few_shot_source=product), ClipAD.load_from_checkpoint(checkpoint)):
         with pytest.raises(ValueError, match=r"of another shape than the normal images \(1.50\)"):
@@ -216,7 +216,7 @@ def test_the_callback_drops_statistics_of_other_tiles(
     model.pre_processor = larger()
     with caplog.at_level(logging.WARNING):
         prediction(engine_with(tmp_path, tiler()), model, image)
-    assert "fitted with tiles=None do not hold for (2, 2)" in caplog.text
+    assert "thresholds and ranges of before do not hold for tiles=[2, 2]" in caplog.text
     assert model.post_processor.image_min.isnan()
 
 

@@ -258,13 +258,13 @@ def test_a_backbone_by_name_needs_neither_anomalib_nor_lightning(folder: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mutual": ["a.png"], "normal": ["b.png"], "tiles": [2, 2]}, "with normal, tiles"),
+        ({"mutual": ["a.png"], "references": ["b.png"], "tiles": [2, 2]}, "with references, tiles"),
         ({"mutual": ["a.png"], "pool": 1}, "2 or more; got 1"),
         ({"threshold": 1.5}, "in \\[0, 1\\]"),
         ({"threshold": 0.4, "false_alarm_rate": 0.1}, "pass one of them"),
         ({"false_alarm_rate": 0.1}, "pass calibration"),
         ({"channels": "gbr"}, "channels"),
-        ({"normal": "nowhere"}, "nowhere"),
+        ({"references": "nowhere"}, "nowhere"),
     ],
 )
 def test_bad_arguments_say_what_to_pass(options: dict, message: str) -> None:
@@ -274,7 +274,7 @@ def test_bad_arguments_say_what_to_pass(options: dict, message: str) -> None:
 
 @pytest.mark.slow
 def test_an_image_is_either_normal_or_for_calibration(folder: Path) -> None:
-    with pytest.raises(ValueError, match="in both normal and calibration"):
+    with pytest.raises(ValueError, match="is also a reference"):
         Inspector("nut", **MODEL, references=folder, calibration=folder, false_alarm_rate=0.3)
 
 

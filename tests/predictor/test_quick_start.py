@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anomalib_clipad.deploy.exporter import Exporter
-from anomalib_clipad.inspection import quick_start
+from anomalib_clipad.predictor import quick_start
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.mini import weights as mini
 
@@ -69,7 +69,7 @@ def test_scores_are_the_same_and_another_look_is_still_possible(cache: Path) -> 
 @pytest.mark.slow
 def test_a_model_that_started_quickly_can_be_exported(cache: Path) -> None:
     slow, quick = Inspector("gear", **MINI), Inspector("gear", **MINI)
-    graphs = [Exporter(one.model.model, None, None).graph() for one in (slow, quick)]
+    graphs = [Exporter(one.model, None, None).graph() for one in (slow, quick)]
     side = slow.model.model.image_size
     images = torch.rand(1, 3, side, side)
     of_slow, of_quick = (graph(images) for graph in graphs)
