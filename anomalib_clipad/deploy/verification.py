@@ -20,7 +20,7 @@ from PIL import Image
 
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.predictor.runtimes import Arrays
-from anomalib_clipad.verdicts.normal_scores import NormalScores
+from anomalib_clipad.verdicts.normal_scores import TIE, NormalScores
 
 KEY = "verification"
 """Name of the record in a file's metadata."""
@@ -33,8 +33,8 @@ _STRIDE = 4
 """Of the maps every fourth pixel along an axis is kept."""
 SCORE_TOLERANCE, MAP_TOLERANCE = 1e-4, 2e-3
 """Largest differences of a float32 file; OpenVINO's resize moves maps by up to 2e-3 (docs/deployment.md)."""
-_EPSILON = 1e-6
-"""What rounding in float32 may change."""
+_SLACK = 2 * TIE
+"""What rounding may change; files of version 0.2.0 knew no ties."""
 
 Run = Callable[[NDArray[np.float32]], Arrays]
 """From images (B, 3, H, W) in [0, 1] to outputs by name."""
@@ -144,7 +144,7 @@ class Record:
     def _explains(self, p_values: Sequence[float] | None, normal: NormalScores) -> bool:
         """Whether these p-values are those of scores within the tolerance."""
         low, high = (normal.p_values(np.add(self.scores, sign * self.score_tolerance)) for sign in (1, -1))
-        return p_values is not None and bool(((low - _EPSILON <= p_values) & (p_values <= high + _EPSILON)).all())
+        return p_values is not None and bool(((low - _SLACK <= p_values) & (p_values <= high + _SLACK)).all())
 
     def accept(self, run: Run, runtime: str) -> Record:
         """The record of a file that was just written, with its own verdicts.
@@ -240,11 +240,11 @@ def _follows(found: Arrays, normal: NormalScores) -> bool:
     if "p_value" not in found:
         return False
     score, p_value, values = float(found["pred_score"][0]), float(found["p_value"][0]), found["anomaly_map"][0]
-    low, high = normal.p_values([score + _EPSILON, score - _EPSILON])
+    low, high = normal.p_values([score + _SLACK, score - _SLACK])
     limits = normal.limits()
-    label = bool(found["pred_label"][0]) == (not score <= limits.score) or abs(score - limits.score) <= _EPSILON
-    mask = (found["pred_mask"][0] == ~(values <= limits.region)) | (np.abs(values - limits.region) <= _EPSILON)
-    return bool(low - _EPSILON <= p_value <= high + _EPSILON and label and mask.all())
+    label = bool(found["pred_label"][0]) == (not score <= limits.score) or abs(score - limits.score) <= _SLACK
+    mask = (found["pred_mask"][0] == ~(values <= limits.region)) | (np.abs(values - limits.region) <= _SLACK)
+    return bool(low - _SLACK <= p_value <= high + _SLACK and label and mask.all())
 
 
 def pictures(source: Path | None) -> list[bytes]:

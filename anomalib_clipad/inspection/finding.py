@@ -69,6 +69,7 @@ class Finding:
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Whether a pixel belongs to a defective region (H, W)."""
+        # those that count are all that are as large as the smallest of them
         smallest = min((region.area for region in self.regions), default=self.map.size + 1)
         return find_regions(self.map, self.map_threshold, smallest).mask
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -98,9 +99,9 @@ class NormalScores:
         images, regions = map(np.concatenate, zip(*found, strict=True))
         return cls(images, regions, **about)
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Image scores and map maxima (n,), ``TIE`` higher, in rising order: what is not above one counts as equal."""
+        """Image scores and map maxima (n,), ``TIE`` higher, in rising order: what is not above one is as normal."""
         padded = (np.sort(scores + np.float32(TIE)) for scores in (self.image_scores, self.region_scores))
         return cast("tuple[NDArray[np.float32], NDArray[np.float32]]", tuple(padded))
 
@@ -175,7 +176,7 @@ class NormalScores:
     def digest(self) -> str:
         """A name of what verdicts follow from: scores, in any order, rate, and whether they were left out."""
         content = hashlib.sha256(np.concatenate(self.bounds).astype("<f4").tobytes())
-        content.update(repr((self.rate, self.left_out)).encode())
+        content.update(json.dumps([self.rate, self.left_out]).encode())
         return content.hexdigest()
 
     def _rate(self, rate: float | None) -> float:

@@ -96,7 +96,7 @@ addEventListener("DOMContentLoaded", () => {
     }
   }
 
-  // Image score and map value above which something is defective.
+  // Image score and map value above which something is defective; scores and peaks have room for ties (NormalScores.bounds).
   function limits() {
     const { scores, peaks } = chosen();
     if (!scores) {

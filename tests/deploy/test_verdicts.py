@@ -1,5 +1,6 @@
 """Exported verdicts: the same numbers everywhere, a rate that moves, calibration of the written file, verification."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from anomalib_clipad import ClipAD
 from anomalib_clipad.deploy import verification
 from anomalib_clipad.deploy.certify import measure
 from anomalib_clipad.deploy.verification import Record, inputs_of
-from anomalib_clipad.predictor.runtimes import CALIBRATION, Runtime, load
+from anomalib_clipad.predictor.runtimes import CALIBRATION, RATE, Runtime, load
 from anomalib_clipad.tools.verify import verify
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_verify.py"
@@ -318,13 +319,41 @@ def tampered(path: Path, target: Path, **changes: object) -> Path:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     text = properties.pop(verification.KEY)
     if changes:
-        import json
-
         properties[verification.KEY] = json.dumps({**json.loads(text), **changes})
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, target)
     return target
+
+
+def edited(path: Path, target: Path, rate: float | None = None, **changes: object) -> Path:
+    """A copy whose graph has another rate, or whose metadata has another calibration."""
+    model = onnx.load(path)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    properties[CALIBRATION] = json.dumps({**json.loads(properties[CALIBRATION]), **changes})
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, properties)
+    for weight in model.graph.initializer:
+        if rate is not None and weight.name == RATE:
+            weight.CopyFrom(onnx.numpy_helper.from_array(np.array(rate, np.float32), RATE))
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.slow
+def test_edited_verdicts_end_with_status_one(
+    onnx_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = [score + 0.1 for score in load(onnx_file).normal.image_scores.tolist()]
+    target = tmp_path / "edited.onnx"
+    for changes, words in (
+        ({"image_scores": scores}, "its calibration scores or its false-alarm rate are not those"),
+        ({"false_alarm_rate": 0.3}, "its calibration scores or its false-alarm rate are not those"),
+        ({"rate": 0.9}, "its verdicts do not follow from the calibration scores"),
+    ):
+        assert verified(edited(onnx_file, target, **changes)) == 1, changes
+        assert f"OTHER VERDICTS: {words}" in capsys.readouterr().out
+    assert verified(edited(onnx_file, target, rate=0.2)) == 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What a finding shows and tells, and how regions are found."""
 
 import json
+import pickle
 from io import BytesIO
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import find_objects, label
 
-from anomalib_clipad.inspection.finding import Finding, centred
+from anomalib_clipad.inspection.finding import Finding, at_size, centred
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
 
 
@@ -17,8 +19,6 @@ def _finding(peak: float, threshold: float = 0.5) -> Finding:
     picture = np.full((60, 90, 3), 120, np.uint8)
     anomaly_map = np.full((20, 30), 0.1, np.float32)
     anomaly_map[5:10, 12:20] = peak
-    from anomalib_clipad.inspection.finding import at_size
-
     regions = find_regions(at_size(anomaly_map, (60, 90)), threshold)
     return Finding(
         picture, peak, peak > threshold, threshold, anomaly_map, regions, None, "nut", Path("a/b.png"), threshold
@@ -51,6 +51,51 @@ def test_small_regions_do_not_count_and_nan_does() -> None:
     assert [region.area for region in find_regions(values, 0.5, min_area=2)] == [9]
     values[0, 7] = np.nan
     assert len(find_regions(values, 0.5)) == 3
+    assert len(find_regions(values, np.inf)) == 1  # where a rate allows no other verdict
+
+
+def test_regions_that_do_not_count_are_not_in_the_mask() -> None:
+    """Nor where they lie in the box of one that does."""
+    values = np.zeros((9, 9), np.float32)
+    values[:, 0] = values[8] = 0.9
+    values[2, 5] = values[0, 8] = 0.95
+    kept = find_regions(values, 0.5, min_area=2)
+    assert [region.area for region in kept] == [17]
+    assert kept[0].box == (0, 0, 9, 9)
+    np.testing.assert_array_equal(kept.mask, values == np.float32(0.9))
+    np.testing.assert_array_equal(find_regions(values, 0.5).mask, values > 0.5)
+    picture = np.full((9, 9, 3), 120, np.uint8)
+    whole, some = (Finding(picture, 0.9, True, 0.5, values, find_regions(values, 0.5, least)) for least in (0, 2))
+    np.testing.assert_array_equal(some.mask, kept.mask)
+    np.testing.assert_array_equal(whole.mask, values > 0.5)
+    assert not Finding(picture, 0.9, True, 0.5, values, find_regions(values, 0.5, 18)).mask.any()
+    again = pickle.loads(pickle.dumps(kept))
+    assert again == kept
+    np.testing.assert_array_equal(again.mask, kept.mask)
+
+
+def test_a_region_with_pixels_that_are_no_numbers_is_told_by_the_others() -> None:
+    values = np.zeros((8, 8), np.float32)
+    values[1:3, 1:3], values[5, 5:7], values[7, 0] = 0.9, (0.75, np.nan), np.nan
+    alone, mixed, plain = find_regions(values, 0.5, p_value=NormalScores(np.zeros(9), np.full(9, 0.95)).region_p_value)
+    assert (alone.area, alone.peak, alone.mean, alone.p_value) == (1, np.inf, np.inf, 0.1)
+    assert (mixed.box, mixed.area, mixed.peak, mixed.mean, mixed.p_value) == ((5, 5, 2, 1), 2, 0.75, 0.75, 0.1)
+    assert (plain.area, plain.p_value) == (4, 1)
+    assert plain.mean == pytest.approx(0.9)
+
+
+def test_a_map_with_nan_is_drawn_and_stays_ignored_where_it_is() -> None:
+    values = np.full((6, 8), 0.1, np.float32)
+    values[0, 0] = np.nan
+    ignored = np.zeros((6, 8), bool)
+    ignored[4:] = True
+    large = at_size(values, (6, 8), ignored)
+    assert np.isnan(large[0, 0])
+    np.testing.assert_array_equal(large[4:], np.float32(0))
+    assert centred(values, 0.5)[0, 0] == 1
+    finding = Finding(np.full((6, 8, 3), 120, np.uint8), np.nan, True, 0.5, values, find_regions(values, 0.5))
+    assert finding.mask.sum() == 1
+    assert np.abs(np.asarray(finding.overlay())[4, 6].astype(int) - 120).max() <= 1
 
 
 def test_map_and_mask_have_the_size_of_the_image() -> None:

@@ -62,6 +62,26 @@ def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["line.drift"]
 
 
+def test_an_alarm_lasts_through_a_restart(tmp_path: Path) -> None:
+    """And keeps the number of the image that raised it, though the stake falls again."""
+    drift = Drift(np.linspace(0, 1, 50))
+    raised = next(number for number in range(1, 100) if drift.update(1 + number / 10))
+    drift.save(tmp_path / "line.drift")
+    again = Drift.load(tmp_path / "line.drift")
+    assert (again.alarm, again.alarmed_at, again.seen) == (True, raised, raised)
+    normal = np.random.default_rng(0).random(100).tolist()
+    assert again.extend(normal[:20])
+    assert again.evidence < 1 / again.level
+    assert again.extend(normal[20:])
+    assert again.alarmed_at == raised
+    assert f"since image {raised} of {raised + 100}" in str(again)
+
+
+def test_equal_scores_are_drawn_by_lot() -> None:
+    """A line whose images all look alike does not drift."""
+    assert not Drift(np.zeros(30)).extend([0.0] * 300)
+
+
 def test_a_foreign_or_damaged_state_is_named(tmp_path: Path) -> None:
     Drift([0.1, 0.2]).save(tmp_path / "a")
     (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:200])
@@ -74,10 +94,11 @@ def test_a_foreign_or_damaged_state_is_named(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_no_number_is_the_highest() -> None:
-    drift = Drift(np.zeros(10))
+    drift, other = Drift(np.zeros(10)), Drift(np.zeros(10))
     drift.update(float("nan"))
+    other.update(1.0)
     assert drift.seen == 1
-    assert np.isfinite(drift.evidence)
+    assert drift.evidence == other.evidence
 
 
 def test_levels_and_scores_are_checked() -> None:
