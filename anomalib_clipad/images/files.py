@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # tags of TIFF, and of EXIF
-_SIDEWAYS = frozenset({5, 6, 7, 8})
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""Orientations whose height and width change places."""
 
 
 def decoded(image: Any, path: Path | None) -> NDArray[Any]:
@@ -64,14 +65,14 @@ def shown_size(image: Any) -> tuple[int, int]:
     width, height = image.size
     if image.format == "TIFF":  # newer versions of Pillow have turned the size by now
         width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
-    return (width, height) if orientation(image) in _SIDEWAYS else (height, width)
+    return (width, height) if orientation(image) in SIDEWAYS else (height, width)
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Pixels (H, W) or (H, W, channels) as EXIF says that they are to be shown."""
     if orientation == 1:
         return pixels
-    if orientation in _SIDEWAYS:
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {2, 3, 6, 7}:
         pixels = pixels[:, ::-1]

@@ -58,8 +58,8 @@ def read_mask(source: Any, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.bo
         check_size(mask.size, max_pixels)
     if mask.all() or not mask.any():
         msg = (
-            f"{name} hides {'everything' if mask.any() else 'nothing'}: {found}. Expected is white on what to ignore and "
-            "black or transparent elsewhere, the labels 0 and 1, or a palette whose entry 0 is looked at."
+            f"{name} hides {'everything' if mask.any() else 'nothing'}: {found}. Expected is white on what to ignore "
+            "and black or transparent elsewhere, the labels 0 and 1, or a palette whose entry 0 is looked at."
         )
         raise UnreadableError(msg)
     return mask
