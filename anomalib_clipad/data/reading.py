@@ -19,7 +19,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_clipad.images import size
 from anomalib_clipad.images.depth import UnknownDepthError
-from anomalib_clipad.images.files import SIDEWAYS, orientation, shown_size, turned
+from anomalib_clipad.images.files import SIDEWAYS, orientation, shown_size, turn_left, turned
 from anomalib_clipad.images.picture import UnreadableError, read
 
 
@@ -107,12 +107,9 @@ def _placed(path: str | Path, image: str | Path | None) -> tuple[int, tuple[int,
     Its own orientation counts first, as a viewer shows it. Warns of what is assumed where only its image has one.
     """
     with Image.open(path) as file:
-        own, size = orientation(file), shown_size(file)
-        turned_by_pillow = file.format == "TIFF"
-    if own != 1:
-        return 1 if turned_by_pillow else own, size
-    if image is None:
-        return 1, size
+        own, left, size = orientation(file), turn_left(file), shown_size(file)
+    if own != 1 or image is None:
+        return left, size
     with named(image), Image.open(image) as file:
         turn, shown = orientation(file), shown_size(file)
     unturned = shown[::-1] if turn in SIDEWAYS else shown
