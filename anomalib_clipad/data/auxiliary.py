@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 from anomalib.data import AnomalibDataset, get_datamodule
 from anomalib.data.datamodules.base.image import AnomalibDataModule
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import Transform
 
-from .reading import named
+from .reading import read_mask_size, read_size
 from .validation import ensure_validation_data
 
 
@@ -163,10 +162,7 @@ class Auxiliary(AnomalibDataModule):
             )
             raise ValueError(msg)
         for row in defective.itertuples():
-            with named(row.image_path), Image.open(row.image_path) as image:
-                size = image.size
-            with named(row.mask_path, "mask"), Image.open(row.mask_path) as mask:
-                mask_size = mask.size
+            size, mask_size = read_size(row.image_path)[::-1], read_mask_size(row.mask_path, row.image_path)[::-1]
             if size != mask_size:
                 msg = (
                     f"The picture {row.image_path} is {size} pixels wide and high, its mask {row.mask_path} "

@@ -16,9 +16,9 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
-from .validation import ensure_validation_data
+from anomalib_clipad.images.listing import files_in
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+from .validation import ensure_validation_data
 
 
 class MedicalDataset(AnomalibDataset):
@@ -118,7 +118,7 @@ class MedicalDataModule(AnomalibDataModule):
         path = self.root / folder
         if not path.is_dir():
             self._refuse(f"the folder {folder} is missing")
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        return files_in(path)
 
 
 class HeadCT(MedicalDataModule):

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.picture import UnreadableError, read
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.predictor.runtimes import Arrays
 from anomalib_clipad.verdicts.normal_scores import TIE, NormalScores
@@ -252,8 +254,7 @@ def pictures(source: Path | None) -> list[bytes]:
     if source is None:
         generated = [named_sample(category, "verification", 0, defect, 0, 96).image for category, defect in _GENERATED]
         return [_png(Image.fromarray(image)) for image in generated]
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    files = [file for file in files if file.suffix.lower() in Image.registered_extensions()][:_COUNT]
+    files = (files_in(source) if source.is_dir() else [source])[:_COUNT]
     if not files:
         msg = f"There are no images in '{source}' to verify exports with."
         raise FileNotFoundError(msg)
@@ -262,10 +263,9 @@ def pictures(source: Path | None) -> list[bytes]:
 
 def _small(file: Path) -> bytes:
     try:
-        with Image.open(file) as image:
-            picture = image.convert("RGB")
-    except Exception as error:  # Pillow raises many
-        msg = f"The image {file}, to verify exports with, cannot be read ({error})."
+        picture = Image.fromarray(read(file).shown)
+    except UnreadableError as error:
+        msg = f"The image {file}, to verify exports with, cannot be read ({error.__cause__ or error})."
         raise ValueError(msg) from error
     encoded = b""
     for side in _SIDES:

@@ -1,4 +1,4 @@
-"""Images under heat maps: anomalib's visualizer opens the file anew, clips deep ones, and fails where there is none."""
+"""Images under heat maps, as they were read: anomalib's visualizer opens the file anew, and reads it otherwise."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import anomalib.visualization.image.visualizer as host
 from anomalib.data import ImageItem, NumpyImageItem
 from PIL import Image
 
-from anomalib_clipad.data.reading import UnreadableImageError, named, read_image
-from anomalib_clipad.images.depth import grey_levels
+from anomalib_clipad.data.reading import UnreadableImageError, read_image
 
 from .statistics import required
 
@@ -27,17 +26,14 @@ def restore_visualization() -> None:
 
 
 def _visualize(item: ImageItem | NumpyImageItem, *args: Any, **options: Any) -> Image.Image | None:
-    """``visualize_image_item``, with an image in the item where anomalib could not take it rightly from the file."""
+    """``visualize_image_item``, with the image in the item; anomalib would take another from the file."""
     path = item.image_path
     if path and isinstance(item, ImageItem):
         try:
-            with named(path), Image.open(path) as file:
-                deep = grey_levels(file, path) is not None
-            image = read_image(path, as_tensor=True) if deep else None
+            image = read_image(path, as_tensor=True)
         except UnreadableImageError:  # the data set has its images from elsewhere; this one is normalised
             shown = required(item.image, "image")
             image = shown - shown.min()
             image = image / image.max().clamp(min=1e-6)
-        if image is not None:
-            item = item.update(in_place=False, image=image, image_path=None)
+        item = item.update(in_place=False, image=image, image_path=None)
     return host_visualize(item, *args, **options)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # tags of TIFF, and of EXIF
-_SIDEWAYS = frozenset({5, 6, 7, 8})
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""Orientations whose height and width change places."""
 
 
 def decoded(image: Any, path: Path | None) -> NDArray[Any]:
@@ -29,7 +30,7 @@ def decoded(image: Any, path: Path | None) -> NDArray[Any]:
     from anomalib_clipad.images.depth import grey_levels
 
     warn_of_frames(image, path)
-    key = _key(image)
+    key, turn = _key(image), turn_left(image)
     grey = grey_levels(image, path or "image")
     if grey is not None:
         if key is not None:
@@ -42,7 +43,7 @@ def decoded(image: Any, path: Path | None) -> NDArray[Any]:
         pixels = on_white(with_alpha(image))
     else:
         pixels = np.asarray(image.convert("RGB"))
-    return turned(pixels, orientation(image))
+    return turned(pixels, turn)
 
 
 def warn_of_frames(image: Any, path: Path | None) -> None:
@@ -54,9 +55,26 @@ def warn_of_frames(image: Any, path: Path | None) -> None:
 
 
 def orientation(image: Any) -> int:
-    """How EXIF says that it is to be turned, 1 to 8; of a TIFF, Pillow has turned pixels that are loaded."""
-    value = image.getexif().get(_ORIENTATION, 1)
+    """How EXIF in the header of a file says that it is to be turned, 1 to 8.
+
+    Pillow's ``getexif`` also believes XMP, text and what follows the pixels, which browsers do not.
+    """
+    from PIL import Image
+
+    if image.format == "TIFF":
+        value = image.tag_v2.get(_ORIENTATION, 1)
+    elif image.format is None and "exif" not in image.info:  # made in memory
+        value = image.getexif().get(_ORIENTATION, 1)
+    else:
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        value = exif.get(_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
+
+
+def turn_left(image: Any) -> int:
+    """The orientation that its pixels, once loaded, are still to be turned by; Pillow turns those of a TIFF."""
+    return 1 if image.format == "TIFF" else orientation(image)
 
 
 def shown_size(image: Any) -> tuple[int, int]:
@@ -64,14 +82,14 @@ def shown_size(image: Any) -> tuple[int, int]:
     width, height = image.size
     if image.format == "TIFF":  # newer versions of Pillow have turned the size by now
         width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
-    return (width, height) if orientation(image) in _SIDEWAYS else (height, width)
+    return (width, height) if orientation(image) in SIDEWAYS else (height, width)
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Pixels (H, W) or (H, W, channels) as EXIF says that they are to be shown."""
     if orientation == 1:
         return pixels
-    if orientation in _SIDEWAYS:
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {2, 3, 6, 7}:
         pixels = pixels[:, ::-1]

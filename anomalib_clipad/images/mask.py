@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.images.depth import grey_levels
-from anomalib_clipad.images.files import orientation, turned, warn_of_frames, with_alpha
+from anomalib_clipad.images.files import turn_left, turned, warn_of_frames, with_alpha
 from anomalib_clipad.images.picture import (
     MAX_PIXELS,
     Picture,
@@ -58,8 +58,8 @@ def read_mask(source: Any, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.bo
         check_size(mask.size, max_pixels)
     if mask.all() or not mask.any():
         msg = (
-            f"{name} hides {'everything' if mask.any() else 'nothing'}: {found}. Expected is white on what to ignore and "
-            "black or transparent elsewhere, the labels 0 and 1, or a palette whose entry 0 is looked at."
+            f"{name} hides {'everything' if mask.any() else 'nothing'}: {found}. Expected is white on what to ignore "
+            "and black or transparent elsewhere, the labels 0 and 1, or a palette whose entry 0 is looked at."
         )
         raise UnreadableError(msg)
     return mask
@@ -68,6 +68,7 @@ def read_mask(source: Any, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.bo
 def _of_image(image: Any, path: Path | None) -> tuple[NDArray[np.bool_], str]:
     """What an image of Pillow hides, and what was found in it."""
     warn_of_frames(image, path)
+    turn = turn_left(image)
     grey = grey_levels(image, path or "image")
     if grey is not None:
         mask, found = _of_levels((2**16 - 1) * grey, 2**16 - 1)
@@ -79,7 +80,7 @@ def _of_image(image: Any, path: Path | None) -> tuple[NDArray[np.bool_], str]:
         mask, found = _of_array(np.asarray(image))
     else:
         mask, found = _of_array(np.asarray(image.convert("RGB")))
-    return turned(mask, orientation(image)), found
+    return turned(mask, turn), found
 
 
 def _of_palette(image: Any) -> tuple[NDArray[np.bool_], str]:

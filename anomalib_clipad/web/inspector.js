@@ -7,6 +7,10 @@ addEventListener("DOMContentLoaded", () => {
   // A function of one v128: it compiles where there is SIMD.
   const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
   const HALF = 2 ** 21; // of a level
+  const OTHER_FILES = [
+    ["II*\0", "a TIFF"], ["MM\0*", "a TIFF"], ["II+\0", "a TIFF"], ["MM\0+", "a TIFF"], ["\0\0\0\x0cjP  ", "a JPEG 2000"], ["\xff\x4f\xff\x51", "a JPEG 2000"],
+    ["\0\0\x01\0", "an icon"], ...[1, 2, 3, 4, 5, 6].map((kind) => [`P${kind}`, "a file of PBM, PGM or PPM"]),
+  ]; // by how they begin
   let settings, turbo, session, bitmap, found;
 
   class Refusal extends Error {} // what a user can mend, and how
@@ -118,7 +122,58 @@ addEventListener("DOMContentLoaded", () => {
     }
   }
 
+  // Refuse by name what a browser decodes otherwise than Python does, or not at all; by the file's header.
+  async function check(file, name) {
+    const view = new DataView(await file.arrayBuffer());
+    const text = (at, length) => String.fromCharCode(...new Uint8Array(view.buffer, Math.min(at, view.byteLength), Math.max(0, Math.min(length, view.byteLength - at))));
+    const refuse = (what) => { throw new Refusal(`${name} is ${what}, which browsers read otherwise than Python, or not at all. Save it as a PNG of 8 bits.`); };
+    const other = OTHER_FILES.find(([start]) => text(0, start.length) === start);
+    if (other) refuse(other[1]);
+    try {
+      if (text(0, 8) === "\x89PNG\r\n\x1a\n") {
+        if (view.getUint8(24) === 16) refuse("a PNG of 16 bits");
+        for (let at = 8; text(at + 4, 4) !== "IDAT"; at += 12 + view.getUint32(at)) {
+          if (text(at + 4, 4) === "acTL") refuse("an animated PNG");
+        }
+      } else if (text(0, 3) === "\xff\xd8\xff") {
+        for (let at = 2, marker; (marker = view.getUint8(at + 1)) !== 0xda; at += marker === 0xff ? 1 : 2 + view.getUint16(at + 2)) {
+          const frame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+          if (frame && view.getUint8(at + 9) === 4) refuse("a JPEG of CMYK colours");
+        }
+      } else if (text(0, 4) === "RIFF" && text(8, 4) === "WEBP") {
+        for (let at = 12; at < view.byteLength; at += 8 + view.getUint32(at + 4, true) + view.getUint32(at + 4, true) % 2) {
+          const kind = text(at, 4), content = at + 8;
+          if (kind === "ANIM" || kind === "ANMF") refuse("an animated WebP");
+          if (kind === "ALPH" || (kind === "VP8L" && view.getUint32(content + 1, true) >>> 28 & 1)) refuse("a WebP with transparency");
+          if (kind === "EXIF" && orientation(view, content + (text(content, 6) === "Exif\0\0" ? 6 : 0)) !== 1) refuse("a WebP that EXIF says to turn");
+        }
+      } else if (text(0, 3) === "GIF") {
+        const table = (flags) => flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0;
+        let at = 13 + table(view.getUint8(10));
+        while (view.getUint8(at) === 0x21) {
+          for (at += 2; view.getUint8(at); at += 1 + view.getUint8(at));
+          at += 1;
+        }
+        const [left, top, width, height] = [1, 3, 5, 7].map((offset) => view.getUint16(at + offset, true));
+        if (left || top || width !== view.getUint16(6, true) || height !== view.getUint16(8, true)) refuse("a GIF whose first frame does not fill it");
+      }
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error; // a file that is cut is told of by the browser's decoder
+    }
+  }
+
+  // How EXIF says that an image is to be turned, 1 to 8.
+  function orientation(view, start) {
+    const little = view.getUint16(start) === 0x4949, first = start + view.getUint32(start + 4, little);
+    for (let entry = 0; entry < view.getUint16(first, little); entry++) {
+      const at = first + 2 + 12 * entry;
+      if (view.getUint16(at, little) === 0x0112) return view.getUint16(at + 8, little);
+    }
+    return 1;
+  }
+
   async function decoded(file, name) {
+    await check(file, name);
     const address = URL.createObjectURL(file);
     try {
       const header = new Image();
@@ -192,7 +247,7 @@ addEventListener("DOMContentLoaded", () => {
     const start = performance.now();
     const { width, height } = bitmap;
     const surface = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    surface.drawImage(bitmap, 0, 0);
+    onWhite(surface, width, height);
     const { data } = surface.getImageData(0, 0, width, height);
     const one = chosen();
     const inputs = { image: new ort.Tensor("uint8", resized(data, width, height, settings.size), [1, 3, settings.size, settings.size]) };
@@ -246,6 +301,13 @@ addEventListener("DOMContentLoaded", () => {
     return large;
   }
 
+  // The image where it is not transparent, and white where it is, as Python reads it.
+  function onWhite(context, width, height) {
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(bitmap, 0, 0, width, height);
+  }
+
   // Draw the image under its heat map, one scale for all images with the limit in its middle; the number of regions.
   function draw(limit) {
     const share = Math.min(1, WIDEST / Math.max(bitmap.width, bitmap.height));
@@ -255,7 +317,7 @@ addEventListener("DOMContentLoaded", () => {
     canvas.hidden = false;
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.imageSmoothingQuality = "high";
-    context.drawImage(bitmap, 0, 0, width, height);
+    onWhite(context, width, height);
     const image = context.getImageData(0, 0, width, height), { data } = image;
     const large = enlarged(width, height), opacity = Number($("opacity").value);
     const above = Uint8Array.from(large, (value) => !(value <= limit));

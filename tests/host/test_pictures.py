@@ -1,4 +1,4 @@
-"""The image under a heat map: the file's where anomalib reads it rightly, otherwise the item's."""
+"""The image under a heat map: the file's, as it was read, otherwise the item's."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 import torch
 from anomalib.data import ImageItem, NumpyImageItem
 from conftest import save
+from PIL import Image
 
 from anomalib_clipad.host import pictures
 
@@ -24,12 +25,21 @@ def item(path: Path | str | None, image: torch.Tensor | None = None) -> ImageIte
     return ImageItem(image=torch.rand(3, 8, 6) if image is None else image, image_path=path and str(path))
 
 
-def test_files_of_8_bits_are_left_to_anomalib(shown: list[Any], tmp_path: Path) -> None:
-    for given in (item(save(tmp_path / "a.png", np.zeros((8, 6), np.uint8))), item(None)):
-        shown.clear()
-        pictures._visualize(given, ["image"], alpha=0.5)
-        assert shown[0] is given
-        assert shown[1:] == [["image"], {"alpha": 0.5}]
+def test_an_item_without_a_path_is_left_to_anomalib(shown: list[Any]) -> None:
+    given = item(None)
+    pictures._visualize(given, ["image"], alpha=0.5)
+    assert shown[0] is given
+    assert shown[1:] == [["image"], {"alpha": 0.5}]
+
+
+def test_a_turned_photograph_is_shown_as_it_was_read(shown: list[Any], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    pictures._visualize(item(tmp_path / "a.png"))
+    expected = torch.from_numpy(np.rot90(pixels, -1) / 255).float().permute(2, 0, 1)
+    torch.testing.assert_close(shown[0].image, expected)
 
 
 def test_deep_files_are_shown_as_they_were_read(shown: list[Any], tmp_path: Path) -> None:
