@@ -138,6 +138,7 @@ class OpenVinoRuntime(Runtime):
         core = openvino.Core()
         model = core.read_model(path)
         self.metadata = _rt_info(model)
+        self._outputs = [output.any_name for output in model.outputs]  # compiled for one size, they take other names on
         options = {"PERFORMANCE_HINT": "LATENCY"}
         if precision == AS_EXPORTED:
             precision = _HINTS.get(self.metadata.get("precision", ""))
@@ -161,7 +162,7 @@ class OpenVinoRuntime(Runtime):
         elif RATE in self._states:
             self._states[RATE].reset()
         found = self._request.infer({"input": images, **(inputs or {})})
-        return {output.any_name: np.array(value) for output, value in found.items()}
+        return {name: np.array(value) for name, value in zip(self._outputs, found.to_tuple(), strict=True)}
 
 
 class TorchRuntime(Runtime):

@@ -90,7 +90,8 @@ def resize_matrix(given: int, wanted: int, interpolation: str, device: torch.dev
     longer: Any = torch.sym_max(given, wanted)  # symbolic while exporting; whole numbers stay exact in a graph
     centres = (torch.arange(wanted, device=device, dtype=torch.float64) + 0.5) * given
     pixels = (torch.arange(given, device=device, dtype=torch.float64) + 0.5) * wanted
-    distance: Tensor = (pixels - centres[:, None]).abs() / longer
+    # the other way round, (pixels - centres), OpenVINO rewrites sums of the pixels for ever where the size is fixed
+    distance: Tensor = (centres[:, None] - pixels).abs() / longer
     weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
     weights = weights / weights.sum(dim=1, keepdim=True)
     return (weights * _COEFFICIENT).round() / _COEFFICIENT
