@@ -24,7 +24,7 @@ demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table,
 	$(BIN)/anomalib-clipad demo --output demo
 
 page: $(INSTALLED)  ## Write a page that looks at images by itself, with generated parts to try, to page/
-	$(BIN)/python -m anomalib_clipad.tools.bench.web_page demo page
+	$(BIN)/python -m anomalib_clipad.lab web-page-demo page
 
 browser-runtime: $(INSTALLED)  ## Fetch the files of onnxruntime-web anew, with npm
 	$(BIN)/python -m anomalib_clipad.web.runtime
