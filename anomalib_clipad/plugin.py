@@ -83,7 +83,7 @@ class _ActingSpec(ModuleSpec):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "_initializing" and not value:
-            self.__class__ = ModuleSpec
+            self.__class__ = cast("Any", ModuleSpec)
             _attach_quietly(self.name)
 
 
