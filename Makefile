@@ -24,7 +24,7 @@ demo: $(INSTALLED)  ## Find defects in generated parts, offline; writes a table,
 	$(BIN)/anomalib-clipad demo --output demo
 
 page: $(INSTALLED)  ## Write a page that looks at images by itself, with generated parts to try, to page/
-	$(BIN)/python -m anomalib_clipad.tools.bench.web_page demo page
+	$(BIN)/python -m anomalib_clipad.lab web-page-demo page
 
 browser-runtime: $(INSTALLED)  ## Fetch the files of onnxruntime-web anew, with npm
 	$(BIN)/python -m anomalib_clipad.web.runtime
@@ -69,12 +69,13 @@ lint: $(INSTALLED)  ## Check style, declared dependencies and the direction of i
 docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-dist: $(INSTALLED)  ## Build wheel and source archive in dist/, twice, and check that both builds are identical
+dist: $(INSTALLED)  ## Build wheel and source archive in dist/, twice, and check that both are identical and the wheel without lab/
 	rm -rf dist build/again && mkdir -p build
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist . >/dev/null
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir build/again . >/dev/null
 	cd dist && for file in *; do cmp $$file ../build/again/$$file; done
 	$(BIN)/twine check --strict dist/*
+	! $(BIN)/python -m zipfile -l dist/*.whl | grep anomalib_clipad/lab/
 
 constraints: $(INSTALLED)  ## Write constraints.txt: the versions of the test environment
 	$(BIN)/pip freeze --exclude-editable --exclude pip | grep -v '@ file' > constraints.txt

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,12 +50,12 @@ def attach_plugins() -> None:
         for entry_point in entry_points(group=name):
             if hasattr(host, entry_point.name):
                 continue  # ours already, or anomalib's own of that name, which takes precedence
-            if _is_half_imported(entry_point):
-                _attach_later(host)  # it imports anomalib right now
-                continue
             try:
                 setattr(host, entry_point.name, entry_point.load())
             except Exception:
+                if (outermost := _half_imported(entry_point)) is not None:
+                    _attach_after(outermost)  # it imports anomalib right now, and the class needs the rest of it
+                    continue
                 logger.exception("%s (%s) of '%s' could not be loaded.", entry_point.name, entry_point.value, name)
 
 
@@ -62,9 +63,36 @@ def _is_importing(module: ModuleType | None) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
-def _is_half_imported(entry_point: EntryPoint) -> bool:
-    module = sys.modules.get(entry_point.module)
-    return _is_importing(module) and not hasattr(module, entry_point.attr)
+def _half_imported(entry_point: EntryPoint) -> ModuleType | None:
+    """The first module of the class's distribution that is being imported: its import ends last."""
+    package = entry_point.module.partition(".")[0]
+    modules = [module for name, module in sys.modules.copy().items() if f"{name}.".startswith(f"{package}.")]
+    return next(filter(_is_importing, modules), None)
+
+
+def _attach_after(module: ModuleType) -> None:
+    """Attach when the import of a module ends."""
+    spec = module.__spec__
+    if type(spec) is ModuleSpec:
+        spec.__class__ = _ActingSpec
+
+
+class _ActingSpec(ModuleSpec):
+    """The specification of a module that is being imported: the import system notes in it when that ends."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_initializing" and not value:
+            self.__class__ = cast("Any", ModuleSpec)
+            _attach_quietly(self.name)
+
+
+def _attach_quietly(imported: str) -> None:
+    """Attach after an import, which goes on whatever happens here."""
+    try:
+        attach_plugins()
+    except Exception:
+        logger.exception("anomalib_clipad could not attach its classes after the import of %s.", imported)
 
 
 def _attach_later(host: ModuleType) -> None:
@@ -127,7 +155,4 @@ class _ActingLoader:
         module.__loader__ = self._loader
         self._loader.exec_module(module)
         setattr(module, _EXECUTED, True)
-        try:
-            attach_plugins()
-        except Exception:
-            logger.exception("anomalib_clipad could not attach its classes to %s.", module.__name__)
+        _attach_quietly(module.__name__)

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_clipad.tools.bench.browser import Browser, find_chromium
+from anomalib_clipad.lab.bench.browser import Browser, find_chromium
 
 if TYPE_CHECKING:  # the process that hands out tests imports this file too, and needs neither
     from anomalib.data import MVTecAD

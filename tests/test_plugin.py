@@ -7,6 +7,7 @@ from conftest import Run
 
 REGISTERED = """
 import anomalib.models
+assert "ClipAD" in vars(anomalib.models)
 from anomalib.models import ClipAD, list_models
 import anomalib_clipad.data
 assert ClipAD is anomalib_clipad.ClipAD
@@ -22,6 +23,8 @@ FIRST = [
     "from anomalib.data import GeneratedParts; import sys; assert 'anomalib.models' not in sys.modules",
     "import anomalib_clipad; anomalib_clipad.ClipAD",  # imports anomalib_clipad.lightning_model
     "from anomalib_clipad.data import GeneratedParts",
+    "import anomalib_clipad.deploy.exporter",  # imports anomalib, whose end wants all of it
+    "from anomalib_clipad.host.post_processor import ClipADPostProcessor",
 ]
 
 
@@ -70,6 +73,44 @@ def test_broken_entry_points_are_logged_and_harm_nobody(fake: Run, tmp_path: Pat
     result = fake("import torch, anomalib.models", PYTHONPATH=path)
     for number, value in enumerate(values):
         assert f"Other{number} ({value}) of 'anomalib.models' could not be loaded" in result.stderr
+
+
+NESTED = {
+    "nested/__init__.py": "",
+    "nested/part.py": "import anomalib.models\nclass Part: pass\n",
+    "nested/outer.py": "from .part import Part\nclass Outer: pass\n",
+    "nested/broken.py": "from .part import Part\nraise OSError('no such file')\n",
+    "nested/model.py": "from .outer import Outer\nclass Nested: pass\n",
+}
+
+
+@pytest.mark.parametrize(
+    "first", ["import nested.part", "import nested.outer", "import nested.model", "import torch, nested.outer"]
+)
+def test_any_module_of_a_plugin_may_come_first(fake: Run, tmp_path: Path, first: str) -> None:
+    """The end of anomalib's import finds the plugin half imported: the class is attached when that import ends too."""
+    path = _package(tmp_path, "[anomalib.models]\nNested = nested.model:Nested\n", NESTED)
+    check = "import sys; assert vars(sys.modules['anomalib.models'])['Nested'].__module__ == 'nested.model'"
+    spec = "from importlib.machinery import ModuleSpec; assert type(sys.modules['nested.part'].__spec__) is ModuleSpec"
+    assert fake(f"{first}\n{check}\n{spec}\n{ATTACHED}", PYTHONPATH=path).stderr == ""
+
+
+def test_a_plugins_module_that_cannot_be_imported_hinders_nobody(fake: Run, tmp_path: Path) -> None:
+    path = _package(tmp_path, "[anomalib.models]\nNested = nested.model:Nested\n", NESTED)
+    result = fake(
+        f"""
+try:
+    import nested.broken
+except OSError as error:
+    assert "no such file" in str(error)
+else:
+    raise AssertionError("the broken module was imported")
+import anomalib.models
+assert "Nested" in vars(anomalib.models)
+{ATTACHED}""",
+        PYTHONPATH=path,
+    )
+    assert result.stderr == ""
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from .configuration import channels, read_config
 from .conventions import HUB_CONFIG, recognise, trained_as
 from .downloads import HUB_WEIGHTS, download_folder, download_tag
 
-__all__ = ["BUNDLED", "DEFAULT_TAG", "Source", "WeightsUnavailableError", "built_in_config", "find_source"]
+__all__ = ["BUNDLED", "DEFAULT_TAG", "SHIPPED", "Source", "WeightsUnavailableError", "built_in_config", "find_source"]
 
 DEFAULT_TAG = "laion400m_e31"
+SHIPPED = Path(__file__).with_name(f"{BUNDLED}.safetensors")
+"""The weights that are part of this package; their configuration lies beside them."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,8 @@ def built_in_config(backbone: str) -> dict[str, Any] | None:
 
 
 def _bundled(pretrained: str | None) -> Source:
-    folder = Path(__file__).parents[1] / "mini"
-    config, _ = read_config(folder / f"{BUNDLED}.json")
-    weights = folder / f"{BUNDLED}.safetensors" if pretrained == DEFAULT_TAG else _weights_file(pretrained)
-    return Source(BUNDLED, config, weights)
+    config, _ = read_config(SHIPPED.with_suffix(".json"))
+    return Source(BUNDLED, config, SHIPPED if pretrained == DEFAULT_TAG else _weights_file(pretrained))
 
 
 def _open_clip_name(name: str, pretrained: str | None) -> Source:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ import pandas as pd
 
 from anomalib_clipad.metrics import METRICS
 
-from .paper import published
 from .tables import Row, markdown_table
 
 _IGNORED = ("job_duration", "fit_duration", "test_duration")
@@ -26,13 +24,13 @@ class Run(NamedTuple):
         name: What tells it from the other runs.
         settings: Value of every setting that all its rows share.
         metrics: A row per category, a column per metric.
-        paper: The paper's means, where the run has the paper's settings.
+        rows: The rows of the CSV that the run was read from.
     """
 
     name: str
     settings: dict[str, str]
     metrics: pd.DataFrame
-    paper: dict[str, float]
+    rows: pd.DataFrame
 
 
 def report(results: Sequence[Path], output: Path = Path("report")) -> None:
@@ -111,12 +109,12 @@ def collect_runs(paths: Iterable[Path]) -> list[Run]:
             twice = metrics.index[metrics.index.duplicated()][0]
             msg = f"{path} holds several rows for '{twice}' with the same settings; give each run a file of its own."
             raise ValueError(msg)
-        runs.append(Run(name, {"file": str(path), **settings}, metrics.rename_axis("category"), published(part)))
+        runs.append(Run(name, {"file": str(path), **settings}, metrics.rename_axis("category"), part))
     return runs
 
 
 def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
-    """All metrics: rows (category, run) with the runs of a category side by side, then means and the paper's."""
+    """All metrics: rows (category, run) with the runs of a category side by side, then means."""
     blocks = {run.name: run.metrics for run in runs}
     categories = list(dict.fromkeys(category for run in runs for category in run.metrics.index))
     rows = {
@@ -126,11 +124,6 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
         if category in metrics.index
     }
     rows |= {("mean", name): metrics.mean() for name, metrics in blocks.items()}
-    for run in runs:
-        if run.paper:
-            target = pd.Series(run.paper)
-            rows["paper", run.name] = target
-            rows["difference", run.name] = (run.metrics.mean() - target).dropna()
     table = pd.DataFrame(rows).T.reindex(columns=[name for name in METRICS if any(name in b for b in blocks.values())])
     return table.rename_axis(["category", "run"])
 
@@ -138,11 +131,7 @@ def tabulate(runs: Sequence[Run]) -> pd.DataFrame:
 def format_table(table: pd.DataFrame) -> str:
     """Metrics as a Markdown table; what is undefined is a dash."""
     columns = [("category", ""), ("run", ""), *((name, ".3f") for name in table)]
-    rows: list[Row] = []
-    for (category, run), metrics in table.iterrows():
-        signed = category == "difference"
-        values = [f"{value:+.3f}" if signed and not isnan(value) else value for value in metrics]
-        rows.append([category, run, *values])
+    rows: list[Row] = [[category, run, *metrics] for (category, run), metrics in table.iterrows()]
     return markdown_table(columns, rows)
 
 
@@ -157,13 +146,12 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """A heat map of the table as PNG."""
     from matplotlib.figure import Figure
 
-    shown = table.drop("difference", level="category", errors="ignore")
-    figure = Figure(figsize=(2.5 + 1.1 * len(shown.columns), 1.2 + 0.3 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(2.5 + 1.1 * len(table.columns), 1.2 + 0.3 * len(table)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shown, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-    axes.set_xticks(range(len(shown.columns)), shown.columns, rotation=30, ha="right")
-    axes.set_yticks(range(len(shown)), [f"{category} · {run}" for category, run in shown.index])
-    for (row, column), value in pd.DataFrame(shown.to_numpy()).stack().items():
+    axes.imshow(table, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+    axes.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(table)), [f"{category} · {run}" for category, run in table.index])
+    for (row, column), value in pd.DataFrame(table.to_numpy()).stack().items():
         axes.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=8)
     figure.savefig(path, dpi=120)
 

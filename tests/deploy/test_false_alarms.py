@@ -13,8 +13,8 @@ from conftest import save, shallow
 from scipy.stats import betabinom
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.lab.bench.thresholds import Scores, false_alarms, part, promises, score
 from anomalib_clipad.predictor.runtimes import load
-from anomalib_clipad.tools.bench.thresholds import Scores, false_alarms, part, promises, score
 from anomalib_clipad.verdicts.conformal import allowed
 from anomalib_clipad.verdicts.drift import Drift
 

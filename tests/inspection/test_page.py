@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
-from anomalib_clipad.tools.bench.browser import Browser, Tab
-from anomalib_clipad.tools.bench.page import figures_of_page
+from anomalib_clipad.lab.bench.browser import Browser, Tab
+from anomalib_clipad.lab.bench.page import figures_of_page
 
 JPEG = thumbnail(np.full((40, 60, 3), 90, np.uint8))
 EVIL = (

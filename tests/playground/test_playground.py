@@ -20,11 +20,11 @@ from PIL import Image
 
 from anomalib_clipad import Inspector
 from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.lab.bench.browser import Browser, Tab
 from anomalib_clipad.playground import app
 from anomalib_clipad.playground.app import Limits, build, require_gradio, served
 from anomalib_clipad.playground.session import Question, Session, as_pixels
 from anomalib_clipad.tools import cli
-from anomalib_clipad.tools.bench.browser import Browser, Tab
 
 OWN = {"normal": ("flawless {}",), "abnormal": ("broken {}",)}
 

@@ -12,12 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from anomalib_clipad.backbones.sources import SHIPPED
 from anomalib_clipad.deploy.exporter import Exporter
 from anomalib_clipad.predictor import quick_start
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.mini import weights as mini
 
-WEIGHTS = Path(mini.__file__).parent / "clipad-mini.safetensors"
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 MINI = {"backbone": "clipad-mini"}
 
@@ -94,7 +93,7 @@ def test_normal_images_go_along_to_other_words(cache: Path) -> None:
 @pytest.mark.slow
 def test_other_weights_are_noticed(cache: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
-    save_file(load_file(WEIGHTS), file)
+    save_file(load_file(SHIPPED), file)
     settings = {**MINI, "pretrained": str(file)}
     before = Inspector("gear", **settings).inspect(IMAGE).score
     assert is_quick(Inspector("gear", **settings))

@@ -34,17 +34,6 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         ("demo --seed -1", "'seed' of a generated category"),
         ("demo --output taken/demo", "taken"),
         ("demo --categories [gear] --data taken", "taken"),
-        ("deployment --formats [TensorRT]", r"Unknown formats \['TensorRT'\]; expected some of torch, ONNX"),
-        ("deployment --categories [gear,brick]", "Unknown generated category 'brick'"),
-        ("deployment --batch_size 0", "batch_size has to be at least 1"),
-        ("deployment --repeats 0", "repeats has to be at least 1"),
-        ("deployment --threads -2", "threads has to be at least 1"),
-        ("deployment --backbone ViT-X-99", "ViT-X-99"),
-        ("bench --only [speed]", r"Unknown measurements \['speed'\]; expected some of forward"),
-        ("bench --repeats 0", "repeats has to be at least 1"),
-        ("thresholds --category brick", "Expected a category of .*; got brick, 100 of 300"),
-        ("thresholds --images 50", "got gear, 100 of 50"),
-        ("thresholds --stream 0", "stream has to be at least 1"),
         ("report nothing.csv", "nothing.csv"),
         ("text-features --class-name nut --backbone ViT-X-99", "ViT-X-99"),
         (f"{TEXT} --class-name nut --prompts nothing.yaml", "nothing.yaml"),
@@ -60,6 +49,13 @@ def test_a_wrong_argument_is_one_line(run: Callable[[str], None], tmp_path: Path
     assert line.startswith(f"anomalib-clipad {command.split()[0]}: ")
     assert "\n" not in line
     assert re.search(message, line)
+
+
+@pytest.mark.parametrize("command", ["bench", "deployment", "large-images", "thresholds"])
+def test_a_command_of_the_laboratory_says_where_it_went(run: Callable[[str], None], command: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(f"{command} --backbone clipad-mini")
+    assert f"`python -m anomalib_clipad.lab {command}` in a clone" in str(stopped.value.code)
 
 
 def test_a_file_that_cannot_be_verified_ends_with_status_two(

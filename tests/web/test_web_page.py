@@ -19,8 +19,8 @@ from conftest import save, shallow
 from PIL import Image
 
 from anomalib_clipad import Inspector
-from anomalib_clipad.tools.bench.browser import Browser, Tab
-from anomalib_clipad.tools.bench.web_page import dropped, figures_of_page
+from anomalib_clipad.lab.bench.browser import Browser, Tab
+from anomalib_clipad.lab.bench.web_page import dropped, figures_of_page
 from anomalib_clipad.tools.page import page as write_page
 from anomalib_clipad.vision.resize import PillowResize
 from anomalib_clipad.web import runtime as module

@@ -1,0 +1,43 @@
+"""`python -m anomalib_clipad.lab NAME`: measurements, and clipad-mini's recipe; from a clone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomalib_clipad.tools.cli import Written, run
+
+_COMMANDS = {
+    "bench": ("bench.bench:bench", "measure speed and memory against peers"),
+    "deployment": ("bench.deployment:deployment", "compare export formats: size, speed, metrics"),
+    "endurance": ("bench.endurance:main", "inspect thousands of images, whole and damaged"),
+    "large-images": ("bench.large_images:large_images", "compare ways to find small defects in large pictures"),
+    "mini-card": ("mini.card:card", "measure every metric of clipad-mini's model card"),
+    "mini-hub": ("mini.hub:main", "write clipad-mini as a repository for a model hub"),
+    "mini-train": ("mini.train:train_mini", "train clipad-mini from nothing"),
+    "page-measure": ("bench.page:measure", "measure the page of results in a browser"),
+    "page-picture": ("bench.page:picture", "save a picture of the page of results"),
+    "paper": ("paper:paper", "set benchmark results beside the paper's"),
+    "playground-measure": ("bench.playground:measure", "measure the playground's answers"),
+    "playground-picture": ("bench.playground:picture", "save a picture of the playground"),
+    "scale": ("bench.scale:scale", "measure how throughput grows with workers"),
+    "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
+    "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),
+    "web-page-demo": ("bench.web_page:demo", "write a page that inspects, with generated parts to try"),
+    "web-page-measure": ("bench.web_page:measure", "measure a page that inspects in a browser"),
+    "web-page-picture": ("bench.web_page:picture", "save a picture of a page that inspects"),
+}
+"""Function in this package and purpose of each command."""
+
+_ARGUMENTS: Written = {
+    "paper": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
+}
+"""Arguments that are written otherwise than jsonargparse would have them."""
+
+
+def main() -> None:
+    """Run the measurement or recipe named on the command line."""
+    run("python -m anomalib_clipad.lab", "anomalib_clipad.lab", _COMMANDS, main.__doc__, _ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""`python -m anomalib_clipad.lab endurance`: thousands of images, whole and damaged, through `inspect`."""
+
+from __future__ import annotations
+
+import io
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from anomalib_clipad.inspection.lines import whole_rows
+from anomalib_clipad.parts.noise import Rng
+from anomalib_clipad.parts.samples import named_sample
+
+_SIDE = 256
+_DIFFERENT = 16
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+_SUFFIXES = (".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".jp2", ".pgm")
+
+
+class Outcome(NamedTuple):
+    """What became of the files.
+
+    Attributes:
+        results: Rows of results.csv.
+        failed: Rows of failed.csv.
+        status: Exit status.
+        traceback: Whether there was one.
+        incomplete: Pictures that no longer open, and temporary files that were left.
+        megabytes: Peak memory of the process.
+    """
+
+    results: int
+    failed: int
+    status: int
+    traceback: bool
+    incomplete: int
+    megabytes: float
+
+
+def endure(folder: Path, whole: int, damaged: int, seed: int = 0, options: tuple[str, ...] = ()) -> Outcome:
+    """Write images and damaged files, and inspect them in a process of its own.
+
+    Args:
+        folder: Empty folder for both.
+        whole: How many images.
+        damaged: How many damaged files: truncated, with flipped bits, of another format than they say, text, empty.
+        seed: Of the damage.
+        options: Further arguments of `anomalib-clipad inspect`.
+    """
+    images, output = folder / "images", folder / "results"
+    images.mkdir()
+    pictures = [Image.fromarray(named_sample("gear", "endurance", i, None, 0, _SIDE).image) for i in range(_DIFFERENT)]
+    for number in range(whole):
+        picture, place = pictures[number % _DIFFERENT], images / f"{number // 1000:03d}"
+        place.mkdir(exist_ok=True)
+        picture.save(place / f"{number:05d}.jpg")
+    for number in range(damaged):
+        rng = np.random.default_rng([seed, number])
+        path = images / f"damaged-{number:05d}{_SUFFIXES[rng.integers(len(_SUFFIXES))]}"
+        path.write_bytes(_damaged(pictures[number % _DIFFERENT].resize((48, 40)), rng))
+    command = ["inspect", str(images), "--class-name", "gear", "--backbone", "clipad-mini", "--output", str(output)]
+    program = [str(Path(sys.executable).with_name("anomalib-clipad")), *command, *options]
+    run = subprocess.run(program, capture_output=True, text=True, check=False)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    counts = [sum(1 for _ in whole_rows(output / name)) - 1 for name in ("results.csv", "failed.csv")]
+    incomplete = sum(not _is_complete(path) for path in output.rglob("*") if path.is_file())
+    return Outcome(counts[0], counts[1], run.returncode, "Traceback" in run.stderr + run.stdout, incomplete, peak)
+
+
+def _damaged(picture: Image.Image, rng: Rng) -> bytes:
+    kinds: list[Callable[[bytes, Rng], bytes]] = [_truncated, _flipped, _relabelled, _text, _empty]
+    file = io.BytesIO()
+    picture.save(file, _FORMATS[rng.integers(len(_FORMATS))])
+    return kinds[rng.integers(len(kinds))](file.getvalue(), rng)
+
+
+def _truncated(content: bytes, rng: Rng) -> bytes:
+    return content[: rng.integers(1, len(content))]
+
+
+def _flipped(content: bytes, rng: Rng) -> bytes:
+    flipped = np.frombuffer(content, np.uint8).copy()
+    places = rng.integers(len(flipped), size=rng.integers(1, 40))
+    flipped[places] ^= np.uint8(1) << rng.integers(8, size=len(places), dtype=np.uint8)
+    return flipped.tobytes()
+
+
+def _relabelled(content: bytes, rng: Rng) -> bytes:
+    del rng
+    return content  # the suffix is chosen without the format
+
+
+def _text(content: bytes, rng: Rng) -> bytes:
+    return rng.integers(32, 127, size=len(content) % 500 + 1, dtype=np.uint8).tobytes()
+
+
+def _empty(content: bytes, rng: Rng) -> bytes:
+    del content, rng
+    return b""
+
+
+def _is_complete(path: Path) -> bool:
+    if path.suffix not in {".png", ".jpg", ".webp"}:
+        return not path.name.startswith(".unfinished")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except OSError:
+        return False
+    return True
+
+
+def main(whole: int = 10_000, damaged: int = 10_000, seed: int = 0) -> None:
+    """Print what became of many images and many damaged files, with clipad-mini.
+
+    Args:
+        whole: How many images.
+        damaged: How many damaged files.
+        seed: Of the damage.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        outcome = endure(Path(name), whole, damaged, seed)
+    for what, value in outcome._asdict().items():
+        print(f"{what}: {value:.0f}" if isinstance(value, float) else f"{what}: {value}")

@@ -1,0 +1,70 @@
+"""The playground: what an answer takes after each kind of change, and a picture of its page.
+
+``python -m anomalib_clipad.lab playground-measure``, and ``playground-picture``, which needs Chromium.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from time import process_time
+
+import torch
+from PIL import Image
+
+from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.parts.samples import named_sample
+from anomalib_clipad.playground.app import served
+from anomalib_clipad.playground.session import Question, Session
+
+from .browser import Browser
+
+
+def measure(repeats: int = 9) -> None:
+    """Print the median of seconds of one CPU that answers of clipad-mini take, whatever else the machine does.
+
+    Args:
+        repeats: How often each is asked.
+    """
+    torch.set_num_threads(1)
+    session = Session()
+    images = [Picture(named_sample("gear", "playground", number, None, 0, 480).image) for number in range(repeats + 8)]
+    image, normal = images[-9], images[-8:]
+    session.answer(image, [], Question("gear"))
+    wordings = [Question("gear", ("flawless {}",), (f"{{}} with {number} scratches",)) for number in range(repeats)]
+    thresholds = [Question("gear", threshold=0.3 + number / 100) for number in range(repeats)]
+    kinds: dict[str, list[tuple[Picture, list[Picture], Question]]] = {
+        "another image": [(one, [], Question("gear")) for one in images[:repeats]],
+        "another name": [(image, [], Question(f"gear number {number}")) for number in range(repeats)],
+        "another wording": [(image, [], question) for question in wordings],
+        "another threshold": [(image, [], question) for question in thresholds],
+        "8 normal images": [(image, normal[: 8 - number % 2], Question("gear")) for number in range(repeats)],
+    }
+    for kind, questions in kinds.items():
+        print(f"{kind}: {median(_seconds(session, *asked) for asked in questions):.3f}")
+
+
+def _seconds(session: Session, image: Picture, normal: list[Picture], question: Question) -> float:
+    begin = process_time()
+    session.answer(image, normal, question)
+    return process_time() - begin
+
+
+def picture(output: Path) -> None:
+    """Save a picture of the page that has answered.
+
+    Args:
+        output: PNG.
+    """
+    with served(Session()) as address, Browser() as browser:
+        tab = browser.tab(1280, 860)
+        tab.go(address)
+        tab.until("!!document.querySelector('#look')")
+        tab.click("#look")
+        tab.until("!!document.querySelector('#score')")
+        tab.evaluate("scrollTo(0, 0)")
+        tab.settle()
+        shot = tab.screenshot()
+    image = Image.open(BytesIO(shot)).convert("RGB")
+    image.quantize(255, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(output, optimize=True)

@@ -1,0 +1,101 @@
+"""How throughput grows with workers on a cluster of this machine.
+
+``python -m anomalib_clipad.lab scale``; the extra ``scale`` has to be installed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from time import perf_counter, process_time, time
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.sources import find
+from anomalib_clipad.parts.samples import named_sample
+from anomalib_clipad.scale.cluster import cluster
+from anomalib_clipad.scale.luggage import Luggage
+from anomalib_clipad.scale.rows import RESULTS
+from anomalib_clipad.scale.run import Cluster, Fit, inspect_on_cluster
+
+_CATEGORY, _DIFFERENT = "bracket", 32
+
+
+class Throughput(NamedTuple):
+    """What a number of workers do.
+
+    Attributes:
+        images_per_second: Between the first block that is written and the last.
+        start: Seconds until the first block is written, its own images but for.
+        bytes_per_image: Of the results.
+    """
+
+    images_per_second: float
+    start: float
+    bytes_per_image: float
+
+
+def scale(images: int = 600, workers: list[int] | None = None, side: int = 512, block: int = 25) -> None:
+    """Print how many images a second one process and some workers inspect, with clipad-mini.
+
+    Args:
+        images: How many.
+        workers: Numbers of workers to compare.
+        side: Height and width of the images in pixels.
+        block: Images that are written together.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _draw(folder / "images", images, side)
+        inspector = Inspector(_CATEGORY, backbone="clipad-mini", workers=1)
+        rate, busy = _alone(inspector, folder / "images")
+        print(f"one process, one thread: {rate:.1f} images a second, {1000 * busy:.0f} ms of a CPU an image")
+        for count in workers or [1, 2]:
+            with cluster(workers=count):
+                print(f"{count} workers: " + describe(measure(folder, inspector, count, block)))
+
+
+def measure(folder: Path, inspector: Inspector, workers: int, block: int) -> Throughput:
+    """Inspect the images of a folder on a cluster."""
+    output = folder / f"results-{workers}"
+    begin = time()
+    summary = inspect_on_cluster(
+        Luggage.of(inspector), Fit(), find([str(folder / "images")]), output, {}, Cluster(workers=workers, block=block)
+    )
+    files = [path.stat() for path in (output / RESULTS).iterdir()]
+    first, last = (choose(file.st_mtime for file in files) for choose in (min, max))
+    rate = (summary.images - block) / (last - first)
+    size = sum(file.st_size for file in files) / summary.images
+    return Throughput(rate, first - begin - block * workers / rate, size)
+
+
+def describe(found: Throughput) -> str:
+    """In a line."""
+    rate, start, size = found
+    return f"{rate:.1f} images a second, {start:.1f} s to start, {size:.0f} bytes of results an image"
+
+
+def _alone(inspector: Inspector, images: Path) -> tuple[float, float]:
+    """Images a second, and seconds of a CPU an image, which do not depend on what else the machine does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        begin, busy = perf_counter(), process_time()
+        count = sum(1 for _ in inspector.stream(files_in(images)))
+        return count / (perf_counter() - begin), (process_time() - busy) / count
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _draw(folder: Path, images: int, side: int) -> None:
+    """JPEG files, some dozens of them different."""
+    folder.mkdir()
+    for number in range(images):
+        if number < _DIFFERENT:
+            Image.fromarray(named_sample(_CATEGORY, "test", number, None, 0, side).image).save(folder / f"{number}.jpg")
+        else:
+            (folder / f"{number}.jpg").hardlink_to(folder / f"{number % _DIFFERENT}.jpg")

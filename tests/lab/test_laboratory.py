@@ -1,0 +1,80 @@
+"""The laboratory's command line: every name leads to its function with its options."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from anomalib_clipad.lab import __main__ as lab
+
+OPTIONS = {
+    "bench": "--growth_to",
+    "deployment": "--formats",
+    "endurance": "--damaged",
+    "large-images": "--category",
+    "mini-card": "--real",
+    "mini-hub": "--space",
+    "mini-train": "--recipe.lr",
+    "page-measure": "--images",
+    "page-picture": "--good GOOD] [--defective DEFECTIVE] output",
+    "paper": "results [results ...]",
+    "playground-measure": "--repeats",
+    "playground-picture": "output",
+    "scale": "--workers",
+    "solar-cells": "--shots",
+    "thresholds": "--stream",
+    "web-page-demo": "folder",
+    "web-page-measure": "--normal",
+    "web-page-picture": "[--category CATEGORY] output",
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def run(command: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["lab", *command.split()])
+        lab.main()
+
+    monkeypatch.setenv("COLUMNS", "200")
+    return run
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS.items())
+def test_a_name_has_the_options_of_its_function(
+    run: Callable[[str], None], capsys: pytest.CaptureFixture[str], name: str, option: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(f"{name} --help")
+    assert not stopped.value.code
+    assert option in " ".join(capsys.readouterr().out.split())
+
+
+def test_every_name_is_listed(run: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert f"{{{','.join(OPTIONS)}}}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("deployment --formats [TensorRT]", r"Unknown formats \['TensorRT'\]; expected some of torch, ONNX"),
+        ("deployment --categories [gear,brick]", "Unknown generated category 'brick'"),
+        ("deployment --batch_size 0", "batch_size has to be at least 1"),
+        ("deployment --repeats 0", "repeats has to be at least 1"),
+        ("deployment --threads -2", "threads has to be at least 1"),
+        ("deployment --backbone ViT-X-99", "ViT-X-99"),
+        ("bench --only [speed]", r"Unknown measurements \['speed'\]; expected some of forward"),
+        ("bench --repeats 0", "repeats has to be at least 1"),
+        ("thresholds --category brick", "Expected a category of .*; got brick, 100 of 300"),
+        ("thresholds --images 50", "got gear, 100 of 50"),
+        ("thresholds --stream 0", "stream has to be at least 1"),
+        ("paper nothing.csv", "nothing.csv"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(run: Callable[[str], None], command: str, message: str) -> None:
+    with pytest.raises(
+        SystemExit, match=f"^python -m anomalib_clipad.lab {command.split()[0]}: .*{message}"
+    ) as stopped:
+        run(command)
+    assert "\n" not in str(stopped.value.code)
