@@ -53,10 +53,9 @@ from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant
 from .text.cache import EmbeddingCache
 from .text.class_encoder import check_class_name
-from .text.rvs import Method
+from .text.methods import Method
 from .torch_model import ClipADModel
-from .vision.detector import Precision
-from .vision.dual_path import Tap
+from .vision.choices import Precision, Tap
 from .vision.tiles import Tiles
 
 logger = logging.getLogger(__name__)

@@ -96,12 +96,14 @@ class Session:
             return self._inspector.inspect(picture)
 
     def _look_for(self, question: Question) -> bool:
-        model, wanted = self._model.model, load_prompts(question.prompts)
+        typed = bool(question.normal or question.abnormal)
+        prompts = question.prompts if typed else self.settings.get("prompts", Question().prompts)
+        model, wanted = self._model.model, load_prompts(prompts)
         before = (model.settings.prompts, model.settings.text_weight, model.class_name)
         if model.settings.text_weight != question.text_weight:
             model.configure(replace(model.settings, text_weight=question.text_weight))
         if (wanted, question.class_name) != (before[0], before[2]) or not before[1]:
-            self._model.look_for(question.class_name, question.prompts)
+            self._model.look_for(question.class_name, prompts)
         return (wanted, question.text_weight, question.class_name) != before
 
     def _compare_with(self, prepared: Sequence[Prepared]) -> bool:
@@ -129,7 +131,7 @@ class Session:
         words = ["anomalib-clipad", "inspect", image, "--class-name", question.class_name, "--backbone", self.backbone]
         words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
         if references:
-            words += ["--normal", "path/to/normal", "--text_weight", f"{question.text_weight:g}"]
+            words += ["--references", "path/to/normal", "--text_weight", f"{question.text_weight:g}"]
         if question.false_alarm_rate is not None:
             words += ["--false_alarm_rate", f"{question.false_alarm_rate:g}"]
         elif question.threshold is not None:

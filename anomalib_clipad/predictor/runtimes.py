@@ -90,7 +90,7 @@ def load(path: Path, precision: str | None = None) -> Runtime:
 
     Args:
         path: ``.onnx`` for onnxruntime, ``.xml`` for OpenVINO, ``.pt`` for torch.
-        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``, such as ``f32``; by default its own choice.
+        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``, such as ``float32``; by default its own choice.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -143,6 +143,11 @@ class OnnxRuntime(Runtime):
         return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
 
 
+_HINTS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+_PRECISIONS = {name: hint for hint, name in _HINTS.items()}
+"""Number formats as OpenVINO calls them and as ``Settings.precision`` does, and the other way round."""
+
+
 class OpenVinoRuntime(Runtime):
     """OpenVINO on the CPU."""
 
@@ -154,10 +159,10 @@ class OpenVinoRuntime(Runtime):
         self.metadata = _rt_info(model)
         options = {"PERFORMANCE_HINT": "LATENCY"}
         if precision is not None:
-            options["INFERENCE_PRECISION_HINT"] = precision
+            options["INFERENCE_PRECISION_HINT"] = _PRECISIONS.get(precision, precision)
         compiled = core.compile_model(model, "CPU", options)
         computes_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        self.precision = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(computes_in, computes_in)
+        self.precision = _HINTS.get(computes_in, computes_in)
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
         self._request = compiled.create_infer_request()
         self.inputs = frozenset(entry.any_name for entry in model.inputs) - {"input"}

@@ -14,16 +14,18 @@ from anomalib_clipad.scale.luggage import Luggage
 from anomalib_clipad.scale.rows import RESULTS
 from anomalib_clipad.scale.run import Cluster, Fit, inspect_on_cluster
 
+_FITTED = ("normal", "calibration", "false_alarm_rate", "threshold")
+"""What tasks of the cluster do; the fields of ``Fit``."""
+
 
 def on_cluster(
     sources: Iterable[Source | None],
     class_name: str | None,
-    places: Mapping[str, Any],
-    decision: Mapping[str, Any],
-    build: Mapping[str, Any],
+    files: Mapping[str, Any],
+    how: Mapping[str, Any],
+    who: Mapping[str, Any],
     *,
     folder: Path,
-    who: tuple[Any, ...],
     **run: Any,
 ) -> tuple[Summary, Path]:
     """Inspect images on a cluster.
@@ -31,20 +33,20 @@ def on_cluster(
     Args:
         sources: The images.
         class_name: What they show.
-        places: ``model``, ``product``, ``normal``, ``calibration`` and ``ignore``, as of ``Inspector``.
-        decision: ``false_alarm_rate``, ``threshold`` and ``min_area``, likewise.
-        build: Its other arguments.
+        files: ``model`` and ``product``, as of ``Inspector``.
+        how: Its other arguments.
+        who: ``ray_address``, ``actors``, ``gpus`` and ``block``, where they are given.
         folder: Output folder.
-        who: Fields of ``Cluster``.
         **run: Further arguments of ``inspect_on_cluster``.
 
     Returns:
         What it came to, and where the table is.
     """
     require_ray()
-    files = {name: places[name] for name in ("model", "product")}
-    fit = Fit(places["normal"], places["calibration"], decision["false_alarm_rate"], decision["threshold"])
-    inspector = Inspector(class_name, **files, ignore=places["ignore"], min_area=decision["min_area"], **build)
-    luggage = Luggage.of(inspector, **files, precision=build.get("precision"))
+    fit = Fit(*(how.get(name) for name in _FITTED))
+    inspector = Inspector(class_name, **files, **{name: value for name, value in how.items() if name not in _FITTED})
+    luggage = Luggage.of(inspector, **files, precision=how.get("precision"))
+    names = {"ray_address": "address", "actors": "workers"}
+    cluster = Cluster(**{names.get(name, name): value for name, value in who.items() if value is not None})
     found = (source for source in sources if source is not None)
-    return inspect_on_cluster(luggage, fit, found, folder, who=Cluster(*who), **run), folder / RESULTS
+    return inspect_on_cluster(luggage, fit, found, folder, who=cluster, **run), folder / RESULTS
