@@ -36,12 +36,8 @@ class Option(NamedTuple):
 
 def _option(default: Any, text: str, **given: Any) -> Any:
     """A field of ``Settings``: its default, what it does, and the ``type`` a user gives if it is not the field's."""
-    metadata = {"text": text, **given}
-    return (
-        field(default_factory=default, metadata=metadata)
-        if default is dict
-        else field(default=default, metadata=metadata)
-    )
+    start: Any = {"default_factory": dict} if default is dict else {"default": default}
+    return field(**start, metadata={"text": text, **given})
 
 
 @dataclass(frozen=True)
