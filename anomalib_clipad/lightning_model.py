@@ -85,8 +85,8 @@ class ClipAD(AnomalibModule):
         prompts: ``industrial``, the paper's prompts; ``medical``, a set of our own; or the path of a YAML file with
             the lists ``normal``, ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as
             ``a photo of a {}.``).
-        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2 for
-            SDP+ on VisA).
+        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2
+            for SDP+ on VisA).
         tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
             ``block``, the output of the stage's last block.
         text_cache: Keep prompt embeddings on disk between runs.

@@ -25,7 +25,7 @@ from .cli import Command
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/inspection.md", "docs/playground.md", "docs/references.md", "docs/web.md")
 _BLOCK = re.compile(r"(<!-- options of (\S+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
-_COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+_COMPONENTS: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visualizer"}
 """Arguments of ``ClipAD`` that are anomalib's own."""
 
 
@@ -121,7 +121,9 @@ def _shown(default: Any) -> str:
         return "none"
     if isinstance(default, bool):
         return str(default).lower()
-    return f"{default:g}" if isinstance(default, float) else str(default) if isinstance(default, int) else f"`{default}`"
+    return (
+        f"{default:g}" if isinstance(default, float) else str(default) if isinstance(default, int) else f"`{default}`"
+    )
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def test_a_damaged_product_is_refused(normal: Path, tmp_path: Path) -> None:
 
 
 def test_a_product_needs_a_class_name_or_no_text(normal: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--class-name"):
+    with pytest.raises(ValueError, match="--class_name"):
         product(tmp_path / "bottle.safetensors", None, shallow(), {"references": normal})
     assert not list(tmp_path.iterdir())
 
