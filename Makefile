@@ -59,11 +59,12 @@ test-lowest: $(INSTALLED)  ## Test the core against the lowest versions in pypro
 	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable . 'pytest>=8' 'setuptools>=77'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(CORE)
 
-lint: $(INSTALLED)  ## Check style, declared dependencies and the direction of imports
+lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of imports and tables of options
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/lint-imports
+	$(BIN)/python -m anomalib_clipad.tools.option_tables --check true
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails

@@ -54,10 +54,9 @@ from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant
 from .text.cache import EmbeddingCache
 from .text.class_encoder import check_class_name
-from .text.rvs import Method
+from .text.methods import Method
 from .torch_model import ClipADModel
-from .vision.detector import Precision
-from .vision.dual_path import Tap
+from .vision.choices import Precision, Tap
 from .vision.tiles import Tiles
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,8 @@ class ClipAD(AnomalibModule):
         prompts: ``industrial``, the paper's prompts; ``medical``, a set of our own; or the path of a YAML file with
             the lists ``normal``, ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as
             ``a photo of a {}.``).
-        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size.
+        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2
+            for SDP+ on VisA).
         tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
             ``block``, the output of the stage's last block.
         text_cache: Keep prompt embeddings on disk between runs.

@@ -1,57 +1,122 @@
-"""Settings: everything that decides what CLIP-AD computes, validated once and passed whole."""
+"""Settings: everything that decides what CLIP-AD computes, declared once, checked once and passed whole."""
+
+# ruff: noqa: RUF009  # `_option` is `dataclasses.field`
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
+from .text.methods import Method, check_options
 from .text.prompts import BUILT_IN, INDUSTRIAL, PromptSet, load_prompts
-from .text.rvs import Method, check_options
-from .vision.detector import PRECISIONS, Precision
-from .vision.dual_path import TAPS, Tap
+from .vision.choices import PRECISIONS, TAPS, Precision, Tap
 
 Variant = Literal["sdp", "sdp_plus"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
+
+
+class Option(NamedTuple):
+    """An option as users meet it: on a command line, in a table.
+
+    Attributes:
+        name: With underscores.
+        type: What a user gives.
+        default: What counts where nothing is given.
+        text: What it does, in Markdown.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    text: str
+
+
+def _option(default: Any, text: str, **given: Any) -> Any:
+    """A field of ``Settings``: its default, what it does, and the ``type`` a user gives if it is not the field's."""
+    start: Any = {"default_factory": dict} if default is dict else {"default": default}
+    return field(**start, metadata={"text": text, **given})
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of a model, of its checkpoints, of the files of its layers and of its exports.
 
-    Args:
-        backbone: CLIP model, as ``load_backbone`` takes it. Paths become absolute.
-        pretrained: Weights of the backbone: a tag, a path or ``tag:path``; ``None`` for random weights.
-        image_size: Height and width of the model's input in pixels; ``None`` for the backbone's own.
-        rvs: Method of representative vector selection.
-        rvs_options: The method's parameters.
-        prompts: States and templates.
-        smoothing: Standard deviation of the anomaly map's Gaussian, in pixels of the model's input.
-        tap: Where the ordinary path is read at the end of a stage.
-        variant: ``sdp``, or ``sdp_plus``: with four linear layers.
-        precision: Number format of the image tower.
-        text_weight: Share of the text where images are compared with others too.
-        tiles: Rows and columns of tiles that images are cut into; ``None``, or 1 and 1, for none.
-        aligned: Compare a tile with the tiles of the same place in normal images only.
+    Arguments of commands, the tables of the documentation and the check of ``ClipAD``'s docstring come from here.
 
     Raises:
         ValueError: If a value is not valid; the message says what is.
     """
 
-    backbone: str = "ViT-B-16-plus-240"
-    pretrained: str | None = "laion400m_e31"
-    image_size: int | None = None
-    rvs: Method = "dbscan"
-    rvs_options: Mapping[str, float] = field(default_factory=dict)
-    prompts: PromptSet = INDUSTRIAL
-    smoothing: float = 8.0
-    tap: Tap = "reference"
-    variant: Variant = "sdp"
-    precision: Precision = "float32"
-    text_weight: float = 0.5
-    tiles: tuple[int, int] | None = None
-    aligned: bool = False
+    backbone: str = _option(
+        "ViT-B-16-plus-240",
+        "CLIP model: an open_clip name, `hf-hub:owner/model`, `local-dir:/folder`, the path of an open_clip model "
+        "configuration (`.json`), or `clipad-mini`, which is part of the package.",
+    )
+    pretrained: str | None = _option(
+        "laion400m_e31",
+        "Weights of the backbone: an open_clip tag, the path of a weights file, or `tag:path` for the file of a tag "
+        "that was downloaded by hand. `null` means random weights.",
+    )
+    image_size: int | None = _option(
+        None,
+        "Height and width in pixels at which the model sees images, a multiple of the backbone's patch size. By "
+        "default the backbone's own.",
+    )
+    rvs: Method = _option(
+        "dbscan",
+        "Method of representative vector selection: `mean`, `pca`, `kde`, `dbscan` or `mean_shift`.",
+    )
+    rvs_options: Mapping[str, float] = _option(
+        dict,
+        "Parameters of that method: `bandwidth` (kde 0.3, mean_shift 2), `eps` and `min_samples` (dbscan 0.5 and 15; "
+        "the paper uses 1.5 and 25 on VisA).",
+        type=dict[str, int | float],
+    )
+    prompts: PromptSet = _option(
+        INDUSTRIAL,
+        "`industrial`, the paper's prompts; `medical`, a set of our own; or the path of a YAML file with the lists "
+        "`normal`, `abnormal` (states such as `flawless {}`) and `templates` (such as `a photo of a {}.`).",
+        type=str,
+    )
+    smoothing: float = _option(
+        8.0,
+        "Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2 for SDP+ "
+        "on VisA).",
+    )
+    tap: Tap = _option(
+        "reference",
+        "Where the ordinary path is read at the end of a stage: `reference`, as in all published results, or `block`, "
+        "the output of the stage's last block.",
+    )
+    variant: Variant = _option(
+        "sdp",
+        "`sdp`, or `sdp_plus`: with four linear layers, which `anomalib train` trains on the data module `Auxiliary`, "
+        "or which `adapter` brings along.",
+    )
+    precision: Precision = _option(
+        "float32",
+        "Number format of the image tower: `float32`, `bfloat16` (fast on processors with bf16 matrix units) or "
+        "`float16` (GPU only). Text features, scores and maps are float32 in any case.",
+    )
+    text_weight: float = _option(
+        0.5,
+        "Share of the text in [0, 1] where images are compared with others too. By default both parts weigh alike; "
+        "with 0 no class name is needed.",
+    )
+    tiles: tuple[int, int] | None = _option(
+        None,
+        "Rows and columns of overlapping tiles, for small defects in large images: each tile is seen at the model's "
+        "image size, beside the whole image.",
+        type=list[int] | None,
+    )
+    aligned: bool = _option(
+        False,
+        "Where there are tiles and normal images: compare a tile with the tiles of the same place only, for parts "
+        "that lie in a fixture.",
+    )
 
     def __post_init__(self) -> None:
         choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS}
@@ -88,6 +153,16 @@ class Settings:
             **others: The other settings.
         """
         return cls(rvs_options=dict(rvs_options or {}), prompts=load_prompts(prompts), **others)
+
+    @classmethod
+    @cache
+    def options(cls) -> tuple[Option, ...]:
+        """All of them, as users meet them."""
+        types, defaults = get_type_hints(cls), cls().as_dict()
+        return tuple(
+            Option(one.name, one.metadata.get("type", types[one.name]), defaults[one.name], one.metadata["text"])
+            for one in fields(cls)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for checkpoints and files; ``Settings.of(**data)`` restores them."""

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from anomalib_clipad.images.picture import Picture
 
 _SIDE = 32
-# Measured on the details of thumbnails (3 x 3 means taken off), of 60 photographs of hazelnuts and of 26 to 150 pictures
-# of each of 19 categories of generated parts. Of different pictures the most alike correlate by .976 (corduroy), .96
-# (brackets) and .95 (meshes); hazelnuts by less than .68. Copies saved as JPEG of quality 50, or resized by half, to .7,
-# to 1.5 or to other proportions, correlate by more than .985 where their contrast is 2.8 levels or more; down to .978 at
-# 2.7 levels (carpet) and .78 at 0.9 levels (wood), since levels of thumbnails are whole numbers and JPEG adds noise.
+# Measured on the details of thumbnails (3 x 3 means taken off), of 60 photographs of hazelnuts and of 26 to 150
+# pictures of each of 19 categories of generated parts. Of different pictures the most alike correlate by .976
+# (corduroy), .96 (brackets) and .95 (meshes); hazelnuts by less than .68. Copies saved as JPEG of quality 50, or
+# resized by half, to .7, to 1.5 or to other proportions, correlate by more than .985 where their contrast is 2.8 levels
+# or more; down to .978 at 2.7 levels (carpet) and .78 at 0.9 levels (wood), since levels of thumbnails are whole
+# numbers and JPEG adds noise.
 # So .985 of what is no noise has to agree: all these copies do, and no two different pictures.
 _ALIKE = 0.985
 _NOISE = 0.5
@@ -195,7 +196,8 @@ class _Details:
 def _warn_of_likeness(images: Sequence[Identity], others: Sequence[Identity], alike: NDArray[np.bool_]) -> None:
     """Name each image that looks like another, with the first such."""
     named = [
-        f"{images[row].name} looks like {others[alike[row].argmax()].name}" for row in np.flatnonzero(alike.any(1))
+        f"{images[row].name} looks like {others[alike[row].argmax()].name}"
+        for row in map(int, np.flatnonzero(alike.any(1)))
     ]
     if named:
         msg = f"Images may be copies that were saved again or resized: {_listed(named)}. Use each photograph once."

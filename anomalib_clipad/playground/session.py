@@ -86,7 +86,9 @@ class Session:
         """
         with self._lock, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The .* of before do not hold")  # it is calibrated anew
-            self._live.look_for(question.class_name, question.prompts, question.text_weight)
+            typed = bool(question.normal or question.abnormal)
+            prompts = question.prompts if typed else self.settings.get("prompts", question.prompts)
+            self._live.look_for(question.class_name, prompts, question.text_weight)
             shown = [self._live.show(one, f"normal image {number}", True) for number, one in enumerate(references, 1)]
             self._compare_with(shown)
             self._calibrate(shown, question)

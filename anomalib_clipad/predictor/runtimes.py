@@ -21,7 +21,6 @@ REFERENCES = "references"
 """Name of what the references of a file's memory are known by."""
 AS_EXPORTED = "as exported"
 """The number format of the model that was exported, in place of a runtime's own choice."""
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 RATE = "false_alarm_rate"
 """Name of the input of a file with verdicts: an optional one of ONNX, a state of OpenVINO."""
 
@@ -72,7 +71,7 @@ def load(path: Path, precision: str | None = None) -> Runtime:
 
     Args:
         path: ``.onnx`` for onnxruntime, ``.xml`` for OpenVINO, ``.pt`` for torch.
-        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``, such as ``f32``, or ``AS_EXPORTED``; by default its own
+        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``, such as ``float32``, or ``AS_EXPORTED``; by default its own
             choice.
 
     Raises:
@@ -129,6 +128,11 @@ class OnnxRuntime(Runtime):
         return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
 
 
+_HINTS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+_PRECISIONS = {name: hint for hint, name in _HINTS.items()}
+"""Number formats as OpenVINO calls them and as ``Settings.precision`` does, and the other way round."""
+
+
 class OpenVinoRuntime(Runtime):
     """OpenVINO on the CPU."""
 
@@ -141,12 +145,12 @@ class OpenVinoRuntime(Runtime):
         self._outputs = [output.any_name for output in model.outputs]  # compiled for one size, they take other names on
         options = {"PERFORMANCE_HINT": "LATENCY"}
         if precision == AS_EXPORTED:
-            precision = _HINTS.get(self.metadata.get("precision", ""))
+            precision = self.metadata.get("precision")
         if precision is not None:
-            options["INFERENCE_PRECISION_HINT"] = precision
+            options["INFERENCE_PRECISION_HINT"] = _PRECISIONS.get(precision, precision)
         compiled = core.compile_model(model, "CPU", options)
         computes_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        self.precision = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(computes_in, computes_in)
+        self.precision = _HINTS.get(computes_in, computes_in)
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
         self._request = compiled.create_infer_request()
         self.inputs = frozenset(entry.any_name for entry in model.inputs) - {"input"}

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_clipad.adaptors.files import save_adapter
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
-from anomalib_clipad.text.rvs import check_options
+from anomalib_clipad.text.methods import check_options
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Detector
 

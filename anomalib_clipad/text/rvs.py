@@ -9,19 +9,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .methods import check_options
+
 if TYPE_CHECKING:
     from sklearn.cluster import DBSCAN, MeanShift
 
     from .cache import EmbeddingCache
-
-Method = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
-METHODS: tuple[str, ...] = get_args(Method)
 
 
 class NoClusterError(ValueError):
@@ -114,27 +113,6 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "dbscan": dbscan,
     "mean_shift": mean_shift,
 }
-_OPTIONS = {"kde": {"bandwidth"}, "dbscan": {"eps", "min_samples"}, "mean_shift": {"bandwidth"}}
-
-
-def check_options(method: str, options: Mapping[str, float]) -> None:
-    """Check a method's name and its options.
-
-    Raises:
-        ValueError: If the method or an option is unknown, or a value is not positive.
-    """
-    if method not in _FUNCTIONS:
-        msg = f"Unknown RVS method '{method}'; expected one of {', '.join(METHODS)}."
-        raise ValueError(msg)
-    known = _OPTIONS.get(method, set())
-    for name, value in options.items():
-        if name not in known:
-            msg = f"Unknown option '{name}' of the RVS method '{method}'; it takes {sorted(known) or 'no options'}."
-            raise ValueError(msg)
-        whole = name == "min_samples"
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
-            msg = f"The RVS option '{name}' has to be a positive {'integer' if whole else 'number'}; got {value!r}."
-            raise ValueError(msg)
 
 
 def representative_vector(
@@ -149,7 +127,7 @@ def representative_vector(
 
     Args:
         embeddings: L2-normalised prompt embeddings (n, D).
-        method: One of ``METHODS``.
+        method: One of ``methods.METHODS``.
         options: Keyword arguments of the method's function.
         of: What the embeddings describe, for the warning.
         cache: Where vectors are kept between runs, if anywhere; a mean that stands for a cluster is not.

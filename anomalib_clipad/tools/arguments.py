@@ -1,6 +1,80 @@
-"""Checks of the commands' arguments, before anything takes time."""
+"""Options that several commands share, each declared once, and checks of arguments before anything takes time."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalib_clipad.images.picture import MAX_PIXELS
+from anomalib_clipad.settings import Option, Settings
+from anomalib_clipad.web.page import MAX_PIXELS as PAGE_MAX_PIXELS
+
+MODEL = (
+    *Settings.options(),
+    Option(
+        "adapter",
+        str,
+        None,
+        "Trained layers of SDP+: a file (`.safetensors` of this package, `.ckpt` of a training, `.pth` of the "
+        "authors), or `visa` or `mvtec`, the authors' released layers.",
+    ),
+)
+"""By which a model is built: the parameter ``settings`` of a command."""
+
+_DECISION = (
+    Option("references", Path, None, "Normal images to compare with: a folder, or a single one."),
+    Option(
+        "memory_size",
+        int,
+        None,
+        "Patches of each stage that are kept of the normal images, chosen by a greedy coreset; all by default.",
+    ),
+    Option("mutual", bool, False, "Let the images judge each other; none needs to be known as normal."),
+    Option("pool", int, 100, "How many images at most are compared with, where they judge each other."),
+    Option("calibration", Path, None, "Folder of other normal images, which set the threshold."),
+    Option(
+        "false_alarm_rate",
+        float,
+        None,
+        "Largest share of normal images that are called defective, such as 0.05. It needs calibration images, several "
+        "references, or a model that is calibrated.",
+    ),
+    Option(
+        "threshold",
+        float,
+        0.5,
+        "An image is defective if its score in [0, 1] is above this, unless a false-alarm rate or the model decides.",
+    ),
+    Option("ignore", Path, None, "Mask of what is never looked at, white."),
+    Option("min_area", int, 0, "Smaller regions do not count, in pixels of the image."),
+    Option("max_pixels", int, MAX_PIXELS, "Larger images are refused."),
+)
+_TAKEN = {
+    "inspect": {option.name for option in _DECISION},
+    "page": {"references", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
+    "product": {"references", "memory_size"},
+}
+
+
+def decision(command: str) -> tuple[Option, ...]:
+    """What images are compared with and how it is decided: the parameter ``decision`` of a command."""
+    options = (option for option in _DECISION if option.name in _TAKEN.get(command, ()))
+    return tuple(
+        option._replace(default=PAGE_MAX_PIXELS) if (command, option.name) == ("page", "max_pixels") else option
+        for option in options
+    )
+
+
+def check_rate_given(decision: Mapping[str, Any]) -> None:
+    """Refuse calibration images that decide nothing.
+
+    Raises:
+        ValueError: If there are some, but neither a false-alarm rate nor a threshold; as ``ClipAD`` says it.
+    """
+    if decision.get("calibration") and decision.get("false_alarm_rate") is None and decision.get("threshold") is None:
+        msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05."
+        raise ValueError(msg)
 
 
 def check_counts(**counts: int | None) -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 import warnings
+from argparse import SUPPRESS
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
+
+if TYPE_CHECKING:
+    from anomalib_clipad.settings import Option
 
 _COMMANDS = {
     "demo": ("demo:demo", "find defects in generated parts, offline"),
@@ -39,29 +46,17 @@ _ARGUMENTS: Written = {
             },
         ),
     },
-    "page": {
-        "class_name": (["--class-name"], {"nargs": "+", "help": "what images may show"}),
-        "output": (["-o", "--output"], {"type": Path, "default": "inspector.html", "help": "file to write"}),
-    },
+    "page": {"class_name": (["--class_name"], {"nargs": "+", "help": "What images may show; the page lets choose."})},
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
-    "product": {
-        "class_name": (["--class-name"], {"help": "what the images show"}),
-        "normal": (["--normal"], {"required": True, "type": Path, "help": "folder of normal images"}),
-        "output": (
-            ["-o", "--output"],
-            {"type": Path, "default": "product.safetensors", "help": "file of memory, scale and text features"},
-        ),
-    },
     "verify": {"file": (["file"], {"type": Path, "help": "exported model: .onnx, .xml or .pt"})},
     "text-features": {
-        "class_name": (["--class-name"], {"nargs": "+", "required": True, "help": "names of the classes"}),
-        "output": (
-            ["-o", "--output"],
-            {"type": Path, "default": "features.safetensors", "help": "file of a tensor (D, 2) per class"},
-        ),
+        "class_name": (["--class_name"], {"nargs": "+", "required": True, "help": "Names of the classes."}),
     },
 }
 """Arguments that are written otherwise than jsonargparse would have them."""
+
+_TITLES = {"settings": "the model", "decision": "what images are compared with, and what is called defective"}
+"""Of the options that commands share."""
 
 
 def main() -> None:
@@ -88,23 +83,23 @@ def run(
         written: Arguments of a command that are written otherwise than jsonargparse would have them.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)  # what other packages tell each other
+    warnings.filterwarnings("default", category=DeprecationWarning, module="anomalib_clipad")
+    warnings.formatwarning = lambda message, *_: f"{program}: {message}\n"
     parser = ArgumentParser(prog=program, description=description)
     subcommands = parser.add_subcommands()
     wanted = next((argument for argument in sys.argv[1:] if argument in commands), "")
-    given = written.get(wanted, {})
-    for name, (place, purpose) in commands.items():
-        command = ArgumentParser(description=purpose)
-        if name == wanted:  # the others would take seconds to import
-            function = resolve_name(f"{package}.{place}")
-            for flags, options in given.values():
-                command.add_argument(*flags, **options)
-            command.add_function_arguments(function, as_group=False, as_positional=True, skip=set(given))
-        subcommands.add_subcommand(name, command, help=purpose)
-    kept = {flag for flags, _ in given.values() for flag in flags}
-    chosen = parser.parse_args([_spelled(argument, kept) for argument in sys.argv[1:]])
-    arguments = chosen[wanted].as_dict()
+    chosen = None  # the others would take seconds to import
+    for name, (_, purpose) in commands.items():
+        if name == wanted:
+            chosen = command_of(name, program, package, commands, written)
+        own = chosen.parser if chosen is not None and name == wanted else ArgumentParser(description=purpose)
+        subcommands.add_subcommand(name, own, help=purpose)
+    if chosen is None:
+        parser.parse_args()  # which says what commands there are, and ends
+        return
+    arguments = parser.parse_args(chosen.spelled(sys.argv[1:]))[wanted].as_dict()
     try:
-        function(**arguments)
+        chosen.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         if arguments.get("debug"):
             raise
@@ -117,10 +112,97 @@ def run(
         sys.exit(_one_line(f"{program} {wanted}", error))
 
 
-def _spelled(argument: str, kept: set[str]) -> str:
-    """An option with underscores, which may be written with hyphens too."""
-    name, equals, value = argument.partition("=")
-    return argument if not name.startswith("--") or name in kept else f"--{name[2:].replace('-', '_')}{equals}{value}"
+def command_of(
+    name: str,
+    program: str = "anomalib-clipad",
+    package: str = "anomalib_clipad.tools",
+    commands: dict[str, tuple[str, str]] = _COMMANDS,
+    written: Written = _ARGUMENTS,
+) -> Command:
+    """A command by its name; the other arguments are those of ``run``."""
+    place, purpose = commands[name]
+    return Command(name, resolve_name(f"{package}.{place}"), purpose, written.get(name, {}), program)
+
+
+class Command:
+    """A command: its parser, made of its function and of the options that it shares with others.
+
+    A function takes what users gave of these, and nothing else, in its parameters ``settings`` and ``decision``.
+
+    Args:
+        name: Its name.
+        function: What it calls.
+        purpose: What it does.
+        written: Its arguments that are written otherwise than jsonargparse would have them.
+        program: How the program is started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., None],
+        purpose: str,
+        written: dict[str, tuple[list[str], dict[str, Any]]],
+        program: str,
+    ) -> None:
+        self.name, self._function, self._program = name, function, program
+        groups = {"settings", "decision"} & signature(self._function).parameters.keys()
+        self.shared = {group: _shared(name, group) for group in sorted(groups, reverse=True)}
+        self.parser = ArgumentParser(description=purpose)
+        for flags, how in written.values():
+            self.parser.add_argument(*flags, **how)
+        skipped: set[str | int] = {*written, *self.shared}
+        self.parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
+        for group, options in self.shared.items():
+            place = self.parser.add_argument_group(_TITLES[group])
+            for option in options:
+                place.add_argument(f"--{option.name}", type=option.type, default=SUPPRESS, help=_described(option))
+        self._options = self.parser._option_string_actions  # as argparse has always called them
+        if "--output" in self._options:
+            self._options["-o"] = self._options["--output"]
+            self._options["-o"].option_strings.insert(0, "-o")  # type: ignore[attr-defined]  # a list
+
+    def spelled(self, arguments: Sequence[str]) -> list[str]:
+        """Arguments as the parser knows them: names with underscores, and of today.
+
+        A name that is unknown and near a known one ends the program.
+        """
+        return [self._spelled(argument) if argument.startswith("--") else argument for argument in arguments]
+
+    def _spelled(self, argument: str) -> str:
+        flag, equals, value = argument.partition("=")
+        flag = f"--{flag[2:].replace('-', '_')}"
+        if flag == "--normal" and "--references" in self._options:
+            msg = "--normal is called --references now; the old name ends with the next release."
+            warnings.warn(msg, DeprecationWarning, stacklevel=1)
+            flag = "--references"
+        name = flag.partition(".")[0]  # --rvs_options.eps
+        near = [] if name in self._options else get_close_matches(name, self._options, 1)
+        if near:
+            print(f"{self._program} {self.name}: There is no option {name}; did you mean {near[0]}?", file=sys.stderr)
+            sys.exit(2)
+        return flag + equals + value
+
+    def run(self, arguments: dict[str, Any]) -> None:
+        """Call the function with parsed arguments."""
+        groups = {
+            group: {option.name: arguments[option.name] for option in options if option.name in arguments}
+            for group, options in self.shared.items()
+        }
+        shared = {name for group in groups.values() for name in group}
+        own = {name: value for name, value in arguments.items() if name not in shared}
+        self._function(**own, **groups)
+
+
+def _described(option: Option) -> str:
+    """The text of an option with its default, which jsonargparse does not know: it parses what is given only."""
+    return f"{option.text} (default: {'none' if option.default in (None, {}) else option.default})"
+
+
+def _shared(command: str, group: str) -> tuple[Option, ...]:
+    from .arguments import MODEL, decision
+
+    return MODEL if group == "settings" else decision(command)
 
 
 def _one_line(command: str, error: Exception) -> str:

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
@@ -14,12 +14,13 @@ from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anomalib_clipad.images.picture import MAX_PIXELS
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page
 from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.sources import watch as watched
+
+from .arguments import check_counts, check_rate_given
 
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.finding import Finding
@@ -34,33 +35,18 @@ def inspect(
     images: list[str] | None = None,
     class_name: str | None = None,
     model: str | None = None,
-    product: str | None = None,
-    backbone: str | None = None,
-    pretrained: str | None = None,
-    image_size: int | None = None,
-    prompts: str | None = None,
-    text_weight: float | None = None,
-    tiles: list[int] | None = None,
-    adapter: str | None = None,
-    precision: str | None = None,
-    normal: Path | None = None,
-    mutual: bool = False,
-    pool: int = 100,
-    calibration: Path | None = None,
-    false_alarm_rate: float | None = None,
-    threshold: float | None = None,
-    ignore: Path | None = None,
-    min_area: int = 0,
-    max_pixels: int = MAX_PIXELS,
+    product: Path | None = None,
+    settings: dict[str, Any] | None = None,
+    decision: dict[str, Any] | None = None,
     batch_size: int = 8,
     workers: int = 2,
     threads: int | None = None,
     output: Path = Path("inspection"),
-    overlays: Literal["defective", "all", "none"] = "defective",
+    overlays: Literal["defective", "all", "none"] | None = None,
     masks: bool = False,
     maps: Literal["none", "png", "npy"] = "none",
     coco: bool = False,
-    page: bool = True,
+    page: bool | None = None,
     drift: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -68,8 +54,8 @@ def inspect(
     engine: Literal["process", "ray"] = "process",
     ray_address: str | None = None,
     actors: int | None = None,
-    gpus: float = 0,
-    block: int = 256,
+    gpus: float | None = None,
+    block: int | None = None,
     debug: bool = False,  # noqa: ARG001  # read by the command line
 ) -> None:
     """Look at images and decide which are defective.
@@ -79,102 +65,65 @@ def inspect(
     Args:
         images: Files, folders, patterns, lists of paths (.txt, .parquet), videos, or - for paths on stdin.
         class_name: What the images show, such as hazelnut.
-        model: Checkpoint (.ckpt) or exported file (.onnx, .xml, .pt), in place of a backbone.
+        model: Checkpoint (.ckpt) or exported file (.onnx, .xml, .pt), in place of a backbone. It has its settings
+            already; an OpenVINO file takes `precision`.
         product: File of `anomalib-clipad product`.
-        backbone: CLIP model, as of ClipAD; ViT-B-16-plus-240 by default.
-        pretrained: Weights of the backbone.
-        image_size: Height and width in pixels at which the model sees images.
-        prompts: industrial, medical, or a YAML file of states and templates.
-        text_weight: Share of the text in [0, 1] where there are normal images.
-        tiles: Rows and columns of tiles, for small defects in large images.
-        adapter: Trained layers of SDP+.
-        precision: Number format of the image tower; of an OpenVINO file, its INFERENCE_PRECISION_HINT.
-        normal: Folder of normal images to compare with.
-        mutual: Let the images judge each other; none needs to be known as normal.
-        pool: How many images at most are compared with, where they judge each other.
-        calibration: Folder of other normal images, which set the threshold.
-        false_alarm_rate: Largest share of normal images that are called defective.
-        threshold: Score from which on an image is defective, in place of 0.5.
-        ignore: Mask of what is never looked at, white.
-        min_area: Smaller regions do not count, in pixels.
-        max_pixels: Larger images are refused.
+        settings: Those by which a model is built.
+        decision: What images are compared with, and what is called defective.
         batch_size: Images that are scored together.
         workers: Threads that read images.
         threads: CPU threads of torch; by default all.
         output: Folder of the results.
-        overlays: Of which images an overlay is written.
+        overlays: Of which images an overlay is written: `defective`, by default, `all` or `none`.
         masks: Write masks.
         maps: Write maps, as PNG of 16 bits or as .npy.
         coco: Write coco.json.
-        page: Write index.html.
+        page: Write index.html; by default it is written.
         drift: State file of a watch over the calibration, which goes on from run to run.
         resume: Go on with an interrupted run.
         overwrite: Remove what an earlier run has written.
         watch: Folder to wait for images in, until interrupted.
         engine: This process, or Ray: many processes, here or on many machines; tables only.
-        ray_address: Cluster: auto, host:6379 or ray://host:10001; by default this machine alone.
+        ray_address: Cluster of Ray: `auto`, `host:6379` or `ray://host:10001`; by default this machine alone.
         actors: Inspectors on the cluster; by default one for each CPU.
-        gpus: GPUs of each.
-        block: Images that are written and checkpointed together by Ray.
+        gpus: GPUs of each; by default none.
+        block: Images that are written and checkpointed together by Ray; by default 256.
         debug: Show where an error comes from.
     """
-    if not images and watch is None:
-        msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
-        raise ValueError(msg)
-    chosen: dict[str, Any] = {
-        "backbone": backbone,
-        "pretrained": pretrained,
-        "image_size": image_size,
-        "prompts": prompts,
-        "text_weight": text_weight,
-        "tiles": tiles,
-        "adapter": adapter,
-        "precision": precision,
-    }
-    decision: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "threshold": threshold, "min_area": min_area}
-    places: dict[str, Any] = {"model": model, "product": product, "references": normal}
-    places |= {"calibration": calibration, "ignore": ignore}
-    settings = {"class_name": class_name, **chosen, **decision, "mutual": mutual, "pool": pool}
-    settings |= {name: None if place is None else str(place) for name, place in places.items()}
-    sources = _sources(images or [], watch)
-    if watch is None:
-        sources = chain([next(sources)], sources)  # what is not there is said before anything is loaded or written
-    build = {name: value for name, value in chosen.items() if value is not None}
-    build |= {"max_pixels": max_pixels, "batch_size": batch_size, "workers": workers}
+    settings, decision = settings or {}, decision or {}
+    pictures: dict[str, Any] = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco}
+    cluster = {"ray_address": ray_address, "actors": actors, "gpus": gpus, "block": block}
+    alone = {"page": page, "threads": threads, "watch": watch, "drift": drift, "mutual": decision.get("mutual")}
+    _check_engine(engine, {**pictures, **alone}, cluster)
+    _check_threads(threads, model)
+    check_rate_given(decision)
+    sources = _some_sources(images, watch)
+    files: dict[str, Any] = {"model": model, "product": product}
+    asked = {name: _plain(value) for name, value in {"class_name": class_name, **files, **settings, **decision}.items()}
+    how: dict[str, Any] = {**settings, **decision, "batch_size": batch_size, "workers": workers}
+    run: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     if engine == "ray":
         from .on_cluster import on_cluster  # it takes torch
 
-        _check_tables_only(watch=watch, mutual=mutual, drift=drift, masks=masks, maps=maps != "none", coco=coco)
-        run: dict[str, Any] = {"folder": output, "overwrite": overwrite, "resume": resume}
-        run |= {"settings": {**settings, "engine": engine}, "who": (ray_address, actors, gpus, block)}
         with _quietly():
-            summary, table = on_cluster(sources, class_name, places, decision, build, **run)
+            run["settings"] = {**asked, "engine": engine}
+            summary, table = on_cluster(sources, class_name, files, how, cluster, folder=output, **run)
         _tell(summary, table)
         sys.exit(3 if summary.failed else 0)
-    together = _all_of(sources, watch) if mutual else None
-    if together is not None:
-        sources = iter(together)
-    if threads is not None and (model is None or not model.endswith((".onnx", ".xml"))):
-        import torch
-
-        torch.set_num_threads(threads)
+    if how.pop("mutual", False):
+        together = _all_of(sources, watch)
+        sources, how["mutual"] = iter(together), [source.image for source in together]
     with _quietly():
-        together_images = None if together is None else [source.image for source in together]
-        inspector = Inspector(class_name, **places, **decision, mutual=together_images, pool=pool, **build)
+        inspector = Inspector(class_name, **files, **how)
     drifting = None if drift is None else DriftWatch(drift, inspector)
-    kinds: dict[str, Any] = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "thumbnails": page}
+    pictures |= {"overlays": overlays or "defective", "thumbnails": page is not False}
     complete = False
-    with Results(output, overwrite=overwrite, resume=resume, **kinds, settings=settings) as results:
+    with Results(output, **run, **pictures, settings=asked) as results:
         with _until_interrupted():
-            inspect_all(
-                inspector,
-                (one for one in sources if one is None or str(one.path) not in results.done),
-                results,
-                drifting,
-            )
+            inspect_all(inspector, _not_yet(sources, results), results, drifting)
             complete = True
         summary = results.finish()
-        written = write_run_page(output, f"Inspection of {class_name or 'images'}") if page else None
+        written = None if page is False else write_run_page(output, f"Inspection of {class_name or 'images'}")
     _tell(summary, written)
     if drifting is not None:
         drifting.finish()
@@ -184,11 +133,48 @@ def inspect(
         sys.exit(3)
 
 
-def _check_tables_only(**given: Any) -> None:
-    refused = [f"--{name}" for name, value in given.items() if value]
+def _check_engine(engine: str, alone: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:
+    """Refuse what one process does and a cluster does not, or the other way round."""
+    given = cluster if engine == "process" else alone
+    refused = [f"--{name}" for name, value in given.items() if value not in (None, False, "none")]
+    if refused and engine == "process":
+        msg = f"{', '.join(refused)}: for a cluster only. Add --engine ray, or leave out the rest."
+        raise ValueError(msg)
     if refused:
         msg = f"On a cluster results are tables only: leave out {', '.join(refused)}, or --engine."
         raise ValueError(msg)
+
+
+def _check_threads(threads: int | None, model: str | None) -> None:
+    """Set torch's threads, if it is torch that computes."""
+    check_counts(threads=threads)
+    if threads is None:
+        return
+    if model is not None and model.endswith((".onnx", ".xml")):
+        msg = f"--threads sets the threads of torch, and {model} runs without it. Leave one of them out."
+        raise ValueError(msg)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Source | None]:
+    """The images of a run; what is not there is said before anything is loaded or written."""
+    if not images and folder is None:
+        msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
+        raise ValueError(msg)
+    sources = _sources(images or [], folder)
+    return sources if folder is not None else chain([next(sources)], sources)
+
+
+def _not_yet(sources: Iterable[Source | None], results: Results) -> Iterator[Source | None]:
+    """Those that an earlier run has not inspected."""
+    return (one for one in sources if one is None or str(one.path) not in results.done)
 
 
 def _sources(images: list[str], folder: Path | None) -> Iterator[Source | None]:

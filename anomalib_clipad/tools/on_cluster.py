@@ -18,12 +18,11 @@ from anomalib_clipad.scale.run import Cluster, inspect_on_cluster
 def on_cluster(
     sources: Iterable[Source | None],
     class_name: str | None,
-    places: Mapping[str, Any],
-    decision: Mapping[str, Any],
-    build: Mapping[str, Any],
+    files: Mapping[str, Any],
+    how: Mapping[str, Any],
+    who: Mapping[str, Any],
     *,
     folder: Path,
-    who: tuple[Any, ...],
     **run: Any,
 ) -> tuple[Summary, Path]:
     """Inspect images on a cluster.
@@ -31,11 +30,10 @@ def on_cluster(
     Args:
         sources: The images.
         class_name: What they show.
-        places: ``model``, ``product``, ``normal``, ``calibration`` and ``ignore``, as of ``Inspector``.
-        decision: ``false_alarm_rate``, ``threshold`` and ``min_area``, likewise.
-        build: Its other arguments.
+        files: ``model`` and ``product``, as of ``Inspector``.
+        how: Its other arguments.
+        who: ``ray_address``, ``actors``, ``gpus`` and ``block``, where they are given.
         folder: Output folder.
-        who: Fields of ``Cluster``.
         **run: Further arguments of ``inspect_on_cluster``.
 
     Returns:
@@ -44,7 +42,9 @@ def on_cluster(
     require_ray()
 
     def inspector(fitting: Fitting) -> Inspector:
-        return Inspector(class_name, **places, **decision, **build, fitting=fitting)
+        return Inspector(class_name, **files, **how, fitting=fitting)
 
+    names = {"ray_address": "address", "actors": "workers"}
+    cluster = Cluster(**{names.get(name, name): value for name, value in who.items() if value is not None})
     found = (source for source in sources if source is not None)
-    return inspect_on_cluster(inspector, found, folder, who=Cluster(*who), **run), folder / RESULTS
+    return inspect_on_cluster(inspector, found, folder, who=cluster, **run), folder / RESULTS

@@ -8,12 +8,11 @@ from typing import Any
 
 from anomalib_clipad.playground.app import Limits, require_gradio, served
 from anomalib_clipad.playground.session import Session
+from anomalib_clipad.settings import Settings
 
 
 def playground(
-    backbone: str = "clipad-mini",
-    pretrained: str | None = None,
-    image_size: int | None = None,
+    settings: dict[str, Any] | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     open_browser: bool = False,
@@ -24,9 +23,7 @@ def playground(
     """Serve a page to try things on, until interrupted.
 
     Args:
-        backbone: CLIP model, as of ClipAD; clipad-mini works offline.
-        pretrained: Weights of the backbone.
-        image_size: Height and width in pixels at which the model sees images.
+        settings: Those by which a model is built.
         host: Address to listen at; 0.0.0.0 lets every machine of the network in, and nobody is asked for a password.
         port: By default a free one from 7860 on.
         open_browser: Open it in a browser.
@@ -35,8 +32,7 @@ def playground(
         debug: Show where an error comes from.
     """
     require_gradio()
-    given: dict[str, Any] = {"pretrained": pretrained, "image_size": image_size}
-    session = Session(backbone, **{name: value for name, value in given.items() if value is not None})
+    session = Session(**{"backbone": Settings.backbone, **(settings or {})})
     with served(session, host, port, Limits(max_megabytes, max_pixels)) as address:
         print(f"{address} (Ctrl-C ends it)", flush=True)
         if open_browser:

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from anomalib_clipad.vision.detector import Precision
-from anomalib_clipad.vision.dual_path import Tap
+from typing import Any
 
 
 def product(
-    normal: Path,
     output: Path = Path("product.safetensors"),
     class_name: str | None = None,
-    backbone: str = "ViT-B-16-plus-240",
-    pretrained: str | None = "laion400m_e31",
-    image_size: int | None = None,
+    settings: dict[str, Any] | None = None,
+    decision: dict[str, Any] | None = None,
     k_shot: int | None = None,
-    memory_size: int | None = None,
-    text_weight: float = 0.5,
-    prompts: str = "industrial",
-    smoothing: float = 8.0,
-    tap: Tap = "reference",
-    adapter: str | None = None,
-    precision: Precision = "float32",
 ) -> None:
     """Write text features, memory and scale of one product, the inputs of a graph exported with ``memory_input``.
 
     Args:
-        normal: Folder of normal images.
         output: File to write.
-        class_name: What the images show; not needed with ``text_weight`` 0.
-        backbone: CLIP model, as for ``ClipAD``.
-        pretrained: Its weights.
-        image_size: Height and width of the model's input in pixels.
-        k_shot: How many of the images; all by default.
-        memory_size: Patches a stage to keep.
-        text_weight: Share of the text.
-        prompts: Prompt set.
-        smoothing: Standard deviation of the map's Gaussian in pixels.
-        tap: Where the ordinary path is read.
-        adapter: Trained layers of SDP+.
-        precision: Number format of the image tower.
+        class_name: What the images show; not needed if the share of the text is 0.
+        settings: Those by which a model is built.
+        decision: The references, and how many of their patches to keep.
+        k_shot: How many of the references; all by default.
 
     Raises:
         ValueError: If an option or an image is not valid.
@@ -49,24 +29,21 @@ def product(
     """
     from anomalib_clipad.lightning_model import ClipAD
     from anomalib_clipad.predictor.products import save_product
+    from anomalib_clipad.settings import Settings
 
-    if text_weight and class_name is None:
-        msg = "Pass --class-name, what the images show, or --text_weight 0 to compare with the normal images alone."
+    settings, decision = settings or {}, decision or {}
+    if "references" not in decision:
+        msg = "Pass --references, a folder of normal images."
+        raise ValueError(msg)
+    if settings.get("text_weight", Settings.text_weight) and class_name is None:
+        msg = "Pass --class_name, what the images show, or --text_weight 0 to compare with the references alone."
         raise ValueError(msg)
     model = ClipAD(
         class_name,
-        backbone,
-        pretrained,
-        image_size,
         k_shot=k_shot,
-        few_shot_source=normal,
-        memory_size=memory_size,
-        text_weight=text_weight,
-        prompts=prompts,
-        smoothing=smoothing,
-        tap=tap,
-        adapter=adapter,
-        precision=precision,
+        few_shot_source=decision["references"],
+        memory_size=decision.get("memory_size"),
+        **settings,
     )
     model.prepare()
     save_product(output, model.preparation.predictor)

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
 from anomalib_clipad.storage import atomic_folder
-from anomalib_clipad.text.rvs import Method
 
 
 def text_features(
     class_name: list[str],
     output: Path = Path("features.safetensors"),
-    backbone: str = "ViT-B-16-plus-240",
-    pretrained: str | None = "laion400m_e31",
-    rvs: Method = "dbscan",
-    rvs_options: dict[str, int | float] | None = None,
-    prompts: str = "industrial",
+    settings: dict[str, Any] | None = None,
 ) -> None:
     """Write the representative vectors of classes, the second input of a graph exported with ``text_input``.
 
     Args:
         class_name: Names of the classes.
         output: File to write: one tensor (D, 2) per class, normal and abnormal, under the class's name.
-        backbone: CLIP model, as for ``ClipAD``.
-        pretrained: Its weights.
-        rvs: Method of representative vector selection.
-        rvs_options: Its parameters.
-        prompts: Prompt set.
+        settings: Those by which a model is built; what is no matter of the text changes no vector.
 
     Raises:
         ValueError: If a class name is empty, or the backbone or an option is unknown.
@@ -42,12 +34,12 @@ def text_features(
 
     for name in class_name:
         check_class_name(name)
-    settings = Settings.of(backbone=backbone, pretrained=pretrained, rvs=rvs, rvs_options=rvs_options, prompts=prompts)
-    loaded = load_backbone(backbone, pretrained)
-    text = (settings.prompts, settings.rvs, settings.rvs_options, EmbeddingCache())
+    chosen = Settings.of(**{name: value for name, value in (settings or {}).items() if name != "adapter"})
+    loaded = load_backbone(chosen.backbone, chosen.pretrained)
+    text = (chosen.prompts, chosen.rvs, chosen.rvs_options, EmbeddingCache())
     encoder = ClassEncoder(loaded.clip, loaded.tokenizer, *text)
     vectors = {name: encoder.encode(name).contiguous() for name in class_name}
     with atomic_folder(output.parent) as folder:
-        metadata = {name: str(value) for name, value in settings.as_dict().items()}
+        metadata = {name: str(value) for name, value in chosen.as_dict().items()}
         save_file(vectors, folder / output.name, metadata=metadata)
     print(f"{output}: {', '.join(f'{name} {tuple(vector.shape)}' for name, vector in vectors.items())}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .adapter import LinearAdapter, upsampling_matrix
-from .dual_path import STAGES, StageFeatures, Tap, dual_path, ordinary_path, project_features
+from .choices import Tap
+from .dual_path import STAGES, StageFeatures, dual_path, ordinary_path, project_features
 from .memory import Memory
 from .references import distance_to_units, leave_one_out
 from .smoothing import blur_matrix, smooth, smoothing_matrix
@@ -25,9 +26,6 @@ from .surgery import (
     calibrate_reference_map,
 )
 from .tiles import Tiles
-
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 class Prediction(NamedTuple):

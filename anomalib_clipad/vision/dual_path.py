@@ -6,7 +6,7 @@ feed-forward network, no residual input, restarted at each of four stages. The o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from anomalib_clipad.transformer import feed_forward, project_out, project_qkv
 
+from .choices import Tap
+
 if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
 STAGES = 4
-Tap = Literal["reference", "block"]
-TAPS: tuple[str, ...] = get_args(Tap)
 
 
 class StageFeatures(NamedTuple):

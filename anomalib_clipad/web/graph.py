@@ -40,11 +40,14 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
 
     Raises:
         ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
-        ValueError: If the model works on tiles.
+        ValueError: If the model works on tiles, or not in float32.
     """
     model = predictor.model
     if model.settings.tiles is not None:
         msg = "A page looks at whole images: leave out tiles."
+        raise ValueError(msg)
+    if model.settings.precision != "float32":
+        msg = f"A page computes in float32, not in {model.settings.precision}: leave out precision."
         raise ValueError(msg)
     require("This export", "export", "onnx", "onnxscript", "onnxruntime")
     import anomalib.models  # noqa: F401  # first: when it has loaded, it loads ClipAD, which imports the exporter

@@ -302,7 +302,7 @@ def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
     model = ClipAD(**shallow(), visualizer=False)
     path = model.to_onnx(tmp_path, text_input=True)
     output = tmp_path / "features.safetensors"
-    text_features(["bottle", "metal_nut"], output, **shallow())
+    text_features(["bottle", "metal_nut"], output, shallow())
     vectors = load_file(output)
     assert sorted(vectors) == ["bottle", "metal_nut"]
     for name, vector in vectors.items():

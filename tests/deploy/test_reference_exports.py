@@ -68,7 +68,7 @@ def test_one_graph_serves_many_products(normal: Path, images: Path, tmp_path: Pa
     path = ClipAD(**shallow(), visualizer=False).to_onnx(tmp_path, text_input=True, memory_input=True)
     for name, shots in {"bottle": None, "metal_nut": 1}.items():
         file = tmp_path / f"{name}.safetensors"
-        product(normal, file, name, **shallow(), k_shot=shots)
+        product(file, name, shallow(), {"references": normal}, k_shot=shots)
         tensors = {key: value.numpy() for key, value in load_file(file).items() if key in INPUTS}
         single = few_shot(normal, class_name=name, k_shot=shots)
         check(single, images, tmp_path / name, onnx_predict(path, **tensors))
@@ -85,7 +85,7 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_product_file_is_a_source_of_normal_images(normal: Path, images: Path, tmp_path: Path) -> None:
-    product(normal, tmp_path / "bottle.safetensors", "bottle", **shallow())
+    product(tmp_path / "bottle.safetensors", "bottle", shallow(), {"references": normal})
     image = torch.from_numpy(pixels(images / "0.png"))[None]
     by_file, by_folder = (few_shot(source)(image) for source in (tmp_path / "bottle.safetensors", normal))
     assert torch.equal(by_file.pred_score, by_folder.pred_score)
@@ -115,7 +115,7 @@ def changed(path: Path, settings: dict[str, object], **tensors: torch.Tensor) ->
 )
 def test_a_product_of_another_model_is_refused(normal: Path, tmp_path: Path, settings: dict, message: str) -> None:
     path = tmp_path / "bottle.safetensors"
-    product(normal, path, "bottle", **shallow())
+    product(path, "bottle", shallow(), {"references": normal})
     with pytest.raises(ValueError, match=message):
         few_shot(changed(path, settings)).prepare()
 
@@ -123,7 +123,7 @@ def test_a_product_of_another_model_is_refused(normal: Path, tmp_path: Path, set
 @pytest.mark.slow
 def test_a_damaged_product_is_refused(normal: Path, tmp_path: Path) -> None:
     path = tmp_path / "bottle.safetensors"
-    product(normal, path, "bottle", **shallow())
+    product(path, "bottle", shallow(), {"references": normal})
     memory = load_file(path)["memory"]
     memory[0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="damaged"):
@@ -134,8 +134,8 @@ def test_a_damaged_product_is_refused(normal: Path, tmp_path: Path) -> None:
 
 
 def test_a_product_needs_a_class_name_or_no_text(normal: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--class-name"):
-        product(normal, tmp_path / "bottle.safetensors", **shallow())
+    with pytest.raises(ValueError, match="--class_name"):
+        product(tmp_path / "bottle.safetensors", None, shallow(), {"references": normal})
     assert not list(tmp_path.iterdir())
 
 

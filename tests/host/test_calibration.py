@@ -78,7 +78,7 @@ def test_the_rate_moves_without_a_new_calibration(normal: Path, fresh: Path) -> 
         model.post_processor.false_alarm_rate = rate
         assert bool(model(image).pred_label) == (p_value <= rate)
     model.post_processor.false_alarm_rate = 0.01
-    with pytest.raises(ValueError, match=r"rate of 0\.01 takes 99 normal images or more; the model is calibrated on 24"):
+    with pytest.raises(ValueError, match=r"0\.01 takes 99 normal images or more; the model is calibrated on 24"):
         model(image)
 
 

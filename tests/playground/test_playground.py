@@ -104,7 +104,7 @@ def test_the_command_is_what_does_the_same(session: Session) -> None:
     question = Question("metal nut", **OWN, text_weight=0.2, threshold=0.6)
     line, _, file = session.command(question, "part.png", references=True).partition("\n\n# prompts.yaml\n")
     assert "--class-name 'metal nut'" in line
-    assert "--normal path/to/normal --text_weight 0.2 --threshold 0.6 --prompts prompts.yaml" in line
+    assert "--references path/to/normal --text_weight 0.2 --threshold 0.6 --prompts prompts.yaml" in line
     assert "abnormal:\n- broken {}" in file
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from anomalib_clipad.backbones.sources import SHIPPED
 from anomalib_clipad.deploy.exporter import Exporter
-from anomalib_clipad.predictor import quick_start
 from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.predictor import quick_start
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 MINI = {"backbone": "clipad-mini"}

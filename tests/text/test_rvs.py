@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from anomalib_clipad.text import rvs
+from anomalib_clipad.text.methods import check_options
 
 EXPECTED = load_file(Path(__file__).parents[1] / "golden" / "rvs_expected.safetensors")
 CLOUDS = sorted({key.split("/")[0] for key in EXPECTED})
@@ -151,6 +152,6 @@ def test_min_samples_decides_what_is_a_cluster() -> None:
 )
 def test_wrong_options_are_explained(method: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rvs.check_options(method, options)
+        check_options(method, options)
     with pytest.raises(ValueError, match=message):
         rvs.representative_vector(torch.eye(20), method, options)

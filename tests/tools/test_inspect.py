@@ -147,10 +147,14 @@ def test_a_rate_decides_and_drift_goes_on_from_run_to_run(
         ("nowhere OPTIONS", "There is no file or folder nowhere"),
         ("parts OPTIONS --threshold 2", r"in \[0, 1\]"),
         ("parts OPTIONS --false-alarm-rate 0.1", "pass calibration"),
-        ("parts OPTIONS --mutual true --normal parts", "cannot be used with normal"),
+        ("parts OPTIONS --mutual true --references parts", "cannot be used with normal"),
         ("film.mp4 OPTIONS --mutual true", "have to be files, no videos"),
         ("parts BACKBONE", "Say what the images show"),
         ("parts OPTIONS --drift state.npz", "pass calibration"),
+        ("parts OPTIONS --calibration parts", "calibrates a false-alarm rate; pass false_alarm_rate too"),
+        ("parts OPTIONS --actors 2 --block 8", "--actors, --block: for a cluster only"),
+        ("parts --model model.onnx --threads 2", "--threads sets the threads of torch, and model.onnx runs without it"),
+        ("parts OPTIONS --threads 0", "threads has to be at least 1; got 0"),
         ("parts --model parts/a.png", "is no exported model"),
         ("parts --model nowhere.ckpt", "There is no file"),
     ],
@@ -167,6 +171,26 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
         run(arguments.replace("OPTIONS", OPTIONS).replace("BACKBONE", backbone))
     assert "\n" not in str(end.value)
     assert not Path("inspection").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--overlays defective",
+        "--threads 2",
+        "--page true",
+        "--masks true",
+        "--maps png",
+        "--coco true",
+        "--mutual true",
+        "--watch parts",
+        "--drift state.npz",
+    ],
+)
+def test_what_a_cluster_does_not_do_is_refused_by_name(run: Callable[..., None], option: str) -> None:
+    name = option.split()[0]
+    with pytest.raises(SystemExit, match=f"On a cluster results are tables only: leave out {name}, or --engine"):
+        run(f"parts --engine ray {option}")
 
 
 def test_a_debugger_sees_where_an_error_comes_from(folder: Path, run: Callable[..., None]) -> None:

@@ -12,7 +12,7 @@ from anomalib_clipad.tools.text_features import text_features
 
 
 def write(path: Path, *classes: str) -> None:
-    text_features(list(classes), path, **TINY)
+    text_features(list(classes), path, TINY)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])

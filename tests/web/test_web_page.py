@@ -114,8 +114,10 @@ def test_wrong_arguments_are_explained(tmp_path: Path, folders: dict[str, Path])
         build(["nut"], settings=shallow(), threshold=2)
     with pytest.raises(ValueError, match="leave out tiles"):
         build(["nut"], settings={**shallow(), "tiles": [2, 2]})
+    with pytest.raises(ValueError, match="leave out precision"):
+        build(["nut"], settings={**shallow(), "precision": "bfloat16"})
     with pytest.raises(ValueError, match="none cannot be read"):
-        write_page(["nut"], tmp_path / "x.html", calibration=tmp_path / "none", **shallow())
+        write_page(["nut"], tmp_path / "x.html", shallow(), {"calibration": tmp_path / "none"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,7 +133,7 @@ def test_a_runtime_that_is_missing_or_damaged_names_the_command(
     monkeypatch.setattr(module, "FOLDER", copy)
     monkeypatch.setattr(module.load_runtime, "__defaults__", (copy,))
     with pytest.raises(ModuleNotFoundError, match=re.escape(FETCH)):
-        write_page(["nut"], tmp_path / "x.html", **shallow())
+        write_page(["nut"], tmp_path / "x.html", shallow())
 
 
 def test_another_package_than_the_expected_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,8 @@ from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.scale.cluster import cluster
-from anomalib_clipad.scale.luggage import Luggage
 from anomalib_clipad.scale.rows import RESULTS
-from anomalib_clipad.scale.run import Cluster, Fit, inspect_on_cluster
+from anomalib_clipad.scale.run import Cluster, inspect_on_cluster
 
 _CATEGORY, _DIFFERENT = "bracket", 32
 
@@ -63,9 +62,8 @@ def measure(folder: Path, inspector: Inspector, workers: int, block: int) -> Thr
     """Inspect the images of a folder on a cluster."""
     output = folder / f"results-{workers}"
     begin = time()
-    summary = inspect_on_cluster(
-        Luggage.of(inspector), Fit(), find([str(folder / "images")]), output, {}, Cluster(workers=workers, block=block)
-    )
+    who = Cluster(workers=workers, block=block)
+    summary = inspect_on_cluster(lambda _: inspector, find([str(folder / "images")]), output, {}, who)
     files = [path.stat() for path in (output / RESULTS).iterdir()]
     first, last = (choose(file.st_mtime for file in files) for choose in (min, max))
     rate = (summary.images - block) / (last - first)

@@ -24,6 +24,7 @@ from .browser import Browser, Tab
 
 _CATEGORY = "bracket"
 _SIDE = 512
+_MINI = {"backbone": "clipad-mini"}
 _LARGE = (4000, 3000)
 
 
@@ -68,7 +69,7 @@ def figures_of_page(folder: Path, normal: int = 0) -> Figures:
     large = folder / "large.jpg"
     Image.open(photograph).resize(_LARGE).save(large, quality=90)
     place = folder / "inspector.html"
-    page([_CATEGORY], place, remembered)
+    page([_CATEGORY], place, _MINI, {"references": remembered} if normal else None)
     inspector = Inspector(_CATEGORY, backbone="clipad-mini", references=remembered)
     times, differences = [], []
     with Browser() as browser:
@@ -114,7 +115,7 @@ def picture(output: Path, category: str = _CATEGORY) -> None:
         for number, defect in enumerate((None, "crack", "scratch", "hole")):
             _save(folder / f"examples/{number}.jpg", "example", number, defect)
         place = folder / "inspector.html"
-        page([category], place, calibration=folder / "calibration", examples=folder / "examples")
+        page([category], place, _MINI, {"calibration": folder / "calibration"}, examples=folder / "examples")
         with Browser() as browser:
             tab = browser.tab(1040, 700)
             tab.go(place.as_uri())
@@ -136,7 +137,7 @@ def demo(folder: Path) -> None:
     """
     for number, (category, defect) in enumerate(zip(HELD_OUT_CATEGORIES, cycle((*DEFECTS, None)), strict=False)):
         _save(folder / f"parts/{category}.jpg", "example", number, defect, category)
-    page([*HELD_OUT_CATEGORIES], folder / "inspector.html", examples=folder / "parts")
+    page([*HELD_OUT_CATEGORIES], folder / "inspector.html", _MINI, examples=folder / "parts")
 
 
 def _save(path: Path, split: str, number: int, defect: str | None, category: str = _CATEGORY) -> Path:

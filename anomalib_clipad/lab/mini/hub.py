@@ -51,7 +51,7 @@ _APP = '''"""The playground of anomalib-clipad."""
 from anomalib_clipad.tools.playground import playground
 
 if __name__ == "__main__":
-    playground(host="0.0.0.0", port=7860)
+    playground({"backbone": "clipad-mini"}, host="0.0.0.0", port=7860)
 '''
 
 

@@ -42,10 +42,10 @@ def test_a_space_serves_the_playground(tmp_path: Path, monkeypatch: pytest.Monke
     from anomalib_clipad.tools import playground
 
     served: dict[str, object] = {}
-    monkeypatch.setattr(playground, "playground", lambda **options: served.update(options))
+    monkeypatch.setattr(playground, "playground", lambda settings, **options: served.update(settings, **options))
     folder = write_space_folder(tmp_path / "space")
     runpy.run_path(str(folder / "app.py"), run_name="__main__")
-    assert served == {"host": "0.0.0.0", "port": 7860}
+    assert served == {"backbone": "clipad-mini", "host": "0.0.0.0", "port": 7860}
     assert (folder / "requirements.txt").read_text() == "anomalib-clipad[playground]\n"
     assert "sdk: gradio" in (folder / "README.md").read_text()
 
