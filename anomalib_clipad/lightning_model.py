@@ -411,7 +411,7 @@ class ClipAD(AnomalibModule):
         """Predict a batch; the post-processor fits itself on the predictions."""
         del args, kwargs
         require_labels(batch)
-        self._notice(batch)
+        self._notice(batch, calibrated=False)  # a validation split may calibrate
         predictions = self.model(batch.image)
         return batch.update(**predictions._asdict())
 
@@ -426,8 +426,8 @@ class ClipAD(AnomalibModule):
         self._notice(batch)
         return super().predict_step(batch, batch_idx, dataloader_idx)
 
-    def _notice(self, batch: Batch) -> None:
-        self.preparation.notice(map(str, getattr(batch, "image_path", None) or ()))
+    def _notice(self, batch: Batch, calibrated: bool = True) -> None:
+        self.preparation.notice(map(str, getattr(batch, "image_path", None) or ()), calibrated)
 
     def val_dataloader(self) -> list:
         """No validation data of its own: zero-shot prediction needs none, and a datamodule's takes precedence."""

@@ -142,9 +142,9 @@ class Preparation:
 
     # During a run
 
-    def notice(self, files: Iterable[str]) -> None:
-        """Look for references and calibration images among the scored files."""
-        known = self.predictor.known
+    def notice(self, files: Iterable[str], calibrated: bool = True) -> None:
+        """Look for references, and if wanted for calibration images, among the scored files."""
+        known = self.predictor.known(calibrated)
         for file in files if known is not None else ():
             try:
                 found = known.find(identify(read(file), file)) if known is not None else None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from anomalib.data import Batch
 from anomalib.data.utils.tiler import Tiler
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_clipad.data.reading import read_size
-
-if TYPE_CHECKING:
-    from anomalib_clipad.lightning_model import ClipAD
 
 
 def tiles_of(tiler: Tiler, size: int, height: int, width: int) -> tuple[int, int]:
@@ -59,7 +56,7 @@ class SourceSize(Callback):
     ) -> None:
         """Check a batch."""
         del trainer, args, kwargs
-        predictor = cast("ClipAD", pl_module).preparation.predictor
+        predictor = cast("Any", pl_module).preparation.predictor
         if predictor.grid is not None:
             for height, width in _sizes(batch):
                 predictor.check_size(height, width)

@@ -329,7 +329,7 @@ class Inspector:
 
     def _remark(self, picture: Picture) -> str | None:
         """What there is to say of an image that the model has seen before."""
-        known = self.model.known
+        known = self.model.known()
         found = None if known is None else known.find(identify(picture, str(picture.path or "an image")))
         if found is None:
             return None

@@ -179,10 +179,13 @@ class Predictor(ABC):
             prepared = self._prepare(picture)
         return Shown(identify(picture, name), prepared, (picture.pixels.shape[0], picture.pixels.shape[1]))
 
-    @property
-    def known(self) -> Known | None:
-        """The images it was fitted to and calibrated on, which it cannot judge; ``None`` if there are none."""
-        calibrated = () if self.normal is None else from_plain(cast("Iterable[PlainIdentity]", self.normal.identities))
+    def known(self, calibration: bool = True) -> Known | None:
+        """The images it was fitted to and calibrated on, which it cannot judge; ``None`` if there are none.
+
+        Args:
+            calibration: Whether to count calibration images.
+        """
+        calibrated = () if self.normal is None or not calibration else from_plain(cast("Iterable[PlainIdentity]", self.normal.identities))
         found = (*self.references, *calibrated)
         return Known(found) if found else None
 

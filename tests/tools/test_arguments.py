@@ -13,7 +13,7 @@ from anomalib_clipad.host.calibration import check_guarantee
 from anomalib_clipad.settings import Option
 from anomalib_clipad.tools import cli, page, playground, product
 from anomalib_clipad.tools.arguments import MODEL, check_rate_given, decision
-from anomalib_clipad.tools.cli import Command
+from anomalib_clipad.tools.cli import command_of
 
 BUILDERS = ["inspect", "page", "playground", "product", "text-features"]
 
@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.mark.parametrize("option", MODEL, ids=lambda option: option.name)
 @pytest.mark.parametrize("command", BUILDERS)
 def test_every_command_that_builds_a_model_offers_every_option_of_it(command: str, option: Option) -> None:
-    (action,) = (action for action in Command(command).parser._actions if action.dest == option.name)
+    (action,) = (action for action in command_of(command).parser._actions if action.dest == option.name)
     assert f"--{option.name}" in action.option_strings
     assert str(action.help).startswith(option.text)
 
@@ -57,7 +57,7 @@ def test_every_command_that_builds_a_model_offers_every_option_of_it(command: st
 )
 def test_a_command_offers_of_the_decision_what_it_takes(command: str, names: set[str]) -> None:
     assert {option.name for option in decision(command)} == names
-    assert names <= {action.dest for action in Command(command).parser._actions}
+    assert names <= {action.dest for action in command_of(command).parser._actions}
 
 
 def test_what_is_given_arrives_and_nothing_else(run: Callable[..., None], asked: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def test_a_misspelt_option_names_the_near_one(run: Callable[..., None], capsys: 
 
 @pytest.mark.parametrize("command", ["demo", "report", "inspect", "page", "product", "text-features"])
 def test_the_short_name_of_an_output_is_o(command: str) -> None:
-    (action,) = (action for action in Command(command).parser._actions if action.dest == "output")
+    (action,) = (action for action in command_of(command).parser._actions if action.dest == "output")
     assert action.option_strings == ["-o", "--output"]
 
 
@@ -130,7 +130,7 @@ def test_references_make_a_large_page_large(
     taken: dict[str, Any] = {}
     monkeypatch.setattr("anomalib_clipad.web.build.build", lambda _, **given: taken.update(given) or Built())
     page.page(["nut"], tmp_path / "x.html", decision={"references": Path("good"), "threshold": 0.7})
-    assert (taken["normal"], taken["threshold"]) == (Path("good"), 0.7)
+    assert (taken["references"], taken["threshold"]) == (Path("good"), 0.7)
     assert "Fewer references" in capsys.readouterr().out
 
 
@@ -147,6 +147,6 @@ def test_calibration_images_that_decide_nothing_are_refused_as_by_the_model() ->
 def test_the_arguments_of_inspect_are_known_without_torch(run_python: Run) -> None:
     """An exported file is inspected in a second, of which torch alone would take two."""
     run_python(
-        "import sys\nfrom anomalib_clipad.tools.cli import Command\nCommand('inspect')\n"
+        "import sys\nfrom anomalib_clipad.tools.cli import command_of\ncommand_of('inspect')\n"
         "assert not {'torch', 'anomalib', 'open_clip'} & {*sys.modules}"
     )
