@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import max_pool2d
 
 from anomalib_clipad.backbones import load_backbone
+from anomalib_clipad.backbones.sources import SHIPPED
 from anomalib_clipad.lab.mini import batches, loop, validation
 from anomalib_clipad.lab.mini.batches import PATCH, Augmentation
 from anomalib_clipad.lab.mini.damage import DAMAGES, KINDS
@@ -95,7 +96,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tmp_path: Path, monke
     assert not stops
 
     whole, parts = (load_file(tmp_path / name / "clipad-mini.safetensors") for name in ("whole", "parts"))
-    shipped = load_file(Path(loop.__file__).with_name("clipad-mini.safetensors"))
+    shipped = load_file(SHIPPED)
     assert {name: value.shape for name, value in whole.items()} == {n: value.shape for n, value in shipped.items()}
     for name, value in whole.items():
         torch.testing.assert_close(value, parts[name], msg=name)
