@@ -84,7 +84,8 @@ def read_mask(path: str | Path, as_tensor: bool = False) -> torch.Tensor | np.nd
     """
     image, _last.image = getattr(_last, "image", None), None
     with named(path, "mask"):
-        mask = host_read_mask(path, as_tensor)
+        with Path(path).open("rb") as file:  # by name, Pillow maps TIFF files and turns what it mapped wrongly
+            mask = host_read_mask(file, as_tensor)
         turn, _ = _placed(path, image)
     if turn == 1:
         return mask

@@ -17,10 +17,11 @@ _SIDE = 32
 # Measured on the details of thumbnails (3 x 3 means taken off), of 60 photographs of hazelnuts and of 26 to 150
 # pictures of each of 19 categories of generated parts. Of different pictures the most alike correlate by .976
 # (corduroy), .96 (brackets) and .95 (meshes); hazelnuts by less than .68. Copies saved as JPEG of quality 50, or
-# resized by half, to .7, to 1.5 or to other proportions, correlate by more than .985 where their contrast is 2.8 levels
-# or more; down to .978 at 2.7 levels (carpet) and .78 at 0.9 levels (wood), since levels of thumbnails are whole
-# numbers and JPEG adds noise.
-# So .985 of what is no noise has to agree: all these copies do, and no two different pictures.
+# resized by half, to .7, to 1.5 or to other proportions, correlate by more than .985 where their contrast is 2.8
+# levels or more; by .978 at 2.7 levels (carpet) and .78 at 0.9 (wood), as thumbnails have whole levels and JPEG adds
+# noise. So .985 of what is no noise has to agree: all these copies are found, and no two different pictures. Tried on
+# 66 other pictures of each category: 0 of 40,755 pairs called copies, 0 of 2,216 copies missed. Copies halved and saved
+# with quality 50 at once are missed in 7 of 277, those of every other pixel without a filter in 72 of 277.
 _ALIKE = 0.985
 _NOISE = 0.5
 """Variance of what saving again changes in a thumbnail's details, in levels."""
@@ -195,10 +196,8 @@ class _Details:
 
 def _warn_of_likeness(images: Sequence[Identity], others: Sequence[Identity], alike: NDArray[np.bool_]) -> None:
     """Name each image that looks like another, with the first such."""
-    named = [
-        f"{images[row].name} looks like {others[alike[row].argmax()].name}"
-        for row in map(int, np.flatnonzero(alike.any(1)))
-    ]
+    pairs = [(image, others[int(row.argmax())]) for image, row in zip(images, alike, strict=True) if row.any()]
+    named = [f"{image.name} looks like {other.name}" for image, other in pairs]
     if named:
         msg = f"Images may be copies that were saved again or resized: {_listed(named)}. Use each photograph once."
         warnings.warn(msg, UserWarning, stacklevel=3)

@@ -90,7 +90,7 @@ def _of_palette(image: Any) -> tuple[NDArray[np.bool_], str]:
     colours = np.frombuffer(image.convert("RGB").tobytes(), np.uint8).reshape(*entries.shape, 3)
     if {tuple(colour) for colour in np.unique(colours.reshape(-1, 3), axis=0).tolist()} <= {(0,) * 3, (255,) * 3}:
         return _of_levels(colours[..., 0], 255)
-    return entries != 0, f"it has a palette, and uses of it {_some('the entry', 'the entries', used)}"
+    return entries != 0, f"it has a palette, and uses of it {_some('entry', used)}"
 
 
 def _of_array(array: NDArray[Any]) -> tuple[NDArray[np.bool_], str]:
@@ -118,10 +118,10 @@ def _of_levels(levels: NDArray[Any], white: float) -> tuple[NDArray[np.bool_], s
     values = np.unique(levels.round(3))
     if len(values) == 2 and 1 <= values[1] <= _LARGEST_LABEL and white > 1:
         return levels > values.mean(), f"it has the labels {values[0]:g} and {values[1]:g}"
-    return levels > white / 2, f"it has {_some('the level', 'levels', values)}, and white is {white}"
+    return levels > white / 2, f"it has {_some('level', values)}, and white is {white}"
 
 
-def _some(one: str, several: str, values: NDArray[Any]) -> str:
+def _some(one: str, values: NDArray[Any]) -> str:
     if len(values) == 1:
-        return f"{one} {values[0]:g} alone"
-    return f"{several} from {values[0]:g} to {values[-1]:g}"
+        return f"the {one} {values[0]:g} alone"
+    return f"{one} {values[0]:g} to {values[-1]:g}"

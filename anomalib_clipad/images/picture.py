@@ -16,7 +16,7 @@ from anomalib_clipad.images.files import decoded, on_white
 Channels = Literal["rgb", "bgr"]
 MAX_PIXELS = 89_000_000
 """Largest image by default, in pixels: just below where Pillow itself begins to warn."""
-_WHOLE = 0.01  # of a level: what float32 leaves of one; half precision is further off
+_WHOLE = 0.1  # of a level: how far half precision moves one
 
 
 class UnreadableError(ValueError):

@@ -185,7 +185,11 @@ class Predictor(ABC):
         Args:
             calibration: Whether to count calibration images.
         """
-        calibrated = () if self.normal is None or not calibration else from_plain(cast("Iterable[PlainIdentity]", self.normal.identities))
+        calibrated = (
+            ()
+            if self.normal is None or not calibration
+            else from_plain(cast("Iterable[PlainIdentity]", self.normal.identities))
+        )
         found = (*self.references, *calibrated)
         return Known(found) if found else None
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from anomalib_clipad import ClipAD, ClipADModel, load_backbone
+from anomalib_clipad.adaptors import files as adapter_files
 from anomalib_clipad.adaptors.files import load_adapter, released_adapter, save_adapter
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
-from anomalib_clipad.adaptors import files as adapter_files
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.vision.adapter import LinearAdapter, upsampling_matrix
 
