@@ -69,6 +69,11 @@ def test_regions_that_do_not_count_are_not_in_the_mask() -> None:
     np.testing.assert_array_equal(some.mask, kept.mask)
     np.testing.assert_array_equal(whole.mask, values > 0.5)
     assert not Finding(picture, 0.9, True, 0.5, values, find_regions(values, 0.5, 18)).mask.any()
+    values[2:7, 2] = values[6, 2:7] = 0.7  # another one, with a corner of a larger region in its box
+    values[0:5, 4:9] = 0.8
+    np.testing.assert_array_equal(
+        find_regions(values, 0.5, min_area=10).mask, (values > 0.5) & (values != np.float32(0.7))
+    )
     again = pickle.loads(pickle.dumps(kept))
     assert again == kept
     np.testing.assert_array_equal(again.mask, kept.mask)

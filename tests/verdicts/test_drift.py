@@ -66,6 +66,7 @@ def test_an_alarm_lasts_through_a_restart(tmp_path: Path) -> None:
     """And keeps the number of the image that raised it, though the stake falls again."""
     drift = Drift(np.linspace(0, 1, 50))
     raised = next(number for number in range(1, 100) if drift.update(1 + number / 10))
+    assert 1 / drift.level <= drift.evidence < 1.2 / drift.level
     drift.save(tmp_path / "line.drift")
     again = Drift.load(tmp_path / "line.drift")
     assert (again.alarm, again.alarmed_at, again.seen) == (True, raised, raised)
@@ -94,11 +95,12 @@ def test_a_foreign_or_damaged_state_is_named(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_no_number_is_the_highest() -> None:
-    drift, other = Drift(np.zeros(10)), Drift(np.zeros(10))
-    drift.update(float("nan"))
-    other.update(1.0)
-    assert drift.seen == 1
-    assert drift.evidence == other.evidence
+    drift, highest, lowest = (Drift(np.zeros(10)) for _ in range(3))
+    drift.extend([np.nan] * 3)
+    highest.extend([np.inf] * 3)
+    lowest.extend([-np.inf] * 3)
+    assert drift.seen == 3
+    assert drift.evidence == highest.evidence != lowest.evidence
 
 
 def test_levels_and_scores_are_checked() -> None:
