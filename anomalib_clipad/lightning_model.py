@@ -41,7 +41,7 @@ from .host.comparer import Comparer
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
-from .host.pre_processor import ClipADPreProcessor
+from .host.pre_processor import ClipADPreProcessor, lasting
 from .host.references import References
 from .host.shares import count_once
 from .host.statistics import drop_statistics, require_labels, required, reset_metrics
@@ -200,7 +200,7 @@ class ClipAD(AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(
-            pre_processor=pre_processor,
+            pre_processor=lasting(pre_processor),
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
@@ -232,12 +232,14 @@ class ClipAD(AnomalibModule):
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
+        del args, kwargs
         check_source(self.model, *batch.shape[-2:])
         self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
             raise RuntimeError(msg)
-        return super().forward(batch, *args, **kwargs)
+        found = self.model(self._pre_process(batch))  # anomalib's forward would resize without antialiasing
+        return self.post_processor(found) if self.post_processor else found
 
     def prepare(self) -> None:
         """Encode the prompts of the class and remember the normal images, as the engine does before it predicts.
