@@ -46,7 +46,7 @@ def test_every_way_to_name_an_interpolation_scores_alike_everywhere(
 
 
 def test_what_no_product_of_matrices_is_gets_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="Only bicubic and bilinear.*not nearest"):
+    with pytest.raises(ValueError, match=r"Only bicubic and bilinear.*not nearest"):
         resizing(interpolation="nearest").deployed()
     kept = ClipAD(**shallow(), class_name="bolt", visualizer=False, pre_processor=PreProcessor(Resize(64)))
     with pytest.raises(ValueError, match="keeps the aspect, which an exported graph cannot; give height and width"):
