@@ -40,8 +40,12 @@ from .host.command_line import message_alone
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
+<<<<<<< HEAD
 from .host.pre_processor import ClipADPreProcessor
 from .host.preparation import Preparation
+=======
+from .host.pre_processor import ClipADPreProcessor, lasting
+>>>>>>> deploy
 from .host.references import References
 from .host.shares import count_once
 from .host.statistics import require_labels, reset_metrics
@@ -201,7 +205,7 @@ class ClipAD(AnomalibModule):
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(
-            pre_processor=pre_processor,
+            pre_processor=lasting(pre_processor),
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
@@ -235,12 +239,18 @@ class ClipAD(AnomalibModule):
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
+<<<<<<< HEAD
         self.preparation.predictor.check_size(*batch.shape[-2:])
+=======
+        del args, kwargs
+        check_source(self.model, *batch.shape[-2:])
+>>>>>>> deploy
         self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
             raise RuntimeError(msg)
-        return super().forward(batch, *args, **kwargs)
+        found = self.model(self._pre_process(batch))  # anomalib's forward would resize without antialiasing
+        return self.post_processor(found) if self.post_processor else found
 
     def prepare(self) -> None:
         """Encode the prompts of the class and remember the normal images, as the engine does before it predicts.

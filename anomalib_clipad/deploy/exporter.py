@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.deploy import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import patch_size
+from anomalib_clipad.vision.matrix_resize import MatrixResize
 
 from . import certify, verification
 from .graph import InferenceGraph
@@ -297,7 +298,8 @@ class Exporter(ExportMixin):
         """Write OpenVINO's ``.xml`` and ``.bin``, compressed by anomalib's own options.
 
         Verdicts at a false-alarm rate are calibrated on the scores of the compressed file, computed in float32, or in
-        bfloat16 where that is the model's precision.
+        bfloat16 where that is the model's precision. Where the file is for one size, images of the datamodule are
+        resized to it.
 
         Raises:
             ModuleNotFoundError: If the packages of the extra ``export`` are not installed.
@@ -311,8 +313,9 @@ class Exporter(ExportMixin):
         options = {**(onnx_kwargs or {}), "certified": False}
         given = (model_file_name, input_size, compression_type, datamodule, metric, task, max_drop, ov_kwargs)
         precision = "bf16" if self.model.settings.precision == "bfloat16" else "f32"
-        with atomic_folder(path.parent) as folder, tempfile.TemporaryDirectory() as raw, _quantizing_a_transformer():
-            written = super().to_openvino(raw, *given, options)
+        with atomic_folder(path.parent) as folder, tempfile.TemporaryDirectory() as raw:
+            with _quantizing_a_transformer(), _delivering(datamodule, input_size):
+                written = super().to_openvino(raw, *given, options)
             model = openvino.Core().read_model(written)
             graph = self.graph(options.get("text_input", False), options.get("memory_input", False))
             inputs = _described(graph.further_inputs())
@@ -385,6 +388,27 @@ def _without_remarks(*packages: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _delivering(datamodule: AnomalibDataModule | None, size: tuple[int, int] | None) -> Iterator[None]:
+    """Let a data module, if there is one, deliver images of the one size (height, width) that a file takes, if any."""
+    if datamodule is None or size is None:
+        yield
+        return
+    given = datamodule.external_collate_fn
+    datamodule.external_collate_fn = partial(_of_one_size, given or ImageBatch.collate, size)
+    try:
+        yield
+    finally:
+        datamodule.external_collate_fn = given
+
+
+def _of_one_size(collate: Callable[..., Any], size: tuple[int, int], items: list[Any]) -> Any:
+    """A batch of a data module, collated, its images resized."""
+    batch = collate(items)
+    batch.image = MatrixResize(size)(batch.image)
+    return batch
 
 
 @contextmanager

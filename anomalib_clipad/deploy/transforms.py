@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from PIL.Image import Resampling
 from torch import nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_clipad.host.pre_processor import interpolation_of
 from anomalib_clipad.vision.matrix_resize import MatrixResize, Standardize
 from anomalib_clipad.vision.resize import PillowResize
 
@@ -29,11 +29,5 @@ def exportable(transform: nn.Module) -> nn.Module:
             f"The pre-processor's {transform} keeps the aspect, which an exported graph cannot; give height and width."
         )
         raise ValueError(msg)
-    return MatrixResize(transform.size, _named(transform.interpolation), isinstance(transform, PillowResize))
-
-
-def _named(interpolation: InterpolationMode | str | int) -> str:
-    """The name of an interpolation, however torchvision was given it: as its own, by name, or by Pillow's number."""
-    if isinstance(interpolation, int):
-        return Resampling(interpolation).name.lower()
-    return str(InterpolationMode(interpolation).value)
+    interpolation = str(interpolation_of(transform).value)
+    return MatrixResize(transform.size, interpolation, isinstance(transform, PillowResize))

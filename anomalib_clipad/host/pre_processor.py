@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.transform import get_exportable_transform
+from PIL.Image import Resampling
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_clipad.vision.resize import PillowResize
 
 _OURS = "clip_ad"
+
+
+def interpolation_of(resize: Resize) -> InterpolationMode:
+    """How a transform interpolates, however torchvision was told: by its own value, by name, or by Pillow's number."""
+    given = resize.interpolation
+    return InterpolationMode(Resampling(given).name.lower() if isinstance(given, int) else given)
+
+
+def lasting(pre_processor: Any) -> Any:
+    """The same pre-processor, ready for a checkpoint: anomalib cannot read Pillow's numbers of interpolations again."""
+    for resize in _resizes(getattr(pre_processor, "transform", None)):
+        resize.interpolation = interpolation_of(resize)
+    return pre_processor
+
+
+def _resizes(transform: Any) -> Iterator[Resize]:
+    if isinstance(transform, Resize):
+        yield transform
+    for part in getattr(transform, "transforms", ()):
+        yield from _resizes(part)
 
 
 class ClipADPreProcessor(PreProcessor):

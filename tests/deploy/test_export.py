@@ -26,6 +26,7 @@ from torch import Tensor
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data.reading import read_image
+from anomalib_clipad.deploy.exporter import _delivering
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.predictor.runtimes import OnnxRuntime, OpenVinoRuntime, TorchRuntime
 from anomalib_clipad.tools.text_features import text_features
@@ -295,6 +296,32 @@ def test_an_openvino_file_for_one_size_predicts_the_same(images: Path, tmp_path:
     path = make_engine(tmp_path).export(model, "openvino", export_root=tmp_path, input_size=(96, 96))
     inferencer = OpenVINOInferencer(path, config={"INFERENCE_PRECISION_HINT": "f32"})
     check(model, tmp_path / "one", tmp_path, inferencer.predict)
+
+
+@pytest.mark.slow
+def test_a_quantised_openvino_file_for_one_size_is_calibrated_on_images_of_that_size(
+    bolts: MVTecAD, tmp_path: Path
+) -> None:
+    """The data module's are of 80 x 80 and 96 x 96 pixels."""
+    model = ClipAD(**shallow(), class_name="bolt", visualizer=False)
+    options = {"input_size": (48, 64), "compression_type": CompressionType.INT8_PTQ, "datamodule": bolts}
+    path = model.to_openvino(tmp_path, **options)
+    pixels = np.random.default_rng(0).random((2, 3, 48, 64), np.float32)
+    found, wanted = OpenVinoRuntime(path, "f32").run(pixels), model(torch.from_numpy(pixels))
+    np.testing.assert_allclose(found["pred_score"], wanted.pred_score.numpy(), atol=0.2)
+
+
+def test_a_data_module_delivers_one_size_while_a_file_is_written_and_its_own_afterwards(bolts: MVTecAD) -> None:
+    bolts.setup("fit")
+
+    def sizes() -> set[tuple[int, ...]]:
+        return {tuple(batch.image.shape[-2:]) for batch in bolts.val_dataloader()}
+
+    with _delivering(bolts, (48, 64)):
+        assert sizes() == {(48, 64)}
+        some = next(iter(bolts.val_dataloader())).image
+        assert 0 <= some.min() < some.max() <= 1
+    assert sizes() == {(96, 96)}
 
 
 @pytest.mark.slow

@@ -136,3 +136,47 @@ def test_the_frame_is_that_of_the_models_own_pre_processor() -> None:
     assert shown(pre_processor=cropped).deployed().metadata["frame"] == "CenterCrop"
     assert shown().deployed().metadata["frame"] == "whole"
     assert shown(pre_processor=False).deployed().metadata["frame"] == "whole"
+
+
+@pytest.fixture
+def calibrated(tmp_path: Path) -> ClipAD:
+    """A few-shot model whose four references, each left out in turn, set its false-alarm rate of 0.25."""
+    for index in range(4):
+        save(tmp_path / f"normal/{index}.png", np.random.default_rng(index).integers(0, 255, (80, 70, 3), np.uint8))
+    return shown(few_shot_source=tmp_path / "normal", false_alarm_rate=0.25, calibration_source="references")
+
+
+def test_a_graph_decides_at_the_models_rate_and_at_one_that_comes_with_the_images(
+    calibrated: ClipAD, noise: torch.Tensor
+) -> None:
+    graph = calibrated.deployed()
+    assert graph.false_alarm_rate == 0.25
+    for rate in (0.25, 0.0, 1.0):
+        found: Any = graph(noise, false_alarm_rate=None if rate == 0.25 else rate)
+        assert torch.equal(found.pred_label, found.p_value <= rate)
+
+
+def test_a_compressed_file_is_not_given_the_scores_of_the_model(calibrated: ClipAD) -> None:
+    with pytest.raises(ValueError, match="has to be calibrated itself, and the calibration images are not at hand"):
+        calibrated._exporter()._certificate(lambda *_: {}, compressed=True)
+
+
+def test_a_memory_and_its_scale_count_where_they_are_inputs(calibrated: ClipAD, noise: torch.Tensor) -> None:
+    calibrated.prepare()
+    graph, detector = calibrated.deployed(memory_input=True), calibrated.model.detector
+    assert graph.detector.memory is None
+    assert detector.memory is not None
+    undecided = detector.undecided(detector.memory.farthest)
+    found = graph(noise, memory=detector.memory.tokens, undecided=undecided)
+    torch.testing.assert_close(found.pred_score, calibrated(noise).pred_score, atol=1e-5, rtol=0)
+    other = graph(noise, memory=detector.memory.tokens, undecided=undecided / 2)
+    assert (other.pred_score - found.pred_score).min() > 0.01
+
+
+def test_a_graph_has_a_post_processor_of_its_own(noise: torch.Tensor) -> None:
+    model = fitted()
+    graph = model.deployed()
+    before = graph(noise).pred_score
+    assert isinstance(model.post_processor, ClipADPostProcessor)
+    model.post_processor.image_min.fill_(-5.0)
+    assert torch.equal(graph(noise).pred_score, before)

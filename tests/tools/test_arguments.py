@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the command `product` is called with, in place of a product."""
     given: dict[str, Any] = {}
 
-    def noted(output: Path, settings: dict[str, Any] | None = None, decision: dict[str, Any] | None = None) -> None:
+    def noted(output: Path = Path(), settings: dict | None = None, decision: dict | None = None) -> None:
         given.update(output=output, settings=settings, decision=decision)
 
     monkeypatch.setattr(product, "product", noted)
