@@ -100,6 +100,16 @@ def test_states_of_one_kind_only_are_refused(session: Session) -> None:
         session.answer(picture(1), [], Question("bolt", normal=("flawless {}",)))
 
 
+def test_prompts_of_the_command_line_count_until_others_are_typed() -> None:
+    session = Session(**shallow(), prompts="medical")
+    for question, prompts in (
+        (Question("skin"), "medical"),
+        (Question("skin", **OWN), Question("skin", **OWN).prompts),
+    ):
+        wanted = Inspector("skin", **shallow(), prompts=prompts).inspect(picture(1))
+        assert session.answer(picture(1), [], question).score == pytest.approx(wanted.score, abs=1e-6)
+
+
 def test_the_command_is_what_does_the_same(session: Session) -> None:
     question = Question("metal nut", **OWN, text_weight=0.2, threshold=0.6)
     line, _, file = session.command(question, "part.png", references=True).partition("\n\n# prompts.yaml\n")
