@@ -40,12 +40,8 @@ from .host.command_line import message_alone
 from .host.evaluator import SevenMetrics
 from .host.image_files import FullDepthReading
 from .host.post_processor import ClipADPostProcessor
-<<<<<<< HEAD
-from .host.pre_processor import ClipADPreProcessor
-from .host.preparation import Preparation
-=======
 from .host.pre_processor import ClipADPreProcessor, lasting
->>>>>>> deploy
+from .host.preparation import Preparation
 from .host.references import References
 from .host.shares import count_once
 from .host.statistics import require_labels, reset_metrics
@@ -239,12 +235,8 @@ class ClipAD(AnomalibModule):
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Find defects in RGB images (B, 3, H, W) in [0, 1], as ``Engine.predict`` does."""
-<<<<<<< HEAD
-        self.preparation.predictor.check_size(*batch.shape[-2:])
-=======
         del args, kwargs
-        check_source(self.model, *batch.shape[-2:])
->>>>>>> deploy
+        self.preparation.predictor.check_size(*batch.shape[-2:])
         self.prepare()
         if self.references.mutual and self.model.pool is None:
             msg = "mutual compares the images of a whole run: use the engine's predict or test, or pass k_shot instead."
