@@ -66,10 +66,11 @@ def inspect_on_cluster(
         msg = "A run is either resumed or overwritten; got both."
         raise ValueError(msg)
     with cluster(who.address, who.workers) as workers:
+        shipped = ship(build(OnCluster()))  # what cannot be built writes nothing
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
             take_folder(folder, json.loads(json.dumps(settings)), overwrite, resume)
             engine.list_images(folder, sources, who.block)
-            engine.run(folder, ship(build(OnCluster())), Pool(workers, who.gpus))
+            engine.run(folder, shipped, Pool(workers, who.gpus))
             tell_remarks(folder)
             return summarize(folder)

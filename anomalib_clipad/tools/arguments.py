@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from anomalib_clipad.images.picture import MAX_PIXELS
 from anomalib_clipad.settings import Option, Settings
@@ -52,7 +50,7 @@ _DECISION = (
 )
 _TAKEN = {
     "inspect": {option.name for option in _DECISION},
-    "page": {"references", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
+    "page": {"references", "memory_size", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
     "product": {"references", "memory_size"},
 }
 
@@ -64,17 +62,6 @@ def decision(command: str) -> tuple[Option, ...]:
         option._replace(default=PAGE_MAX_PIXELS) if (command, option.name) == ("page", "max_pixels") else option
         for option in options
     )
-
-
-def check_rate_given(decision: Mapping[str, Any]) -> None:
-    """Refuse calibration images that decide nothing.
-
-    Raises:
-        ValueError: If there are some, but neither a false-alarm rate nor a threshold; as ``ClipAD`` says it.
-    """
-    if decision.get("calibration") and decision.get("false_alarm_rate") is None and decision.get("threshold") is None:
-        msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05."
-        raise ValueError(msg)
 
 
 def check_counts(**counts: int | None) -> None:

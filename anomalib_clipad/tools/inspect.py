@@ -20,7 +20,7 @@ from anomalib_clipad.inspection.run_page import write_run_page
 from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.sources import watch as watched
 
-from .arguments import check_counts, check_rate_given
+from .arguments import check_counts
 
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.finding import Finding
@@ -96,7 +96,6 @@ def inspect(
     alone = {"page": page, "threads": threads, "watch": watch, "drift": drift, "mutual": decision.get("mutual")}
     _check_engine(engine, {**pictures, **alone}, cluster)
     _check_threads(threads, model)
-    check_rate_given(decision)
     sources = _some_sources(images, watch)
     files: dict[str, Any] = {"model": model, "product": product}
     asked = {name: _plain(value) for name, value in {"class_name": class_name, **files, **settings, **decision}.items()}

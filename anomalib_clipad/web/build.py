@@ -19,6 +19,7 @@ def build(
     *,
     settings: Mapping[str, Any],
     references: Path | None = None,
+    memory_size: int | None = None,
     product: Path | None = None,
     calibration: Path | None = None,
     false_alarm_rate: float | None = None,
@@ -33,6 +34,7 @@ def build(
         class_names: What images may show; none where the text has no share or a product file names it.
         settings: Those of ``ClipAD`` by which a model is built.
         references: Folder of normal images to compare with.
+        memory_size: Patches a stage that are kept of them; by default all.
         product: A product file in their place.
         calibration: Folder of other normal images; each class is calibrated on them.
         false_alarm_rate: Where the slider begins, of a calibrated page.
@@ -51,9 +53,11 @@ def build(
     check_threshold(threshold)
     given: dict[str, Any] = {
         "references": references,
+        "memory_size": memory_size,
         "product": product,
         "calibration": calibration,
         "false_alarm_rate": false_alarm_rate,
+        "threshold": threshold if false_alarm_rate is None else None,
     }
     names: list[str | None] = [*class_names] or [None]
     classes = []
