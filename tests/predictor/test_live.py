@@ -221,6 +221,22 @@ def test_references_are_left_out_only_where_two_or_more_are_at_hand(make: Make) 
             predictor.calibrate_left_out(others, None)
 
 
+def test_references_are_not_left_out_of_a_memory_of_some_patches(make: Make, tmp_path: Path) -> None:
+    """However it came in: new images would be compared with fewer patches than the references were."""
+    predictor, reader = make(), make()
+    images = shown(predictor, range(3))
+    predictor.fit(images, memory_size=20)
+    save_product(tmp_path / "thin.safetensors", predictor)
+    reader.fit(images)
+    reader.fit_product(tmp_path / "thin.safetensors")
+    for thin in (predictor, reader):
+        with pytest.raises(ValueError, match="with memory_size new images are compared with some"):
+            thin.calibrate_left_out(images, None)
+    predictor.fit(images)
+    predictor.calibrate_left_out(images, None)
+    assert predictor.normal is not None
+
+
 # Images that judge each other
 
 
