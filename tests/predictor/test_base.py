@@ -1,46 +1,16 @@
 """What every predictor shares: checks of images, and calibration on those that count."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from stand_ins import Brightness
 
 from anomalib_clipad.images.picture import Picture
-from anomalib_clipad.predictor.base import Measured, Predictor, Prepared, Scored, Shown, numbers
-from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
+from anomalib_clipad.predictor.base import Measured, Predictor, Scored, Shown, numbers
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 ALIGNED = TileGrid(rows=2, columns=2, size=64, patch=16, aligned=True)
-
-
-class Brightness(Predictor):
-    """Scores an image by its mean; its map is its own grey."""
-
-    class_name = None
-    own_limits = Limits(0.5, 0.5)
-    normalized = True
-    normal: NormalScores | None = None
-    grid: TileGrid | None = None
-    aspect = 0.0
-
-    def __init__(self, grid: TileGrid | None = None, aspect: float = 0.0) -> None:
-        self.grid, self.aspect = grid, aspect
-
-    def keep_normal(self, normal: NormalScores | None) -> None:
-        self.normal = normal
-
-    def score(self, images: Sequence[Prepared]) -> Scored:
-        return numbers(self._raw(images))
-
-    def fit(self, shown: Iterable[Shown], memory_size: int | None = None) -> None:
-        self.references = tuple(one.identity for one in shown)
-
-    def _prepare(self, picture: Picture) -> Prepared:
-        return picture.levels.mean(axis=0)
-
-    def _raw(self, images: Sequence[Prepared]) -> Scored:
-        maps = np.stack(images)
-        return Scored(maps.mean(axis=(1, 2)), maps)
 
 
 def picture(seed: int, height: int = 40, width: int = 40) -> Picture:
