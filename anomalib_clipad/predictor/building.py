@@ -71,7 +71,7 @@ def by_name(
         raise ValueError(msg)
     class_name = _class_of(class_name, product, chosen)
     cache = EmbeddingCache() if text_cache else None
-    started = quick_start.recall(chosen, class_name) if text_cache and adapter is None else None
+    started = quick_start.recall(chosen, class_name) if text_cache else None
     model, loaded = started or _build(chosen, class_name, cache, adapter)
 
     def complete() -> ClipADModel:

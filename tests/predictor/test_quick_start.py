@@ -1,10 +1,14 @@
 """The second start of a model by name: torch alone, the same scores, and never other weights."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +16,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from anomalib_clipad import ClipADModel, load_backbone
+from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.backbones.sources import SHIPPED
 from anomalib_clipad.deploy.exporter import Exporter
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor import quick_start
+from anomalib_clipad.settings import Settings
+from anomalib_clipad.text.prompts import load_prompts
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 MINI = {"backbone": "clipad-mini"}
@@ -141,3 +149,95 @@ def test_no_cache_no_note(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Inspector("gear", **MINI, text_cache=False)
+
+
+# What is noted, and when it is used
+
+OTHERS = {
+    "backbone": "ViT-B-16", "pretrained": "openai", "image_size": 96, "prompts": load_prompts("medical"), "rvs": "kde",
+    "rvs_options": {"eps": 0.1}, "smoothing": 4.0, "tap": "block", "variant": "sdp_plus", "precision": "bfloat16",
+    "text_weight": 0.0, "tiles": (2, 2), "aligned": True,
+}  # fmt: skip
+
+
+def test_a_note_is_of_all_settings_and_the_class() -> None:
+    base = replace(Settings(), tiles=(1, 2))
+    assert set(OTHERS) == {one.name for one in fields(Settings)}, "a new setting needs another value here"
+    paths = {quick_start._path(replace(base, **{name: value}), "gear") for name, value in OTHERS.items()}
+    paths |= {quick_start._path(base, name) for name in ("gear", "nut", None)}
+    assert len(paths) == len(OTHERS) + 3
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clipad-mini's weights in a file of their own."""
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    path.write_bytes(SHIPPED.read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def backbone(weights: Path) -> Backbone:
+    return load_backbone("clipad-mini", str(weights))
+
+
+@pytest.fixture
+def note(backbone: Backbone) -> Callable[..., Settings]:
+    """Note a model of these settings, whose text features are of no class at all."""
+
+    def note(text: float = 0.5, **options: Any) -> Settings:
+        model = ClipADModel(backbone, **options)
+        model.text_features.fill_(text)
+        quick_start.keep(model.settings, "gear", model, backbone)
+        return model.settings
+
+    return note
+
+
+def test_what_was_noted_is_what_comes_back(note: Callable[..., Settings], backbone: Backbone) -> None:
+    settings = note()
+    model, loaded = quick_start.recall(settings, "gear")
+    assert (model.class_name, model.settings, model.fingerprint) == ("gear", settings, backbone.fingerprint)
+    assert (loaded.mean, loaded.std) == (backbone.mean, backbone.std)
+    assert model.text_features.eq(0.5).all()
+    assert quick_start.recall(settings, "nut") is None
+
+
+def test_without_words_there_is_no_class(note: Callable[..., Settings]) -> None:
+    settings = note(float("nan"), text_weight=0.0)
+    assert quick_start.recall(settings, "gear")[0].class_name is None
+
+
+@pytest.mark.parametrize(("text", "options"), [(float("nan"), {}), (0.5, {"precision": "bfloat16"})], ids=str)
+def test_what_cannot_start_so_does_not(note: Callable[..., Settings], text: float, options: dict) -> None:
+    assert quick_start.recall(note(text, **options), "gear") is None
+
+
+def test_a_weights_file_that_was_written_again_is_read_again(note: Callable[..., Settings], weights: Path) -> None:
+    """Its text tower may be another one, of which the note has no digest."""
+    settings = note()
+    changed = weights.stat().st_mtime_ns + 1_000_000_000
+    os.utime(weights, ns=(changed, changed))
+    assert quick_start.recall(settings, "gear") is None
+
+
+@pytest.mark.parametrize("damage", ["text", "fingerprint"])
+def test_a_note_of_something_else_is_not_used(note: Callable[..., Settings], cache: Path, damage: str) -> None:
+    settings = note()
+    (path,) = notes(cache)
+    with safe_open(path, "pt") as file:
+        facts, text = json.loads(file.metadata()["note"]), file.get_tensor("text_features")
+    if damage == "text":
+        text = text + 1
+    else:
+        facts["fingerprint"] = "0"
+    save_file({"text_features": text}, path, {"note": json.dumps(facts)})
+    assert quick_start.recall(settings, "gear") is None
+
+
+def test_a_backbone_whose_configuration_is_in_a_file_is_not_noted(cache: Path, tiny: dict[str, str]) -> None:
+    loaded = load_backbone(**tiny)
+    model = ClipADModel(loaded)
+    model.setup("gear")
+    quick_start.keep(model.settings, "gear", model, loaded)
+    assert notes(cache) == []
