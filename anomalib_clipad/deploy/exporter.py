@@ -211,7 +211,7 @@ class Exporter(ExportMixin):
             model_file_name: Its name.
             input_size: Height and width of all images to come; by default any.
             text_input: Take text features (D, 2) as an input, ``text_features``.
-            memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``undecided``, the map value whose
+            memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``midpoint``, the map value whose
                 probability is 0.5, as product files hold them. With either input there are no verdicts at a
                 false-alarm rate: calibration scores are those of one product.
             certified: Whether to add these verdicts, where there is a rate, and what ``verify`` needs.

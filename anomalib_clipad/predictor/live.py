@@ -19,7 +19,7 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.detector import Prediction, Seen
 from anomalib_clipad.vision.pool import Pool, joined, key_of
-from anomalib_clipad.vision.surgery import Calibration
+from anomalib_clipad.vision.surgery import ScoreScale
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 from .base import Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers
@@ -48,7 +48,7 @@ class Processor(Protocol):
     def forget(self) -> list[str]:
         """Let go of what was fitted to other scores; what that was, in words."""
 
-    def serve(self, scale: Calibration) -> None:
+    def serve(self, scale: ScoreScale) -> None:
         """Learn the scale of the raw outputs."""
 
 
@@ -68,9 +68,9 @@ class Plain:
         had, self.normal = self.normal is not None, None
         return ["calibration"] if had else []
 
-    def serve(self, scale: Calibration) -> None:
+    def serve(self, scale: ScoreScale) -> None:
         """Take over the scale."""
-        self.decision.calibration = scale
+        self.decision.scale = scale
 
 
 class LivePredictor(Predictor):
@@ -131,9 +131,9 @@ class LivePredictor(Predictor):
         return 0.0 if memory is None else float(memory.aspect)
 
     @property
-    def scale(self) -> Calibration:
+    def scale(self) -> ScoreScale:
         """How its raw outputs become probabilities."""
-        return self.model.detector.calibration if self.model.pool is None else self.model.pool.calibration
+        return self.model.detector.scale if self.model.pool is None else self.model.pool.scale
 
     @property
     def own_limits(self) -> Limits | None:

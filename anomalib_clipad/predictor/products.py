@@ -38,7 +38,7 @@ class Product(NamedTuple):
 
     Attributes:
         path: Where it is.
-        tensors: ``memory`` (4, M, width), ``farthest``, ``aspect``, ``undecided`` and, if the text has a share,
+        tensors: ``memory`` (4, M, width), ``farthest``, ``aspect``, ``midpoint`` and, if the text has a share,
             ``text_features`` (D, 2).
         about: Settings, class name, digests of tower and layers.
         references: The normal images of its memory, where the file knows which they are.
@@ -91,10 +91,12 @@ def read_product(path: Path) -> Product:
         with safe_open(path, "numpy") as file:
             about = json.loads((file.metadata() or {})["settings"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        if "undecided" in tensors:  # by version 0.2
+            tensors["midpoint"] = tensors.pop("undecided")
         if about.get("variant") == "sdp":
             about.setdefault("layers", "None")
         references = from_plain(about.pop("references", ()))
-        for name in ("memory", "farthest", "aspect", "undecided"):
+        for name in ("memory", "farthest", "aspect", "midpoint"):
             tensors[name]
         missing = [name for name in (*_TOWER, *_TEXT) if name not in about]
         if missing:
@@ -145,7 +147,7 @@ def load_product(path: Path, model: ClipADModel) -> Loaded:
 def save_product(path: Path, predictor: LivePredictor) -> None:
     """Write a product file.
 
-    Its tensors are inputs of a graph exported with ``memory_input``: ``memory`` (4, M, width), ``undecided``, the map
+    Its tensors are inputs of a graph exported with ``memory_input``: ``memory`` (4, M, width), ``midpoint``, the map
     value whose probability is 0.5, and, if the text has a share, ``text_features`` (D, 2). ``farthest`` is the scale of
     the memory, ``aspect`` the shape of its images. Metadata: class name, settings, digests of the image tower and of
     trained layers, and which images the references are.
@@ -168,7 +170,7 @@ def save_product(path: Path, predictor: LivePredictor) -> None:
         "memory": detector.memory.tokens,
         "farthest": detector.memory.farthest,
         "aspect": detector.memory.aspect,
-        "undecided": detector.undecided(detector.memory.farthest),
+        "midpoint": detector.midpoint(detector.memory.farthest),
     }
     if model.settings.text_weight:
         tensors["text_features"] = model.text_features

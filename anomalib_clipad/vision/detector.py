@@ -19,7 +19,7 @@ from .smoothing import blur_matrix, smooth, smoothing_matrix
 from .surgery import (
     SDP,
     SDP_PLUS,
-    Calibration,
+    ScoreScale,
     abnormal_probability,
     abnormal_response,
     calibrate_map,
@@ -135,10 +135,10 @@ class Detector(nn.Module):
             self.register_buffer("blur_matrix", blur, persistent=False)
 
     @property
-    def calibration(self) -> Calibration:
+    def scale(self) -> ScoreScale:
         """How its raw outputs become probabilities."""
         if self.memory is not None:
-            return self.reference_calibration(self.undecided(self.memory.farthest))
+            return self.reference_scale(self.midpoint(self.memory.farthest))
         return SDP if self.adapter is None else SDP_PLUS
 
     @property
@@ -147,12 +147,12 @@ class Detector(nn.Module):
         larger = max(self.text_weight, 1 - self.text_weight)
         return self.text_weight / larger, (1 - self.text_weight) / larger
 
-    def reference_calibration(self, undecided: Tensor) -> Calibration:
-        """The calibration where images are compared with others, by the raw map value whose probability is 0.5."""
-        probability = partial(calibrate_reference_map, undecided=undecided)
-        return Calibration(probability, undecided, score_weight=self.factors[0])
+    def reference_scale(self, midpoint: Tensor) -> ScoreScale:
+        """The scale where images are compared with others, by the raw map value whose probability is 0.5."""
+        probability = partial(calibrate_reference_map, midpoint=midpoint)
+        return ScoreScale(probability, midpoint, score_weight=self.factors[0])
 
-    def undecided(self, distance: Tensor) -> Tensor:
+    def midpoint(self, distance: Tensor) -> Tensor:
         """The raw map value between normal and abnormal, by the distance between; the text's is four times 0.5."""
         text, references = self.factors
         return text * STAGES * 0.5 + references * distance

@@ -143,7 +143,7 @@ def test_a_post_processor_learns_the_scale_of_the_model_it_serves(own: PostProce
     assert maps.unique().numel() > 1000  # not one constant, as with the scale of SDP
     if isinstance(model.post_processor, ClipADPostProcessor):
         raw = model.model.detector(model.pre_processor(torch.rand(2, 3, 64, 64)), model.model.text_features).anomaly_map
-        assert torch.equal(model.post_processor.calibration.probability(raw) > 0.5, raw > 2)
+        assert torch.equal(model.post_processor.scale.probability(raw) > 0.5, raw > 2)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_scale_is_the_largest_leave_one_out_value(backbone: Backbone, refere
         largest.append(others(references[index : index + 1]).pred_score)
     expected = torch.cat(largest).max()
     torch.testing.assert_close(model.detector.memory.farthest, expected, atol=1e-5, rtol=0)
-    assert model.detector.calibration.probability(expected) == pytest.approx(0.5, abs=1e-4)
+    assert model.detector.scale.probability(expected) == pytest.approx(0.5, abs=1e-4)
 
 
 def test_one_image_is_compared_with_its_mirror_images(backbone: Backbone, reference_numbers: dict[str, Tensor]) -> None:
