@@ -85,7 +85,7 @@ class Session:
                 says how many it takes.
         """
         with self._lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The .* of before do not hold")  # it is calibrated anew
+            warnings.filterwarnings("ignore", message="Dropped, since it does not hold")  # it is calibrated anew
             typed = bool(question.normal or question.abnormal)
             prompts = question.prompts if typed else self.settings.get("prompts", question.prompts)
             self._live.look_for(question.class_name, prompts, question.text_weight)

@@ -164,7 +164,7 @@ class LivePredictor(Predictor):
         self.serve()
         dropped = self.processor.forget()
         if dropped:
-            msg = f"The {' and the '.join(dropped)} of before do not hold for {what} and were dropped."
+            msg = f"Dropped, since it does not hold for {what}: {', '.join(dropped)} of before."
             warnings.warn(msg, stacklevel=3)
 
     # Text
