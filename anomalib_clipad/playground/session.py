@@ -16,6 +16,7 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Shown
+from anomalib_clipad.predictor.live import DROPPED
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -85,7 +86,7 @@ class Session:
                 says how many it takes.
         """
         with self._lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Dropped, since it does not hold")  # it is calibrated anew
+            warnings.filterwarnings("ignore", message=DROPPED)  # it is calibrated anew
             typed = bool(question.normal or question.abnormal)
             prompts = question.prompts if typed else self.settings.get("prompts", question.prompts)
             self._live.look_for(question.class_name, prompts, question.text_weight)

@@ -27,6 +27,9 @@ from .coreset import coreset
 from .decision import Decision, unfitted
 from .products import load_product
 
+DROPPED = "Dropped, since it does not hold"
+"""How the warning begins that something was let go of."""
+
 
 class Processor(Protocol):
     """What turns raw outputs into scores: anomalib's post-processor of a model, or one that nothing was fitted to.
@@ -164,7 +167,7 @@ class LivePredictor(Predictor):
         self.serve()
         dropped = self.processor.forget()
         if dropped:
-            msg = f"Dropped, since it does not hold for {what}: {', '.join(dropped)} of before."
+            msg = f"{DROPPED} for {what}: {', '.join(dropped)} of before."
             warnings.warn(msg, stacklevel=3)
 
     # Text
