@@ -77,7 +77,8 @@ def load(path: Path, precision: str | None = None) -> Runtime:
     Raises:
         FileNotFoundError: If there is no such file.
         ModuleNotFoundError: If its runtime is not installed.
-        ValueError: If it is no such file, is damaged, or takes no precision; or a ``.pt`` file and ``TRUST_REMOTE_CODE`` is not 1.
+        ValueError: If it is no such file, is damaged, or takes no precision; or a ``.pt`` file and
+            ``TRUST_REMOTE_CODE`` is not 1.
     """
     kinds: dict[str, type[Runtime]] = {".onnx": OnnxRuntime, ".xml": OpenVinoRuntime, ".pt": TorchRuntime}
     kind = kinds.get(path.suffix)
