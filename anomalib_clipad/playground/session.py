@@ -72,7 +72,6 @@ class Session:
         self._live = self._inspector.live("the playground")
         self._lock = Lock()
         self._known: list[str] = []
-        self._calibrated: int | None = None
 
     @property
     def passes(self) -> int:
@@ -112,12 +111,11 @@ class Session:
     def _calibrate(self, shown: Sequence[Shown], question: Question) -> None:
         if question.false_alarm_rate is None:
             self._live.keep_normal(None)
-        elif self._live.normal is None or self._calibrated != self._live.version:
+        elif self._live.normal is None:  # the first time, or since something was changed
             if len(shown) < 2:
                 msg = f"A false-alarm rate needs several normal images to compare with; there are {len(shown)}."
                 raise ValueError(msg)
             self._live.calibrate_left_out(shown, None)
-            self._calibrated = self._live.version
 
     def command(self, question: Question, image: str, references: bool) -> str:
         """The line of ``anomalib-clipad inspect`` that does the same, and the file of prompts that it needs, if any."""

@@ -7,8 +7,10 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from anomalib_clipad.vision import references
 from anomalib_clipad.vision.references import (
     leave_one_out,
+    mutual_rows,
     mutual_scores,
     nearest_distance,
     neighbourhood_features,
@@ -97,6 +99,20 @@ def test_leaving_one_out_compares_with_all_others() -> None:
         others = torch.cat([tokens[:index], tokens[index + 1 :]])
         expected = nearest_distance(tokens[index : index + 1], memory_of(others)).sum(dim=1)
         torch.testing.assert_close(distance[index], expected[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_any_number_of_images_judge_each_other_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    tokens = torch.randn(7, 4, 9, 8)
+    left_out, mutual = leave_one_out(tokens), mutual_scores(tokens)
+    monkeypatch.setattr(references, "_PRODUCTS", images * 9**2)
+    torch.testing.assert_close(leave_one_out(tokens), left_out)
+    torch.testing.assert_close(mutual_scores(tokens), mutual)
+
+
+def test_some_rows_of_a_pool_are_scored_as_all_of_it() -> None:
+    tokens = torch.randn(7, 4, 9, 8)
+    torch.testing.assert_close(mutual_rows(tokens, range(2, 5)), mutual_scores(tokens)[2:5])
 
 
 def test_more_normal_images_never_raise_a_distance() -> None:

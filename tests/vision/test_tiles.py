@@ -8,6 +8,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_clipad import ClipADModel
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.vision.tile_grid import TileGrid
 from anomalib_clipad.vision.tiles import Tiles
 
 SIDE = 112  # the canvas of 2 x 2 tiles of 64 pixels, which start 48 pixels apart
@@ -245,3 +246,35 @@ def test_what_compares_whole_images_is_refused(backbone: Backbone) -> None:
     for see in (model.examine, model.tokens):
         with pytest.raises(ValueError, match="leave out tiles"):
             see(canvas(1))
+
+
+# Before any image is cut
+
+GRID = TileGrid(rows=2, columns=3, size=64, patch=16, aligned=True)  # on a canvas of 112 x 160 pixels
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [(32, 48, True), (31, 48, False), (32, 47, False)])
+def test_a_tile_shows_at_least_a_patch_of_pixels(height: int, width: int, fits: bool) -> None:
+    if fits:
+        GRID.check_source(height, width)
+    else:
+        with pytest.raises(ValueError, match=rf"{height} x {width} pixels is too small for tiles=\[2, 3\]"):
+            GRID.check_source(height, width)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "fits"), [(1.0, True), (1.09, True), (1 / 1.09, True), (1.11, False), (1 / 1.11, False)]
+)
+def test_aligned_tiles_may_be_stretched_by_less_than_a_patch(stretch: float, fits: bool) -> None:
+    """A patch is a tenth of the canvas."""
+    width = round(1500 * stretch)
+    if fits:
+        GRID.check_places(1000, width, aspect=1.5)
+    else:
+        with pytest.raises(ValueError, match=r"of another shape than the normal images \(1\.50\)"):
+            GRID.check_places(1000, width, aspect=1.5)
+
+
+def test_where_tiles_are_not_aligned_or_the_shape_is_not_known_any_shape_goes() -> None:
+    GRID._replace(aligned=False).check_places(100, 1000, aspect=1.5)
+    GRID.check_places(100, 1000, aspect=0.0)
