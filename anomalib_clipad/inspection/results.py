@@ -22,6 +22,7 @@ from .tables import (
     REGION_COLUMNS,
     RESULT_COLUMNS,
     Summary,
+    read_results,
     region_rows,
     result_row,
     summarize,
@@ -181,7 +182,7 @@ class Results:
         """
         with self._explained():
             self._complete()
-            return summarize(self.folder / "results.csv", self._failed)
+            return summarize(self.folder, read_results(self.folder / "results.csv"), self._failed)
 
     def _append(self, finding: Finding, name: PurePath, claimed: str) -> None:
         path = os.fspath(finding.path or name)
