@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torchmetrics import Metric
 
-from anomalib_clipad.data.reading import read_image, read_size
 from anomalib_clipad.extras import require
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.images.alike import to_plain
+from anomalib_clipad.images.picture import read
+from anomalib_clipad.images.size import read_size
 from anomalib_clipad.predictor.decision import Decision
 from anomalib_clipad.predictor.frame import frame
 from anomalib_clipad.predictor.live import LivePredictor
@@ -168,7 +169,7 @@ class Exporter(ExportMixin):
             return None
         live = cast("NormalScores", cast("ClipADPostProcessor", self.post_processor).normal_scores())
         if self.calibration is not None:
-            named = ((file, cast("Tensor", read_image(file, as_tensor=True)).numpy()) for file in self.calibration)
+            named = ((file, read(file).levels) for file in self.calibration)
             about = {"rate": self.false_alarm_rate, "computed_in": computed_in, "identities": live.identities}
             return certify.measure(run, named, **about)
         if compressed or self.model.settings.precision != "float32":
@@ -211,7 +212,7 @@ class Exporter(ExportMixin):
             model_file_name: Its name.
             input_size: Height and width of all images to come; by default any.
             text_input: Take text features (D, 2) as an input, ``text_features``.
-            memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``undecided``, the map value whose
+            memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``midpoint``, the map value whose
                 probability is 0.5, as product files hold them. With either input there are no verdicts at a
                 false-alarm rate: calibration scores are those of one product.
             certified: Whether to add these verdicts, where there is a rate, and what ``verify`` needs.

@@ -52,13 +52,13 @@ class InferenceGraph(nn.Module):
         self.text_input, self.memory_input = inputs
         memory = None if self.memory_input else deepcopy(detector.memory)
         parts = (deepcopy(detector.adapter), memory, detector.text_weight)
-        self.detector = Detector(Tower(detector.visual), *settings, *parts, detector.tiles)
+        self.detector = Detector(Tower.copy_of(detector.visual), *settings, *parts, detector.tiles)
         self.metadata = metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
         self.certificate, self.false_alarm_rate = None, 0.0
         if isinstance(self.post_processor, Decision):
-            self.post_processor.calibration = self.detector.calibration
+            self.post_processor.scale = self.detector.scale
         self.eval().requires_grad_(False)
 
     @property
@@ -72,7 +72,7 @@ class InferenceGraph(nn.Module):
         """An example of each input beside the images."""
         inputs = {"text_features": self.text_features} if self.text_input else {}
         if self.memory_input:
-            inputs |= {"memory": torch.randn(self.memory_shape), "undecided": torch.tensor(1.0)}
+            inputs |= {"memory": torch.randn(self.memory_shape), "midpoint": torch.tensor(1.0)}
         return inputs
 
     @torch.no_grad()
@@ -81,7 +81,7 @@ class InferenceGraph(nn.Module):
         images: Tensor,
         text_features: Tensor | None = None,
         memory: Tensor | None = None,
-        undecided: Tensor | None = None,
+        midpoint: Tensor | None = None,
         false_alarm_rate: float | Tensor | None = None,
     ) -> Prediction:
         """Find defects.
@@ -90,7 +90,7 @@ class InferenceGraph(nn.Module):
             images: RGB images (B, 3, H, W) of any size, values in [0, 1].
             text_features: Representative vectors, normal and abnormal (D, 2), of a model with ``text_input``.
             memory: Patch tokens of normal images, as of ``Memory``, of a model with ``memory_input``.
-            undecided: The raw map value whose probability is 0.5, of a model with ``memory_input``: a scalar.
+            midpoint: The raw map value whose probability is 0.5, of a model with ``memory_input``: a scalar.
             false_alarm_rate: In place of its own, of a model with a certificate.
 
         Returns:
@@ -100,9 +100,9 @@ class InferenceGraph(nn.Module):
         Raises:
             ValueError: If an input is given that the model does not have, or one is missing.
         """
-        if self.text_input == (text_features is None) or {memory is None, undecided is None} != {not self.memory_input}:
+        if self.text_input == (text_features is None) or {memory is None, midpoint is None} != {not self.memory_input}:
             msg = (
-                "text_features are an input of a model exported with text_input, memory and undecided of one exported "
+                "text_features are an input of a model exported with text_input, memory and midpoint of one exported "
                 "with memory_input, and only of such a one."
             )
             raise ValueError(msg)
@@ -110,13 +110,13 @@ class InferenceGraph(nn.Module):
         raw: Prediction = self.detector(self.pre_processor(images), text, memory)
         if self.post_processor is None:
             return raw
-        if undecided is None:
+        if midpoint is None:
             found: Prediction = self.post_processor(raw)
             if self.certificate is None:
                 return found
             rate = self.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
             return certified(found.pred_score, found.anomaly_map, self.certificate, rate)
-        decided: Prediction = self.post_processor(raw, calibration=self.detector.reference_calibration(undecided))
+        decided: Prediction = self.post_processor(raw, scale=self.detector.reference_scale(midpoint))
         return decided
 
 

@@ -19,7 +19,7 @@ from anomalib_clipad.predictor.decision import STATISTICS, Decision, certified
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import Prediction
-from anomalib_clipad.vision.surgery import SDP, Calibration
+from anomalib_clipad.vision.surgery import SDP, ScoreScale
 
 from .statistics import drop_statistics, required
 
@@ -94,7 +94,7 @@ class ClipADPostProcessor(PostProcessor):
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
         self.false_alarm_rate = false_alarm_rate
         self.normal = None
-        self.calibration: Calibration = SDP
+        self.scale: ScoreScale = SDP
         self._image_scores = ImageScores()
         for name in ("probability_min", "probability_max", "peak_min", "peak_max"):
             self.register_buffer(name, torch.tensor(torch.nan))
@@ -133,11 +133,11 @@ class ClipADPostProcessor(PostProcessor):
         """What it makes of raw outputs, with the statistics of now."""
         statistics = {name: getattr(self, f"_{name}" if name.endswith("threshold") else name) for name in STATISTICS}
         flags = (self.enable_normalization, self.enable_thresholding)
-        return Decision(statistics, self.calibration, *flags, (self.image_sensitivity, self.pixel_sensitivity))
+        return Decision(statistics, self.scale, *flags, (self.image_sensitivity, self.pixel_sensitivity))
 
-    def serve(self, calibration: Calibration) -> None:
+    def serve(self, scale: ScoreScale) -> None:
         """Learn the scale of a detector's outputs: those of SDP, SDP+ and each memory differ."""
-        self.calibration = calibration
+        self.scale = scale
 
     def on_validation_batch_end(
         self,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_clipad.images.depth import grey_levels
 from anomalib_clipad.images.files import turn_left, turned, warn_of_frames, with_alpha
 from anomalib_clipad.images.picture import (
     MAX_PIXELS,
@@ -67,6 +66,8 @@ def read_mask(source: Any, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.bo
 
 def _of_image(image: Any, path: Path | None) -> tuple[NDArray[np.bool_], str]:
     """What an image of Pillow hides, and what was found in it."""
+    from anomalib_clipad.images.depth import grey_levels
+
     warn_of_frames(image, path)
     turn = turn_left(image)
     grey = grey_levels(image, path or "image")

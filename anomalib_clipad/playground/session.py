@@ -16,6 +16,8 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Shown
+from anomalib_clipad.predictor.live import DROPPED
+from anomalib_clipad.settings import Settings
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -37,7 +39,7 @@ class Question:
     class_name: str = "object"
     normal: tuple[str, ...] = ()
     abnormal: tuple[str, ...] = ()
-    text_weight: float = 0.5
+    text_weight: float = Settings.text_weight
     threshold: float | None = 0.5
     false_alarm_rate: float | None = None
 
@@ -84,7 +86,7 @@ class Session:
                 says how many it takes.
         """
         with self._lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The .* of before do not hold")  # it is calibrated anew
+            warnings.filterwarnings("ignore", message=DROPPED)  # it is calibrated anew
             typed = bool(question.normal or question.abnormal)
             prompts = question.prompts if typed else self.settings.get("prompts", question.prompts)
             self._live.look_for(question.class_name, prompts, question.text_weight)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.detector import Prediction
-from anomalib_clipad.vision.surgery import SDP, Calibration
+from anomalib_clipad.vision.surgery import SDP, ScoreScale
 
 from .normalization import min_max, normalize_monotone
 
@@ -46,7 +46,7 @@ class Decision(nn.Module):
 
     Args:
         statistics: Scalars by the names of ``STATISTICS``.
-        calibration: The scale of the raw outputs.
+        scale: The scale of the raw outputs.
         normalize: Whether fitted scores and maps are normalised, with the threshold at 0.5.
         label: Whether there are labels and masks.
         sensitivities: 1 less the thresholds of normalised image scores and maps.
@@ -66,7 +66,7 @@ class Decision(nn.Module):
     def __init__(
         self,
         statistics: Mapping[str, Tensor],
-        calibration: Calibration,
+        scale: ScoreScale,
         normalize: bool,
         label: bool,
         sensitivities: tuple[float, float],
@@ -74,14 +74,14 @@ class Decision(nn.Module):
         super().__init__()
         for name in STATISTICS:
             self.register_buffer(name, statistics[name])
-        self.calibration, self.normalize, self.label, self.sensitivities = calibration, normalize, label, sensitivities
+        self.scale, self.normalize, self.label, self.sensitivities = scale, normalize, label, sensitivities
 
     def forward(
         self,
         raw: Prediction,
         image_sensitivity: float | Tensor | None = None,
         pixel_sensitivity: float | Tensor | None = None,
-        calibration: Calibration | None = None,
+        scale: ScoreScale | None = None,
     ) -> Prediction:
         """Scores (B,), maps (B, H, W), labels and masks.
 
@@ -89,11 +89,11 @@ class Decision(nn.Module):
             raw: Scores (B,) and maps (B, H, W) of a detector.
             image_sensitivity: In place of its own.
             pixel_sensitivity: In place of its own.
-            calibration: In place of its own.
+            scale: In place of its own.
         """
         raw_map = cast("Tensor", raw.anomaly_map)
-        anomaly_map, map_threshold = self.values(raw_map, calibration)
-        score, score_threshold = self.scores(raw.pred_score, raw_map.amax(dim=(-2, -1)), calibration)
+        anomaly_map, map_threshold = self.values(raw_map, scale)
+        score, score_threshold = self.scores(raw.pred_score, raw_map.amax(dim=(-2, -1)), scale)
         if not self.label:
             return Prediction(score, anomaly_map=anomaly_map)
         if self.normalize and image_sensitivity is not None:
@@ -118,36 +118,34 @@ class Decision(nn.Module):
         image_scores, region_scores = self.scores(score, peak)[0], self.values(peak)[0]
         return replace(normal, image_scores=image_scores.cpu().numpy(), region_scores=region_scores.cpu().numpy())
 
-    def values(self, raw_map: Tensor, calibration: Calibration | None = None) -> tuple[Tensor, Tensor]:
+    def values(self, raw_map: Tensor, scale: ScoreScale | None = None) -> tuple[Tensor, Tensor]:
         """Map values of raw ones of any shape, and the threshold on them."""
-        calibration = calibration or self.calibration
+        scale = scale or self.scale
         fitted = ~torch.isnan(self.image_min)
-        undecided = torch.as_tensor(calibration.undecided, dtype=raw_map.dtype, device=raw_map.device)
-        threshold = torch.where(fitted, self.pixel_threshold, undecided)
+        midpoint = torch.as_tensor(scale.midpoint, dtype=raw_map.dtype, device=raw_map.device)
+        threshold = torch.where(fitted, self.pixel_threshold, midpoint)
         if not self.normalize:
             return raw_map, threshold
         fitted_map = normalize_monotone(raw_map, self.pixel_min, self.pixel_max, threshold)
-        return torch.where(fitted, fitted_map, calibration.probability(raw_map)), torch.tensor(
-            1.0 - self.sensitivities[1]
-        )
+        return torch.where(fitted, fitted_map, scale.probability(raw_map)), torch.tensor(1.0 - self.sensitivities[1])
 
-    def scores(self, raw_score: Tensor, peak: Tensor, calibration: Calibration | None = None) -> tuple[Tensor, Tensor]:
+    def scores(self, raw_score: Tensor, peak: Tensor, scale: ScoreScale | None = None) -> tuple[Tensor, Tensor]:
         """Image scores (B,) of raw scores and map maxima (B,), and the threshold on them."""
-        calibrated = (calibration or self.calibration).score(raw_score, peak)
+        calibrated = (scale or self.scale).score(raw_score, peak)
         fitted = ~torch.isnan(self.image_min)
-        score = torch.where(fitted, self.fused(raw_score, peak, calibration), calibrated)
+        score = torch.where(fitted, self.fused(raw_score, peak, scale), calibrated)
         threshold = torch.where(fitted, self.image_threshold, torch.full_like(self.image_min, 0.5))
         if not self.normalize:
             return score, threshold
         normalized = normalize_monotone(score, self.image_min, self.image_max, threshold)
         return torch.where(fitted, normalized, calibrated), torch.tensor(1.0 - self.sensitivities[0])
 
-    def fused(self, raw_score: Tensor, peak: Tensor, calibration: Calibration | None = None) -> Tensor:
+    def fused(self, raw_score: Tensor, peak: Tensor, scale: ScoreScale | None = None) -> Tensor:
         """The paper's image score: the sum of two min-maxes (B,), weighted where there are references."""
-        calibration = calibration or self.calibration
+        scale = scale or self.scale
         scores = min_max(raw_score, self.probability_min, self.probability_max)
         peaks = min_max(peak, self.peak_min, self.peak_max)
-        return calibration.score_weight * scores + calibration.peak_weight * peaks
+        return scale.score_weight * scores + scale.peak_weight * peaks
 
 
 def unfitted() -> Decision:

@@ -19,13 +19,16 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.detector import Prediction, Seen
 from anomalib_clipad.vision.pool import Pool, joined, key_of
-from anomalib_clipad.vision.surgery import Calibration
+from anomalib_clipad.vision.surgery import ScoreScale
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 from .base import Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers
 from .coreset import coreset
 from .decision import Decision, unfitted
 from .products import load_product
+
+DROPPED = "Dropped, since it does not hold"
+"""How the warning begins that something was let go of."""
 
 
 class Processor(Protocol):
@@ -48,7 +51,7 @@ class Processor(Protocol):
     def forget(self) -> list[str]:
         """Let go of what was fitted to other scores; what that was, in words."""
 
-    def serve(self, scale: Calibration) -> None:
+    def serve(self, scale: ScoreScale) -> None:
         """Learn the scale of the raw outputs."""
 
 
@@ -68,9 +71,9 @@ class Plain:
         had, self.normal = self.normal is not None, None
         return ["calibration"] if had else []
 
-    def serve(self, scale: Calibration) -> None:
+    def serve(self, scale: ScoreScale) -> None:
         """Take over the scale."""
-        self.decision.calibration = scale
+        self.decision.scale = scale
 
 
 class LivePredictor(Predictor):
@@ -130,9 +133,9 @@ class LivePredictor(Predictor):
         return 0.0 if memory is None else float(memory.aspect)
 
     @property
-    def scale(self) -> Calibration:
+    def scale(self) -> ScoreScale:
         """How its raw outputs become probabilities."""
-        return self.model.detector.calibration if self.model.pool is None else self.model.pool.calibration
+        return self.model.detector.scale if self.model.pool is None else self.model.pool.scale
 
     @property
     def own_limits(self) -> Limits | None:
@@ -163,7 +166,7 @@ class LivePredictor(Predictor):
         self.serve()
         dropped = self.processor.forget()
         if dropped:
-            msg = f"The {' and the '.join(dropped)} of before do not hold for {what} and were dropped."
+            msg = f"{DROPPED} for {what}: {', '.join(dropped)} of before."
             warnings.warn(msg, stacklevel=3)
 
     # Text

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
+from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.finding import Finding, at_size
 from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
 from anomalib_clipad.inspection.run_page import relative_to
@@ -94,7 +93,7 @@ def demo(
 def _row(output: Path, category: str, item: Any) -> PageRow:
     """An image on the page, with a heat map if it is called defective."""
     path = Path(item.image_path)
-    image = np.asarray(Image.open(path).convert("RGB"))
+    image = read(path).shown
     anomaly_map = item.anomaly_map.squeeze().numpy()
     regions = find_regions(at_size(anomaly_map, image.shape[:2]), 0.5)
     finding = Finding(image, float(item.pred_score), bool(item.pred_label), 0.5, anomaly_map, regions, path=path)
@@ -138,7 +137,7 @@ def _tile(category: str, item: Any) -> Tile:  # an ImageItem with all of its fie
     kind = Path(item.image_path).parent.name.replace("_", " ")
     return Tile(
         title=f"{category}: {kind}",
-        image=np.asarray(Image.open(item.image_path).convert("RGB")),
+        image=read(item.image_path).shown,
         mask=item.gt_mask.squeeze().numpy().astype(bool),
         anomaly_map=item.anomaly_map.squeeze().numpy(),
         found=item.pred_mask.squeeze().numpy().astype(bool),

@@ -13,7 +13,7 @@ from torch import Tensor
 from .detector import Detector, Evidence, Prediction
 from .dual_path import STAGES
 from .references import mutual_scores, ranged, rescore, scores_against
-from .surgery import Calibration, calibrate_reference_map
+from .surgery import ScoreScale, calibrate_reference_map
 
 _SPREADS = 3.0
 """How many spreads above the median of a pool the values are that are neither normal nor abnormal."""
@@ -39,7 +39,7 @@ class Pool:
         scores: Mutual scores (n, N), where they have been computed elsewhere.
 
     Attributes:
-        calibration: How the outputs of ``judge`` become probabilities: 0.5 is three spreads above the pool's median.
+        scale: How the outputs of ``judge`` become probabilities: 0.5 is three spreads above the pool's median.
 
     Raises:
         ValueError: If there is only one image.
@@ -57,9 +57,9 @@ class Pool:
         self.rows = {key: row for row, key in enumerate(keys)}
         self.peak = _peak(detector.judge(evidence, self.distance))  # (n,)
         self.score = self._image_scores(self.peak, evidence.cls, evidence.probability)  # (n,)
-        self._undecided = _outlying(self.score)
-        scale = detector.reference_calibration(_outlying(self.peak))
-        self.calibration: Calibration = scale._replace(score_weight=1.0, peak_weight=0.0)
+        self._midpoint = _outlying(self.score)
+        scale = detector.reference_scale(_outlying(self.peak))
+        self.scale: ScoreScale = scale._replace(score_weight=1.0, peak_weight=0.0)
 
     def judge(self, evidence: Evidence, keys: Sequence[str]) -> Prediction:
         """Compare images with the pool.
@@ -84,7 +84,7 @@ class Pool:
             self.score[row] if row is not None else self._score_beside(evidence, peak, index)
             for index, row in enumerate(rows)
         ]
-        probability = calibrate_reference_map(torch.stack(scores), self._undecided)
+        probability = calibrate_reference_map(torch.stack(scores), self._midpoint)
         return prediction._replace(pred_score=probability)
 
     def _score_beside(self, evidence: Evidence, peak: Tensor, index: int) -> Tensor:

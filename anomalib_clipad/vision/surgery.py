@@ -79,24 +79,24 @@ def calibrate_adapted_map(anomaly_map: Tensor) -> Tensor:
     return 0.5 + 0.5 * distance / (1 + distance**8) ** 0.125
 
 
-def calibrate_reference_map(anomaly_map: Tensor, undecided: float | Tensor) -> Tensor:
-    """Turn the map of a model with references into a value in [0, 1): 0.5 at ``undecided``, 0.8 at twice that."""
-    squared = (anomaly_map / undecided) ** 2
+def calibrate_reference_map(anomaly_map: Tensor, midpoint: float | Tensor) -> Tensor:
+    """Turn the map of a model with references into a value in [0, 1): 0.5 at ``midpoint``, 0.8 at twice that."""
+    squared = (anomaly_map / midpoint) ** 2
     return squared / (1 + squared)
 
 
-class Calibration(NamedTuple):
+class ScoreScale(NamedTuple):
     """How a detector's raw outputs become probabilities, and how they become the image score.
 
     Attributes:
         probability: Increasing function of raw map values.
-        undecided: The raw value whose probability is 0.5.
+        midpoint: The raw value whose probability is 0.5.
         score_weight: Weight of the raw image score in the image score.
         peak_weight: Weight of the map's maximum in it.
     """
 
     probability: Callable[[Tensor], Tensor]
-    undecided: float | Tensor
+    midpoint: float | Tensor
     score_weight: float = 1.0
     peak_weight: float = 1.0
 
@@ -106,5 +106,5 @@ class Calibration(NamedTuple):
         return parts / (self.score_weight + self.peak_weight)
 
 
-SDP = Calibration(calibrate_map, 0.0)
-SDP_PLUS = Calibration(calibrate_adapted_map, 2.0)
+SDP = ScoreScale(calibrate_map, 0.0)
+SDP_PLUS = ScoreScale(calibrate_adapted_map, 2.0)

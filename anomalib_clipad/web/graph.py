@@ -71,8 +71,8 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
         _optimize(exported, Path(folder) / "optimized.onnx")
     _compact(exported.graph)
     if memory is not None:
-        undecided = model.detector.undecided(memory.farthest)
-        _fill_in(exported.graph, memory.tokens.cpu().numpy(), np.asarray(undecided.cpu(), np.float32))
+        midpoint = model.detector.midpoint(memory.farthest)
+        _fill_in(exported.graph, memory.tokens.cpu().numpy(), np.asarray(midpoint.cpu(), np.float32))
     _take_levels(exported.graph, size)
     onnx.checker.check_model(exported)
     return exported
@@ -133,7 +133,7 @@ def _compact(graph: onnx.GraphProto) -> None:
     _put_first(graph, casts)
 
 
-def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32], undecided: NDArray[np.float32]) -> None:
+def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32], midpoint: NDArray[np.float32]) -> None:
     """Make inputs of a memory and its scale parts of the graph.
 
     Unit vectors are kept in 65,535 steps between plus and minus their largest value, which halves their bytes and moves
@@ -143,14 +143,14 @@ def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32], undecided: NDA
 
     largest = np.float32(np.abs(memory).max())
     steps = np.round(memory / largest * _STEPS).astype(np.int16)
-    constants: dict[str, NDArray[Any]] = {"undecided": undecided, "memory_steps": steps}
+    constants: dict[str, NDArray[Any]] = {"midpoint": midpoint, "memory_steps": steps}
     constants["memory_step"] = np.array(largest / _STEPS, np.float32)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     nodes = [
         helper.make_node("Cast", ["memory_steps"], ["memory_levels"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["memory_levels", "memory_step"], ["memory"]),
     ]
-    kept = [entry for entry in graph.input if entry.name not in {"memory", "undecided"}]
+    kept = [entry for entry in graph.input if entry.name not in {"memory", "midpoint"}]
     del graph.input[:]
     graph.input.extend(kept)
     _put_first(graph, nodes)

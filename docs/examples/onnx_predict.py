@@ -7,14 +7,19 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def read(path: str) -> np.ndarray:
-    """RGB in [0, 1], (3, H, W). Pillow's conversion to RGB would clip grey images of 16 bits at 255."""
+    """RGB in [0, 1], (3, H, W), as a viewer shows it: turned as EXIF says, on white where it is transparent.
+
+    Pillow's conversion to RGB would clip grey images of 16 bits at 255.
+    """
     image = Image.open(path)
     if image.mode not in {"I", "I;16", "I;16B", "I;16L", "F"}:
-        return np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32)
+        opaque = pixels[..., 3:] / 255
+        return (np.round(pixels[..., :3] * opaque) + 255 - pixels[..., 3:]).transpose(2, 0, 1) / 255
     tags = getattr(image, "tag_v2", {})  # of TIFF: 258 is the number of bits, 262 is 0 where 0 means white
     grey = np.asarray(image).astype(np.float32)
     if image.mode != "F":

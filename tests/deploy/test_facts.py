@@ -158,7 +158,7 @@ def test_a_graph_decides_at_the_models_rate_and_at_one_that_comes_with_the_image
 
 def test_a_compressed_file_is_not_given_the_scores_of_the_model(calibrated: ClipAD) -> None:
     with pytest.raises(ValueError, match="has to be calibrated itself, and the calibration images are not at hand"):
-        calibrated._exporter()._certificate(lambda *_: {}, compressed=True)
+        calibrated._exporter()._normal(lambda *_: {}, compressed=True)
 
 
 def test_a_memory_and_its_scale_count_where_they_are_inputs(calibrated: ClipAD, noise: torch.Tensor) -> None:
@@ -166,10 +166,10 @@ def test_a_memory_and_its_scale_count_where_they_are_inputs(calibrated: ClipAD, 
     graph, detector = calibrated.deployed(memory_input=True), calibrated.model.detector
     assert graph.detector.memory is None
     assert detector.memory is not None
-    undecided = detector.undecided(detector.memory.farthest)
-    found = graph(noise, memory=detector.memory.tokens, undecided=undecided)
+    midpoint = detector.midpoint(detector.memory.farthest)
+    found = graph(noise, memory=detector.memory.tokens, midpoint=midpoint)
     torch.testing.assert_close(found.pred_score, calibrated(noise).pred_score, atol=1e-5, rtol=0)
-    other = graph(noise, memory=detector.memory.tokens, undecided=undecided / 2)
+    other = graph(noise, memory=detector.memory.tokens, midpoint=midpoint / 2)
     assert (other.pred_score - found.pred_score).min() > 0.01
 
 

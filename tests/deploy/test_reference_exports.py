@@ -19,7 +19,7 @@ from anomalib_clipad import ClipAD
 from anomalib_clipad.predictor.products import save_product
 from anomalib_clipad.tools.product import product
 
-INPUTS = ("text_features", "memory", "undecided")
+INPUTS = ("text_features", "memory", "midpoint")
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_products.py"
 
 
@@ -143,7 +143,7 @@ def test_a_product_needs_a_class_name_or_no_text(normal: Path, tmp_path: Path) -
 def test_inputs_that_the_graph_lacks_are_refused(normal: Path) -> None:
     images = torch.rand(1, 3, 64, 64)
     with pytest.raises(ValueError, match="memory_input"):
-        few_shot(normal).deployed()(images, memory=torch.rand(4, 16, 64), undecided=torch.tensor(1.0))
+        few_shot(normal).deployed()(images, memory=torch.rand(4, 16, 64), midpoint=torch.tensor(1.0))
     with pytest.raises(ValueError, match="memory_input"):
         few_shot(normal).deployed(memory_input=True)(images, memory=torch.rand(4, 16, 64))
     with pytest.raises(RuntimeError, match="memory_input alone"):
@@ -159,9 +159,9 @@ def test_a_graph_with_tiles_takes_the_memory_of_a_product(normal: Path, images: 
     given = {name: value.numpy() for name, value in load_file(tmp_path / "one.safetensors").items()}
     assert given["memory"].shape == (5, 4, 2 * 16, 64)
     path = model.to_onnx(tmp_path, memory_input=True)
-    check(model, images, tmp_path, onnx_predict(path, memory=given["memory"], undecided=given["undecided"]))
+    check(model, images, tmp_path, onnx_predict(path, memory=given["memory"], midpoint=given["midpoint"]))
     again = few_shot(tmp_path / "one.safetensors", **options)
-    check(again, images, tmp_path, onnx_predict(path, memory=given["memory"], undecided=given["undecided"]))
+    check(again, images, tmp_path, onnx_predict(path, memory=given["memory"], midpoint=given["midpoint"]))
     other = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 3])
     with pytest.raises(ValueError, match=r"model with tiles \[2, 2\], this one has tiles \[2, 3\]"):
         other.prepare()

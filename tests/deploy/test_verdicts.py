@@ -399,9 +399,9 @@ def test_a_user_brings_images(normal: Path, tmp_path: Path) -> None:
 
 
 def test_inputs_are_made_from_their_descriptions() -> None:
-    made = inputs_of({"memory": {"shape": [2, 3], "scale": 2.0}, "undecided": {"value": 1.0}})
+    made = inputs_of({"memory": {"shape": [2, 3], "scale": 2.0}, "midpoint": {"value": 1.0}})
     np.testing.assert_allclose(made["memory"], 2 * np.sin(np.arange(6)).reshape(2, 3), atol=1e-7)
-    assert made["undecided"] == 1
+    assert made["midpoint"] == 1
 
 
 def test_a_difference_that_is_no_number_is_out_of_tolerance(torch_file: Path) -> None:

@@ -74,7 +74,7 @@ def test_half_is_the_largest_distance_among_the_normal_images(tiny: dict, tmp_pa
         scores.append(float(raw(alone, engine, path).max()))
         shutil.rmtree(others)
     engine.predict(model, data_path=normal)
-    assert float(model.model.detector.calibration.undecided) == pytest.approx(max(scores), abs=1e-4)
+    assert float(model.model.detector.scale.midpoint) == pytest.approx(max(scores), abs=1e-4)
 
 
 def raw(model: ClipAD, engine: Engine, path: Path) -> Tensor:

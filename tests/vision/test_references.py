@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from anomalib_clipad.vision import references
 from anomalib_clipad.vision.references import (
@@ -20,7 +21,7 @@ from anomalib_clipad.vision.references import (
 
 
 def memory_of(tokens: Tensor) -> Tensor:
-    return tokens.transpose(0, 1).flatten(1, 2)
+    return normalize(tokens.transpose(0, 1).flatten(1, 2), dim=-1)
 
 
 def test_few_shot_distances_are_aprilgans(reference_numbers: dict[str, Tensor]) -> None:
@@ -34,7 +35,7 @@ def test_a_memory_of_many_patches_is_compared_in_tiles() -> None:
     for stage in range(4):
         for image in range(2):
             expected = cdist(tokens[image, stage], memory[stage], "cosine").min(axis=1)
-            ours = nearest_distance(tokens, memory)[image, stage]
+            ours = nearest_distance(tokens, normalize(memory, dim=-1))[image, stage]
             torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float32), atol=1e-5, rtol=0)
 
 

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from anomalib_clipad.vision.surgery import (
     SDP,
     SDP_PLUS,
-    Calibration,
+    ScoreScale,
     abnormal_probability,
     abnormal_response,
     calibrate_adapted_map,
@@ -54,5 +54,5 @@ def test_a_calibrated_map_of_sdp_plus_is_nearly_the_mean_within_zero_and_one() -
 
 
 @pytest.mark.parametrize("calibration", [SDP, SDP_PLUS])
-def test_a_calibration_is_one_half_where_it_is_undecided(calibration: Calibration) -> None:
-    assert calibration.probability(torch.tensor(calibration.undecided)) == 0.5
+def test_a_calibration_is_one_half_where_it_is_undecided(calibration: ScoreScale) -> None:
+    assert calibration.probability(torch.tensor(calibration.midpoint)) == 0.5

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import remember
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import resize
@@ -126,7 +127,7 @@ def by_hand(backbone: Backbone, normal: Tensor, images: Tensor, aligned: bool, s
 def remembering(backbone: Backbone, normal: Tensor, share: float = 0.0, **options: object) -> ClipADModel:
     model = ClipADModel(backbone, text_weight=share, tiles=[2, 2], **options)
     model.setup("bottle")
-    model.detector.remember(normal.split(2))
+    remember(model, normal)
     return model
 
 
@@ -172,7 +173,7 @@ def test_one_image_is_compared_with_its_mirror_images(backbone: Backbone) -> Non
 
 def test_patches_are_chosen_place_by_place(backbone: Backbone) -> None:
     model = ClipADModel(backbone, text_weight=0.0, tiles=[2, 2])
-    model.detector.remember([canvas(3)], lambda memory: memory[:, :7])
+    remember(model, canvas(3), lambda memory: memory[:, :7])
     assert model.detector.memory.tokens.shape == (5, 4, 7, 64)
     assert model(canvas(1)).anomaly_map.isfinite().all()
 
@@ -198,7 +199,7 @@ def test_a_small_defect_in_a_large_image_stands_out_with_tiles(backbone: Backbon
         model = ClipADModel(backbone, text_weight=0.0, smoothing=0.0, tiles=tiles)
         size = list(model.input_size)
         assert size == ([64, 64] if tiles is None else [256, 256])
-        model.detector.remember([resize(normal, size, interpolation=3, antialias=True)])
+        remember(model, resize(normal, size, interpolation=3, antialias=True))
         scores = [model(resize(part, size, interpolation=3, antialias=True)).pred_score for part in (good, defective)]
         contrast[tiles is not None] = float((scores[1] / scores[0]).mean())
         separated[tiles is not None] = float((scores[1][:, None] > scores[0]).float().mean())  # AUROC

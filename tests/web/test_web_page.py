@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import save, shallow
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from anomalib_clipad import Inspector
 from anomalib_clipad.lab.bench.browser import Browser, Tab
@@ -136,19 +137,6 @@ def test_a_runtime_that_is_missing_or_damaged_names_the_command(
         write_page(["nut"], tmp_path / "x.html", shallow())
 
 
-def test_another_package_than_the_expected_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pack(command: list[str], cwd: str, **_: object) -> None:
-        assert command[-1].startswith("onnxruntime-web@1.")
-        (Path(cwd) / "onnxruntime-web.tgz").write_bytes(b"something else")
-
-    monkeypatch.setattr(module.subprocess, "run", pack)
-    copy = shutil.copytree(FOLDER, tmp_path / "copy")
-    before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    with pytest.raises(ValueError, match=r"expected sha512-.*Nothing was changed"):
-        module.fetch_runtime(copy)
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
-
-
 # In a browser.
 
 
@@ -209,12 +197,83 @@ def test_a_dropped_image_gets_pythons_score_p_value_and_regions(
     assert (height, width) == size
 
 
-def test_a_turned_photograph_is_seen_upright(tab: Tab, settings: dict, tmp_path: Path) -> None:
+PIXELS = noise(6, 60, 90)
+RGBA = np.dstack([PIXELS, noise(7, 60, 90)[..., 0]])
+FRAMES = {"save_all": True, "append_images": [Image.fromarray(255 - PIXELS)]}
+
+
+def oriented(orientation: int) -> dict[str, Image.Exif]:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(noise(6, 60, 90)).save(tmp_path / "turned.png", exif=exif)
-    score = dropped(tab, tmp_path / "turned.png")
-    assert score == pytest.approx(inspector("bottle", settings).inspect(tmp_path / "turned.png").score, abs=1e-5)
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def with_xmp() -> PngInfo:
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    return text
+
+
+READ_AS_PYTHON: dict[str, tuple[Image.Image, dict]] = {
+    **{f"turned{number}.png": (Image.fromarray(PIXELS), oriented(number)) for number in range(2, 9)},
+    **{f"turned{number}.jpg": (Image.fromarray(PIXELS), oriented(number)) for number in range(2, 9)},
+    "turned_by_xmp.png": (Image.fromarray(PIXELS), {"pnginfo": with_xmp()}),
+    "rgba.png": (Image.fromarray(RGBA), {}),
+    "grey_alpha.png": (Image.fromarray(RGBA).convert("LA"), {}),
+    "palette.png": (Image.fromarray(PIXELS).quantize(16), {}),
+    "palette_alpha.png": (Image.fromarray(PIXELS).quantize(16), {"transparency": bytes(range(0, 256, 16))}),
+    "key.png": (Image.fromarray(PIXELS // 64 * 64), {"transparency": (64, 128, 64)}),
+    "one_bit.png": (Image.fromarray(PIXELS[..., 0] > 99), {}),
+    "transparent.gif": (Image.fromarray(PIXELS).quantize(16), {"transparency": 3}),
+    "plain.webp": (Image.fromarray(PIXELS), {"lossless": True, **oriented(1)}),
+    "grey.jpg": (Image.fromarray(PIXELS[..., 0]), {}),
+    "plain.bmp": (Image.fromarray(PIXELS), {}),
+}
+REFUSED: dict[str, tuple[Image.Image, dict, str]] = {
+    "deep.png": (Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200), {}, "a PNG of 16 bits"),
+    "moving.png": (Image.fromarray(PIXELS), FRAMES, "an animated PNG"),
+    "moving.webp": (Image.fromarray(PIXELS), FRAMES, "an animated WebP"),
+    "cmyk.jpg": (Image.fromarray(PIXELS).convert("CMYK"), {}, "a JPEG of CMYK colours"),
+    "progressive.jpg": (Image.fromarray(PIXELS).convert("CMYK"), {"progressive": True}, "a JPEG of CMYK colours"),
+    **{
+        f"turned{number}.webp": (Image.fromarray(PIXELS), oriented(number), "a WebP that EXIF says to turn")
+        for number in (2, 6)
+    },
+    "lossy_alpha.webp": (Image.fromarray(RGBA), {}, "a WebP with transparency"),
+    "alpha.webp": (Image.fromarray(RGBA), {"lossless": True}, "a WebP with transparency"),
+    "plain.tif": (Image.fromarray(PIXELS), {}, "a TIFF"),
+    "plain.jp2": (Image.fromarray(PIXELS), {}, "a JPEG 2000"),
+    "plain.ppm": (Image.fromarray(PIXELS), {}, "a file of PBM, PGM or PPM"),
+    "plain.ico": (Image.fromarray(PIXELS), {}, "an icon"),
+}
+
+
+@pytest.mark.parametrize("name", READ_AS_PYTHON)
+def test_a_file_is_read_as_python_reads_it(tab: Tab, settings: dict, tmp_path: Path, name: str) -> None:
+    image, options = READ_AS_PYTHON[name]
+    image.save(tmp_path / name, **options)
+    finding = inspector("bottle", settings).inspect(tmp_path / name)
+    assert dropped(tab, tmp_path / name) == pytest.approx(finding.score, abs=1e-4 if name.endswith("jpg") else 1e-5)
+    size = tab.evaluate("[document.getElementById('picture').height, document.getElementById('picture').width]")
+    assert tuple(size) == finding.image.shape[:2]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_a_browser_reads_otherwise_is_refused_by_name(tab: Tab, tmp_path: Path, name: str) -> None:
+    image, options, kind = REFUSED[name]
+    image.save(tmp_path / name, **options)
+    with pytest.raises(RuntimeError, match=rf"{name} is {kind}, which .* Save it as a PNG of 8 bits"):
+        dropped(tab, tmp_path / name)
+
+
+def test_a_gif_whose_first_frame_does_not_fill_it_is_refused(tab: Tab, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).quantize(16).save(tmp_path / "whole.gif")
+    content = bytearray((tmp_path / "whole.gif").read_bytes())
+    content[6:8] = (100).to_bytes(2, "little")  # the width of the screen
+    (tmp_path / "part.gif").write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"part\.gif is a GIF whose first frame does not fill it"):
+        dropped(tab, tmp_path / "part.gif")
+    assert 0 < dropped(tab, tmp_path / "whole.gif") < 1
 
 
 def test_another_class_is_looked_for_at_once(tab: Tab, settings: dict, tmp_path: Path) -> None:
