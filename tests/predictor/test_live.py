@@ -87,7 +87,7 @@ def test_a_change_lets_go_of_the_calibration_and_tells_the_scale(change: Any, ma
     assert predictor.normal is None
     assert predictor.version > before
     decides_by = predictor.processor.decision.scale
-    assert float(decides_by.undecided) == float(predictor.scale.undecided)
+    assert float(decides_by.midpoint) == float(predictor.scale.midpoint)
     assert decides_by.score_weight == predictor.scale.score_weight
 
 
@@ -244,7 +244,7 @@ def test_a_pool_brings_its_scale_and_takes_it_along(make: Make) -> None:
     predictor = make()
     plain = predictor.scale
     predictor.gather([[predictor.prepare(picture(seed)) for seed in range(3)]])
-    assert predictor.processor.decision.scale == predictor.scale == predictor.model.pool.calibration
+    assert predictor.processor.decision.scale == predictor.scale == predictor.model.pool.scale
     predictor.judge_by(None)
     assert predictor.processor.decision.scale == predictor.scale == plain
 
