@@ -82,12 +82,12 @@ def test_a_change_lets_go_of_the_calibration_and_tells_the_scale(change: Any, ma
     predictor.fit(shown(predictor, [1, 2]))
     predictor.keep_normal(NormalScores(np.ones(3), np.ones(3)))
     before = predictor.version
-    with pytest.warns(UserWarning, match="The calibration of before do not hold for"):
+    with pytest.warns(UserWarning, match="Dropped, since it does not hold for"):
         change(predictor, tmp_path / "other.safetensors")
     assert predictor.normal is None
     assert predictor.version > before
-    decides_by = predictor.processor.decision.calibration
-    assert float(decides_by.undecided) == float(predictor.scale.undecided)
+    decides_by = predictor.processor.decision.scale
+    assert float(decides_by.midpoint) == float(predictor.scale.midpoint)
     assert decides_by.score_weight == predictor.scale.score_weight
 
 
@@ -244,9 +244,9 @@ def test_a_pool_brings_its_scale_and_takes_it_along(make: Make) -> None:
     predictor = make()
     plain = predictor.scale
     predictor.gather([[predictor.prepare(picture(seed)) for seed in range(3)]])
-    assert predictor.processor.decision.calibration == predictor.scale == predictor.model.pool.calibration
+    assert predictor.processor.decision.scale == predictor.scale == predictor.model.pool.scale
     predictor.judge_by(None)
-    assert predictor.processor.decision.calibration == predictor.scale == plain
+    assert predictor.processor.decision.scale == predictor.scale == plain
 
 
 def test_copies_in_a_pool_count_once(make: Make) -> None:

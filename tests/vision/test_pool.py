@@ -87,8 +87,8 @@ def outlying(values: Tensor) -> Tensor:
 
 def test_half_lies_three_spreads_above_the_median_of_the_pool(model: ClipADModel) -> None:
     pool = Pool(model.detector, seen(model, 5, 0), KEYS)
-    torch.testing.assert_close(pool.calibration.undecided, outlying(pool.peak))
-    assert (pool.calibration.score_weight, pool.calibration.peak_weight) == (1.0, 0.0)
+    torch.testing.assert_close(pool.scale.midpoint, outlying(pool.peak))
+    assert (pool.scale.score_weight, pool.scale.peak_weight) == (1.0, 0.0)
 
 
 def test_of_more_images_than_the_limit_some_are_chosen_by_a_fixed_seed() -> None:
