@@ -7,9 +7,9 @@ import torch
 from anomalib_clipad.predictor.decision import STATISTICS, Decision, unfitted
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import Prediction
-from anomalib_clipad.vision.surgery import SDP, Calibration
+from anomalib_clipad.vision.surgery import SDP, ScoreScale
 
-REFERENCES = Calibration(lambda values: values / 4, torch.tensor(2.0), score_weight=0.5, peak_weight=1.0)
+REFERENCES = ScoreScale(lambda values: values / 4, torch.tensor(2.0), score_weight=0.5, peak_weight=1.0)
 """The scale of a model with references, between whose map values 2 lies in the middle."""
 FITTED = dict(zip(STATISTICS, map(torch.tensor, (0.0, 1.0, 0.0, 4.0, 0.0, 1.5, 0.6, 0.0, 4.0, 2.5)), strict=True))
 
@@ -40,7 +40,7 @@ def test_labels_follow_the_limits(fitted: bool, normalize: bool, limits: tuple[f
 def test_without_labels_there_are_no_limits() -> None:
     assert decision(True, True, label=False).limits() is None
     assert unfitted().limits() == (0.5, 0.5)
-    assert unfitted().calibration == SDP
+    assert unfitted().scale == SDP
 
 
 @pytest.mark.parametrize("fitted", [False, True])
