@@ -154,8 +154,8 @@ def test_a_checkpoint_brings_references_scale_and_calibration(make: Make, tmp_pa
     assert [Path(one.name).name for one in run.predictor.references] == ["0.png"]
     assert len(run.predictor.processor.normal) == 4
     assert [Path(file).name for file in run.files] == ["5.png", "6.png", "7.png", "8.png"]
-    served = run.predictor.processor.calibration
-    assert float(served.midpoint) == float(run.predictor.model.detector.calibration.midpoint)
+    served = run.predictor.processor.scale
+    assert float(served.midpoint) == float(run.predictor.model.detector.scale.midpoint)
 
 
 def test_other_calibration_images_take_the_place_of_a_checkpoints(make: Make, tmp_path: Path) -> None:
