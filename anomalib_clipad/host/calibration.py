@@ -99,7 +99,7 @@ def calibration_files(source: CalibrationSource, references: References, data: A
         found = _validation_files(data)
         if found:
             return found, f"The validation split of {data.name}"
-    if source.split != VALIDATION and references.few_shot:
+    if source.split != VALIDATION and references.few_shot and references.product is None:
         return None, "The references"
     msg = (
         "false_alarm_rate takes normal images to calibrate on, and there are none. Pass calibration_source, a folder "
