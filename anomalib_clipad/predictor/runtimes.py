@@ -88,7 +88,7 @@ def load(path: Path, precision: str | None = None) -> Runtime:
     if not path.is_file():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-    if kind is not OpenVinoRuntime and precision not in {None, AS_EXPORTED, "float32"}:
+    if kind is not OpenVinoRuntime and _HINTS.get(precision or "", precision) not in {None, AS_EXPORTED, "float32"}:
         msg = f"{path} computes in float32; a precision, here {precision}, is chosen for OpenVINO's files alone."
         raise ValueError(msg)
     if kind is TorchRuntime and os.environ.get("TRUST_REMOTE_CODE") not in {"1", "true"}:
