@@ -172,4 +172,7 @@ def truth(asked: Asked) -> dict[str, Finding]:
         **asked.options,
     }
     own = Inspector(asked.class_name, **given, **asked.model)
+    if asked.processor.get("enable_normalization") is False:
+        own.live("").processor.decision.normalize = False
+        own.decide_by()
     return {one.name: own.inspect(Picture(one.pixels, Path(one.name))) for one in asked.images}

@@ -24,15 +24,16 @@ from anomalib_clipad import ClipAD, Inspector
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.tables import read_results
-from anomalib_clipad.lab.bench.browser import Browser
+from anomalib_clipad.lab.bench.browser import Browser, find_chromium
 from anomalib_clipad.lab.bench.web_page import dropped
 from anomalib_clipad.playground.session import Question, Session
-from anomalib_clipad.predictor.live import LivePredictor
 from anomalib_clipad.predictor.products import save_product
 from anomalib_clipad.predictor.runtimes import load
 from anomalib_clipad.tools import cli
 
 _REFUSES = (ValueError, OSError, RuntimeError, TypeError, SystemExit)
+BROWSER: list[Browser] = []
+"""The one that is open, if any."""
 _HINT = "hint"
 """Among the options: OpenVINO's number format, which a file of another runtime has not."""
 
@@ -291,7 +292,8 @@ def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
         else:
             same = asked.product is None
             given |= {"class_name": asked.class_name, **({} if same else asked.settings)}
-            given |= {} if same and of is asked else {}
+            given |= {"post_processor": asked.processor} if asked.processor else {}
+            given |= {"pre_processor": asked.transform} if asked.transform is not None else {}
         return inspected(Inspector(product=path, **given), files(asked, place))
 
     return ask
@@ -330,7 +332,7 @@ def flags(given: dict[str, Any]) -> list[str]:
     """Options of a command."""
     words = []
     for name, value in given.items():
-        if value is not None:
+        if value is not None or name == "pretrained":
             words += [f"--{name}", value if isinstance(value, (str, Path)) else json.dumps(value)]
     return [str(word) for word in words]
 
@@ -409,16 +411,16 @@ def of_page(asked: Asked, place: Path) -> Answers:
     given = {**asked.model, **asked.options, **compared(asked, place, INSPECTOR), "threshold": asked.threshold}
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
+    given = {name: value for name, value in given.items() if value is not None}
     if hint := given.pop(_HINT, None):
         given["precision"] = hint
     page = place / "page.html"
     name = [] if asked.class_name is None else ["--class_name", asked.class_name]
     run("page", *flags(given), "--output", page, *name)
-    with Browser() as browser:
-        tab = browser.tab()
-        tab.go(page.as_uri())
-        tab.until("document.body.dataset.state !== 'loading'")
-        return {path.name: shown(tab, path) for path in files(asked, place)}
+    tab = BROWSER[-1].tab()
+    tab.go(page.as_uri())
+    tab.until("document.body.dataset.state !== 'loading'")
+    return {path.name: shown(tab, path) for path in files(asked, place)}
 
 
 def shown(tab: Any, path: Path) -> Answer | Refusal:
@@ -449,7 +451,10 @@ def started(words: Sequence[str]) -> Session:
         sessions.append(session)
         raise _Started
 
-    with patch("anomalib_clipad.tools.playground.served", served), patch("anomalib_clipad.tools.playground.require_gradio"):
+    with (
+        patch("anomalib_clipad.tools.playground.served", served),
+        patch("anomalib_clipad.tools.playground.require_gradio"),
+    ):
         with suppress(_Started):
             run("playground", *words)
     return sessions[0]
@@ -462,6 +467,7 @@ def of_playground(asked: Asked, place: Path) -> Answers:
     given |= compared(replace(asked, references=None, rate=None), place, INSPECTOR)
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
+    given = {name: value for name, value in given.items() if value is not None}
     if hint := given.pop(_HINT, None):
         given["precision"] = hint
     session = started(flags(given))
@@ -499,4 +505,4 @@ DOORS = (
     Door("page", of_page, slow=True),
     Door("playground", of_playground),
 )
-__all__ = ["DOORS", "Door", "LivePredictor", "answers"]
+__all__ = ["BROWSER", "DOORS", "Browser", "Door", "answers", "find_chromium"]

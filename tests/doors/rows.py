@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -12,13 +11,12 @@ from tempfile import mkdtemp
 
 import numpy as np
 from asked import Asked, Shot, saved, shot, texture, textures
-from conftest import TINY, shallow
 from PIL import Image
 from torchvision.transforms import v2
 
+from anomalib_clipad import ClipAD
 from anomalib_clipad.images.files import on_white
 
-EQUAL = "="
 RATE = 0.2
 DOORS = (
     "Engine",
@@ -44,33 +42,75 @@ class Row:
         number: Of the kind of fault.
         what: The situation, in words.
         asked: What is asked.
-        refused: What doors say that refuse, in words that are part of it; all others give one answer.
+        refused: What doors say that refuse, in words that are part of it, for all images or by their names; where
+            nothing stands, the answer is the right one.
         right: What is right, in place of ``asked``, where a door is asked in a way of its own.
-        images: Of all that are asked about, those of this row; by default all.
+        images: How the names begin of those of this row; by default all.
+        calibrated: Whether it is about the calibration, so that the playground is asked with it.
     """
 
     number: int
     what: str
     asked: Callable[[], Asked]
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     right: Callable[[], Asked] | None = None
     images: str = ""
+    calibrated: bool = False
+
+    def question(self, door: str) -> Asked:
+        """What a door is asked."""
+        return self._for(door, self.asked)
+
+    def truth(self, door: str) -> Asked:
+        """What is right there."""
+        return self._for(door, self.right or self.asked)
+
+    def refusal(self, door: str, image: str) -> str | None:
+        """What a door says of an image that it refuses."""
+        said = self.refused.get(door)
+        return said if said is None or isinstance(said, str) else said.get(image)
+
+    def sentences(self, door: str) -> list[str | None]:
+        """All that it says: ``None`` for an answer."""
+        names = [one.name for one in self.question(door).images if one.name.startswith(self.images)]
+        return sorted({self.refusal(door, name) for name in names}, key=lambda one: one or "")
+
+    def _for(self, door: str, made: Callable[[], Asked]) -> Asked:
+        if door == "playground" and not self.calibrated:
+            return _uncalibrated(made)
+        return _made(made)
 
 
-def all_but(*doors: str) -> tuple[str, ...]:
-    """The other doors."""
-    return tuple(door for door in DOORS if door not in doors)
+@cache
+def _made(made: Callable[[], Asked]) -> Asked:
+    return made()
 
 
-def each(sentence: str, doors: tuple[str, ...] = DOORS, **others: str) -> dict[str, str]:
-    """One sentence at several doors, and others by the doors' names with an underscore for what is no letter."""
-    names = {door.replace(" ", "_").replace(".", ""): door for door in DOORS}
-    return dict.fromkeys(doors, sentence) | {names[name]: other for name, other in others.items()}
+@cache
+def _uncalibrated(made: Callable[[], Asked]) -> Asked:
+    question = _made(made)
+    return question if question.calibration is None else replace(question, calibration=None, rate=None)
 
 
 FILES = (".onnx", ".xml", ".pt")
-COMMANDS = ("inspect", "Ray", "page")
-NO_CALIBRATION = {"playground": "Unrecognized arguments: --calibration"}
+PRODUCTS = ("product", "product of a graph")
+LIVE = ("Inspector", "product", "product of a graph")
+
+
+def said(*given: tuple[tuple[str, ...], str]) -> dict[str, str]:
+    """What doors say: pairs of doors and a sentence; of a door that is named twice, the last one."""
+    return {door: sentence for doors, sentence in given for door in doors}
+
+
+def no_option(name: str, *doors: str) -> dict[str, str]:
+    """What doors say that have no such option."""
+    words = {"Engine": f"unexpected keyword argument '{name}'"}
+    python = ("Inspector", "product")
+    words |= dict.fromkeys(python, f"unexpected keyword argument '{name}'")
+    words |= dict.fromkeys(("inspect", "Ray", "page", "playground"), f"Unrecognized arguments: --{name}")
+    return {door: words[door] for door in doors}
+
+
 REFERENCES, CALIBRATION = textures("reference", 3, 100), textures("calibration", 9, 200)
 
 
@@ -134,7 +174,10 @@ def frames() -> list[Shot]:
     palettes = [one.quantize(256) for one in (first, second)]
     gif = saved(palettes[0], "gif", save_all=True, append_images=palettes[1:], duration=100)
     of_gif = np.asarray(Image.open(io.BytesIO(gif)).convert("RGB"))
-    return [Shot("frames.gif", gif, of_gif), Shot("frames.tif", saved(first, "tiff", **several), texture(30, scratch=True))]
+    return [
+        Shot("frames.gif", gif, of_gif),
+        Shot("frames.tif", saved(first, "tiff", **several), texture(30, scratch=True)),
+    ]
 
 
 def jpeg(pixels: np.ndarray, name: str) -> Shot:
@@ -167,7 +210,7 @@ def doubled(shots: tuple[Shot, ...], times: int = 3) -> tuple[Shot, ...]:
 def left_out() -> Asked:
     """More references than a hundred, that also set the threshold."""
     images = (shot("good", texture(1, (24, 30))), shot("bad", texture(2, (24, 30), True)))
-    return Asked(images, references=textures("reference", 120, 100, (24, 30)), rate=0.05)
+    return Asked(images, references=textures("reference", 104, 100, (24, 30)), rate=0.05)
 
 
 @cache
@@ -202,8 +245,17 @@ def masked(kind: str) -> Asked:
     return compared(options=strokes(kind))
 
 
-CROP = v2.Compose([v2.CenterCrop(40), v2.Resize((64, 64), antialias=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
-PLAIN = v2.Compose([v2.Resize((64, 64), antialias=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
+CROP = v2.Compose([v2.CenterCrop(40), *ClipAD.configure_pre_processor((64, 64)).transform.transforms])
+
+
+def cropped() -> Asked:
+    """What a pre-processor that crops shows, and one that does not crop sees."""
+    whole = compared(calibration=None, rate=None)
+
+    def cut(one: Shot) -> Shot:
+        return one._replace(pixels=one.pixels[4:44, 10:50])
+
+    return replace(whole, images=tuple(map(cut, whole.images)), references=tuple(map(cut, REFERENCES)))
 
 
 def product(**others: object) -> Asked:
@@ -218,62 +270,292 @@ def sequence(before: Asked, **now: object) -> Asked:
     return replace(before, before=before, **now)
 
 
-NO_OPTION = "unexpected keyword argument"
-ROWS = (
-    Row(1, "EXIF turns an image", base, images="turned", refused={}),
-    Row(1, "EXIF turns a reference", lambda: compared(references=tuple(
-        shot(one.name[:-4], one.pixels, 3 + n) for n, one in enumerate(REFERENCES)))),
-    Row(1, "EXIF turns a calibration image", lambda: compared(calibration=tuple(
-        shot(one.name[:-4], one.pixels, n or 6) for n, one in enumerate(CALIBRATION)))),
-    Row(2, "transparency, palettes, CMYK, 16 bits, floats", base, images="stored"),
-    Row(2, "several frames or pages", base, images="frames"),
-    Row(3, "other references", lambda: sequence(compared(calibration=None, rate=None),
-                                                references=textures("other", 4, 150))),
-    Row(3, "another class", lambda: sequence(compared(calibration=None, rate=None), class_name="bolt")),
-    Row(3, "another class and a rate, the calibration of the old one",
-        lambda: sequence(compared(), class_name="bolt", rate=0.3)),
-    Row(3, "other references and a rate", lambda: sequence(
-        compared(calibration=None, rate=None), references=textures("other", 6, 150), rate=0.3)),
-    Row(4, "after text_weight 0 with the same cache", lambda: compared(earlier=compared(settings={"text_weight": 0.0}))),
-    Row(4, "SDP+ without layers, after a run without", lambda: compared(
-        settings={"variant": "sdp_plus"}, earlier=compared())),
-    Row(5, "a calibration image is a reference", lambda: compared(calibration=(*CALIBRATION, REFERENCES[0]))),
-    Row(5, "copies among references", lambda: compared(references=doubled(REFERENCES)),
-        right=lambda: compared(references=tuple(sorted(REFERENCES)))),
-    Row(5, "copies among calibration images", lambda: compared(calibration=doubled(CALIBRATION)), right=compared),
-    Row(5, "too few calibration images but for copies", lambda: compared(calibration=doubled(CALIBRATION[:2], 10))),
-    Row(5, "inspected: a reference, a calibration image, each saved again", base, images="known"),
-    Row(5, "copies among images that judge each other", partial(mutual, 4), right=lambda: replace(mutual(1), images=mutual(4).images)),
-    Row(6, "120 references, each left out in turn", left_out),
-    Row(7, "tiles, references of mixed shapes", lambda: compared(settings={"tiles": [2, 2]}, references=(
-        *REFERENCES, shot("tall", texture(103, (70, 50)))))),
-    Row(7, "aligned tiles, an image of another shape", lambda: compared(
-        settings={"tiles": [2, 2], "aligned": True}, images=(shot("tall", texture(5, (60, 48))),))),
-    Row(7, "aligned tiles without references", lambda: compared(settings={"tiles": [2, 2], "aligned": True},
-                                                                references=None)),
-    Row(7, "an image smaller than tiles can be", lambda: compared(settings={"tiles": [9, 9]}, images=(
-        shot("small", texture(5, (5, 5))),))),
-    Row(8, "references and a rate alone", lambda: compared(references=textures("reference", 6, 100), calibration=None)),
-    Row(8, "a calibration without a rate", lambda: compared(rate=None)),
-    Row(9, "a threshold", lambda: compared(calibration=None, rate=None, threshold=0.3)),
-    Row(9, "a model that does not normalise", lambda: compared(
-        calibration=None, rate=None, processor={"enable_normalization": False})),
-    Row(9, "a model that only scores", lambda: compared(
-        calibration=None, rate=None, processor={"enable_thresholding": False})),
-    Row(9, "a model of images that judge each other", mutual),
-    Row(10, "a product file of another text_weight", lambda: product(text_weight=0.2)),
-    Row(10, "a product file of another smoothing", lambda: product(smoothing=2.0)),
-    Row(10, "a product file of other prompts", lambda: product(prompts="medical")),
-    Row(10, "a product file of other weights", lambda: product(pretrained=None)),
-    Row(10, "a product file of other tiles", lambda: product(tiles=[2, 2])),
-    Row(10, "a product file of another class", lambda: product(class_name="bolt")),
-    Row(11, "a pre-processor that crops", lambda: compared(transform=CROP, calibration=None, rate=None)),
-    Row(12, "OpenVINO in bfloat16, calibrated in float32", lambda: compared(options={"hint": "bf16"})),
-    Row(13, "min_area", lambda: compared(options={"min_area": 60})),
-    Row(13, "one image alone and in a batch", base, images="tie"),
-    Row(14, "ignore, white strokes on a transparent layer", partial(masked, "layer"), right=partial(masked, "array")),
-    Row(14, "ignore, labels 0 and 1", partial(masked, "labels"), right=partial(masked, "array")),
-    Row(14, "ignore, a palette", partial(masked, "palette"), right=partial(masked, "array")),
-    Row(14, "ignore, all white", partial(masked, "white")),
-    Row(16, "memory_size", lambda: compared(options={"memory_size": 9})),
+CALIBRATES = {"playground": "Unrecognized arguments: --calibration"}
+KEEPS = said(
+    (FILES, "An exported file cannot take references"), (PRODUCTS, "A product file has its references already")
 )
+OF_ANOTHER = said((FILES, "looks at 'nut', not at 'bolt'"), (("product",), "is of 'nut'. Leave out class_name 'bolt'"),
+                  (("product of a graph",), "looks at 'nut', not at 'bolt'"))  # fmt: skip
+NO_RATE = "A false-alarm rate needs normal images that set the threshold"
+SAME = "is also a reference"
+FEW = "takes 4 normal images or more; the model is calibrated on 2"
+UNTRAINED = "The layers of SDP+ are not trained"
+ROWS = (
+    Row(
+        1,
+        "EXIF turns an image",
+        base,
+        {"page": {"turned.webp": "a WebP that EXIF says to turn", "turned.tif": "a TIFF"}},
+        images="turned",
+    ),
+    Row(
+        1,
+        "EXIF turns a reference",
+        lambda: compared(references=tuple(shot(one.name[:-4], one.pixels, 3 + n) for n, one in enumerate(REFERENCES))),
+    ),
+    Row(
+        1,
+        "EXIF turns a calibration image",
+        lambda: compared(
+            calibration=tuple(shot(one.name[:-4], one.pixels, n or 6) for n, one in enumerate(CALIBRATION))
+        ),
+        CALIBRATES,
+        calibrated=True,
+    ),
+    Row(
+        2,
+        "transparency, palettes, CMYK, 16 bits, floats",
+        base,
+        {
+            "page": {
+                "stored-rgba.webp": "a WebP with transparency",
+                "stored-cmyk.jpg": "a JPEG of CMYK colours",
+                "stored-16.png": "a PNG of 16 bits",
+                "stored-float.tif": "a TIFF",
+            }
+        },
+        images="stored",
+    ),
+    Row(
+        2,
+        "several frames or pages",
+        base,
+        {"page": {"frames.tif": "a TIFF"}, "Engine": {"frames.gif": "Found 0 images"}},
+        images="frames",
+    ),
+    Row(
+        3,
+        "other references",
+        lambda: sequence(compared(calibration=None, rate=None), references=textures("other", 4, 150)),
+        KEEPS,
+    ),
+    Row(3, "another class", lambda: sequence(compared(calibration=None, rate=None), class_name="bolt"), OF_ANOTHER),
+    Row(
+        3,
+        "another class, at a rate that the old one was calibrated for",
+        lambda: sequence(compared(), class_name="bolt", rate=0.3),
+        {
+            **OF_ANOTHER,
+            **CALIBRATES,
+            **said((("inspect", "Ray", "checkpoint"), "are not at hand. Pass calibration")),
+            "Inspector": "The calibration does not hold for another class",
+            "Engine": "false_alarm_rate takes normal images",
+        },
+        calibrated=True,
+    ),
+    Row(
+        3,
+        "other references, each left out for a rate",
+        lambda: sequence(compared(calibration=None, rate=None), references=textures("other", 6, 150), rate=0.3),
+        KEEPS,
+    ),
+    Row(
+        4, "after text_weight 0 with the same cache", lambda: compared(earlier=compared(settings={"text_weight": 0.0}))
+    ),
+    Row(
+        4,
+        "SDP+ without layers, after a run without",
+        lambda: compared(settings={"variant": "sdp_plus"}, earlier=compared()),
+        {
+            **said((DOORS, UNTRAINED)),
+            **said((("Inspector", "inspect", "Ray", "page", "playground"), "SDP+ needs trained layers")),
+        },
+    ),
+    Row(
+        5,
+        "a calibration image is a reference",
+        lambda: compared(calibration=(*CALIBRATION, REFERENCES[0])),
+        {**said((DOORS, SAME)), **CALIBRATES},
+        calibrated=True,
+    ),
+    Row(5, "copies among references", lambda: compared(references=doubled(REFERENCES)), right=compared),
+    Row(
+        5,
+        "copies among calibration images",
+        lambda: compared(calibration=doubled(CALIBRATION)),
+        CALIBRATES,
+        right=compared,
+        calibrated=True,
+    ),
+    Row(
+        5,
+        "too few calibration images but for copies",
+        lambda: compared(calibration=doubled(CALIBRATION[:2], 10)),
+        {**said((DOORS, FEW)), **CALIBRATES},
+        calibrated=True,
+    ),
+    Row(5, "inspected: a reference, a calibration image, each saved again", base, images="known"),
+    Row(
+        5,
+        "copies among images that judge each other",
+        partial(mutual, 4),
+        {
+            **said(
+                (FILES, "mutual compares the images of a whole run, which a file cannot"),
+                (PRODUCTS, "A product file holds normal images"),
+                (("Ray",), "leave out --mutual"),
+            ),
+            **said((("page", "playground"), "--mutual")),
+        },
+        right=lambda: replace(mutual(), images=mutual(4).images),
+    ),
+    Row(
+        6,
+        "more than a hundred references, each left out",
+        left_out,
+        said((PRODUCTS, "are not at hand. Pass calibration")),
+    ),
+    Row(
+        7,
+        "tiles, references of mixed shapes",
+        lambda: compared(settings={"tiles": [2, 2]}, references=(*REFERENCES, shot("tall", texture(103, (70, 50))))),
+        {"page": "leave out tiles"},
+    ),
+    Row(
+        7,
+        "aligned tiles, an image of another shape",
+        lambda: compared(settings={"tiles": [2, 2], "aligned": True}, images=(shot("tall", texture(5, (60, 48))),)),
+        {**said((DOORS, "is of another shape than the normal images")), "page": "leave out tiles"},
+    ),
+    Row(
+        7,
+        "aligned tiles without references",
+        lambda: compared(settings={"tiles": [2, 2], "aligned": True}, references=None),
+        {**said((DOORS, "aligned compares tiles with those of"))},
+    ),
+    Row(
+        7,
+        "an image smaller than its tiles can be",
+        lambda: compared(settings={"tiles": [3, 3]}, images=(shot("small", texture(5, (20, 25))),)),
+        {**said((DOORS, "is too small for tiles=[3, 3]")), "page": "leave out tiles"},
+    ),
+    Row(
+        8,
+        "references and a rate alone",
+        lambda: compared(references=textures("reference", 6, 100), calibration=None),
+        said((PRODUCTS, "are not at hand. Pass calibration")),
+    ),
+    Row(
+        8,
+        "a calibration without a rate",
+        lambda: compared(rate=None),
+        {**said((DOORS, "calibrates a false-alarm rate; pass false_alarm_rate too")), **CALIBRATES},
+        calibrated=True,
+    ),
+    Row(9, "a threshold", lambda: compared(calibration=None, rate=None, threshold=0.3)),
+    Row(
+        9,
+        "a model that does not normalise",
+        lambda: compared(calibration=None, rate=None, processor={"enable_normalization": False}),
+        no_option("post_processor", "Inspector", "inspect", "Ray", "product", "page", "playground"),
+    ),
+    Row(
+        9,
+        "a model that only scores",
+        lambda: compared(calibration=None, rate=None, processor={"enable_thresholding": False}),
+        {
+            **no_option("post_processor", "Inspector", "inspect", "Ray", "product", "page", "playground"),
+            **said((("checkpoint", *FILES, "product of a graph"), "only scores images")),
+        },
+    ),
+    Row(
+        9,
+        "a model of images that judge each other",
+        mutual,
+        {
+            **said(
+                (FILES, "mutual compares the images of a whole run, which a file cannot"),
+                (PRODUCTS, "A product file holds normal images"),
+                (("Ray",), "leave out --mutual"),
+            ),
+            **said((("page", "playground"), "--mutual")),
+        },
+    ),
+    *(
+        Row(
+            10,
+            f"a product file of {what}",
+            partial(product, **given),
+            {
+                **said((DOORS, "is of a model with")),
+                "checkpoint": "is of a model with",
+                "playground": "--product",
+                **said((FILES, "is of a model with")),
+            },
+            calibrated=True,
+        )
+        for what, given in (
+            ("another text_weight", {"text_weight": 0.2}),
+            ("another smoothing", {"smoothing": 2.0}),
+            ("other prompts", {"prompts": "medical"}),
+            ("other weights", {"pretrained": None}),
+            ("other tiles", {"tiles": [2, 2]}),
+        )
+    ),
+    Row(
+        10,
+        "a product file of another smoothing, none asked for",
+        lambda: compared(references=None, product=Asked(references=REFERENCES, settings={"smoothing": 2.0})),
+        {
+            **said((("Engine", "checkpoint", *FILES, "product of a graph"), "is of a model with smoothing 2.0")),
+            "playground": "--product",
+        },
+        right=lambda: compared(settings={"smoothing": 2.0}),
+        calibrated=True,
+    ),
+    Row(
+        10,
+        "a product file of another class",
+        lambda: product(class_name="bolt"),
+        {**said((DOORS, "is of 'nut'")), "Engine": "is of a model with class_name 'nut'"},
+        calibrated=True,
+    ),
+    Row(
+        11,
+        "a pre-processor that crops",
+        lambda: compared(transform=CROP, calibration=None, rate=None),
+        {
+            **no_option("pre_processor", "Inspector", "inspect", "Ray", "product", "page", "playground"),
+            **said((("checkpoint", *FILES, "product of a graph"), "does not show the whole image (CenterCrop")),
+        },
+        right=cropped,
+    ),
+    Row(
+        12,
+        "OpenVINO in bfloat16, calibrated in float32",
+        lambda: compared(options={"hint": "bf16"}),
+        {"Engine": "unexpected keyword argument 'hint'"},
+    ),
+    Row(
+        13,
+        "min_area",
+        lambda: compared(options={"min_area": 60}),
+        no_option("min_area", "Engine", "page", "playground"),
+    ),
+    Row(13, "one image alone and in a batch", base, images="tie"),
+    *(
+        Row(
+            14,
+            f"ignore: {what}",
+            partial(masked, kind),
+            no_option("ignore", "Engine", "page", "playground"),
+            right=partial(masked, "array"),
+        )
+        for kind, what in (
+            ("layer", "white strokes on a transparent layer"),
+            ("labels", "labels 0 and 1"),
+            ("palette", "a palette"),
+        )
+    ),
+    Row(
+        14,
+        "ignore: all white",
+        partial(masked, "white"),
+        {**said((DOORS, "hides everything")), **no_option("ignore", "Engine", "page", "playground")},
+    ),
+    Row(16, "memory_size", lambda: compared(options={"memory_size": 9}), no_option("memory_size", "playground")),
+)
+UNEQUAL: dict[tuple[str, str], str] = {
+    ("another class", "Engine"): "the engine stays with the class of a checkpoint, and says so in a warning",
+}
+"""Cells that are neither, and why."""
