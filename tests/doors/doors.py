@@ -499,7 +499,7 @@ DOORS = (
     Door("checkpoint", of_checkpoint),
     Door(".onnx", of_file("onnx"), slow=True),
     Door(".xml", of_file("openvino"), slow=True),
-    Door(".pt", of_file("torch")),
+    Door(".pt", of_file("torch"), slow=True),
     Door("product", of_product(graph=False)),
     Door("product of a graph", of_product(graph=True), slow=True),
     Door("page", of_page, slow=True),

@@ -14,14 +14,15 @@ PAGE = Path(__file__).parents[2] / "docs/doors.md"
 _INTRODUCTION = """\
 # One answer behind every door
 
-The same photograph, the same references and the same calibration get the same verdict, however you come in: `Engine`, `Inspector`
-in Python, `anomalib-clipad inspect`, a Ray cluster, a checkpoint, an exported file, a product file, the one-file page or the
-playground. Where a way in cannot give that verdict, it refuses and says why; it never gives another one in silence. This table is
-written from the tests that ask every door (`tests/doors`): `=` is an equal answer (score and map to 0.0001, label, p-value,
-regions), a number is a refusal, whose words are below.
+The same photograph, the same references and the same calibration get the same verdict, however you come in: `Engine`,
+`Inspector` in Python, `anomalib-clipad inspect`, a Ray cluster, a checkpoint, an exported file, a product file, the
+one-file page or the playground. A door that cannot give this verdict refuses and says why; none gives another one in
+silence.
 
-The page shows no maps, Ray writes tables only, and the playground takes no calibration images: there, where it is about something
-else, the row was asked without them.
+This table is written from the tests that ask every door (`tests/doors`). `=` is an equal answer: score and map to 0.0001,
+label, p-value, regions. A number is a refusal, whose words are below; both in one cell: some of the images are refused.
+The page shows no maps, and Ray writes tables only. The playground takes no calibration images; where a row is about
+something else, it is asked without them.
 """
 
 
@@ -29,8 +30,7 @@ def page() -> str:
     """The page of the documentation."""
     sentences: list[str] = []
     lines = [f"| situation | {' | '.join(DOORS)} |", f"| --- |{' --- |' * len(DOORS)}"]
-    for row in ROWS:
-        lines.append(f"| {row.what} | {' | '.join(cell(row, door, sentences) for door in DOORS)} |")
+    lines += [f"| {row.what} | {' | '.join(cell(row, door, sentences) for door in DOORS)} |" for row in ROWS]
     notes = [f"{number}. {sentence}" for number, sentence in enumerate(sentences, 1)]
     return "\n".join([_INTRODUCTION, *lines, "", "## What is said where something is refused", "", *notes, ""])
 
