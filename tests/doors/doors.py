@@ -34,8 +34,6 @@ from anomalib_clipad.tools import cli
 _REFUSES = (ValueError, OSError, RuntimeError, TypeError, SystemExit)
 BROWSER: list[Browser] = []
 """The one that is open, if any."""
-_HINT = "hint"
-"""Among the options: OpenVINO's number format, which a file of another runtime has not."""
 
 
 class Door(NamedTuple):
@@ -249,8 +247,6 @@ def of_file(kind: str) -> Callable[[Asked, Path], Answers]:
     def ask(asked: Asked, place: Path) -> Answers:
         first, given = with_model(asked, place)
         path = getattr(clip_ad(first, place / "model"), f"to_{kind}")(place)
-        if hint := given.pop(_HINT, None):
-            given["precision"] = hint
         own = Inspector(model=path, **given)
         found = inspected(own, files(asked, place))
         if not given:
@@ -306,10 +302,10 @@ def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
 def command(*words: Any) -> Iterator[io.StringIO]:
     """A command in this process; what it prints of errors."""
     said = io.StringIO()
-    argv = ["anomalib-clipad", *map(str, words)]
-    with patch.object(sys, "argv", argv), redirect_stderr(said), redirect_stdout(io.StringIO()):
-        with patch.object(warnings, "formatwarning", warnings.formatwarning):
-            yield said
+    argv = patch.object(sys, "argv", ["anomalib-clipad", *map(str, words)])
+    told = patch.object(warnings, "formatwarning", warnings.formatwarning)
+    with argv, told, redirect_stderr(said), redirect_stdout(io.StringIO()):
+        yield said
 
 
 def run(*words: Any) -> None:
@@ -356,8 +352,6 @@ def by_command(asked: Asked, place: Path, more: list[str]) -> Answers:
         given |= {"threshold": changed.threshold}
         if asked.class_name != asked.before.class_name:
             given["class_name"] = asked.class_name
-    if hint := given.pop(_HINT, None):
-        given["precision"] = hint
     out = place / "out"
     paths = files(asked, place)
     run("inspect", paths[0].parent, *flags(given), "--output", out, *more)
@@ -412,8 +406,6 @@ def of_page(asked: Asked, place: Path) -> Answers:
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
     given = {name: value for name, value in given.items() if value is not None}
-    if hint := given.pop(_HINT, None):
-        given["precision"] = hint
     page = place / "page.html"
     name = [] if asked.class_name is None else ["--class_name", asked.class_name]
     run("page", *flags(given), "--output", page, *name)
@@ -454,9 +446,9 @@ def started(words: Sequence[str]) -> Session:
     with (
         patch("anomalib_clipad.tools.playground.served", served),
         patch("anomalib_clipad.tools.playground.require_gradio"),
+        suppress(_Started),
     ):
-        with suppress(_Started):
-            run("playground", *words)
+        run("playground", *words)
     return sessions[0]
 
 
@@ -468,8 +460,6 @@ def of_playground(asked: Asked, place: Path) -> Answers:
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
     given = {name: value for name, value in given.items() if value is not None}
-    if hint := given.pop(_HINT, None):
-        given["precision"] = hint
     session = started(flags(given))
     if asked.before is not None:
         with suppress(ValueError):
@@ -478,7 +468,7 @@ def of_playground(asked: Asked, place: Path) -> Answers:
     for one in asked.images:
         try:
             found[one.name] = answered(session, asked, one, text_weight)
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203  # each image has its own
             found[one.name] = Refusal(error)
     return found
 

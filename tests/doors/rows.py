@@ -270,6 +270,7 @@ def sequence(before: Asked, **now: object) -> Asked:
     return replace(before, before=before, **now)
 
 
+BFLOAT16 = "OpenVINO in bfloat16, calibrated in float32"
 CALIBRATES = {"playground": "Unrecognized arguments: --calibration"}
 KEEPS = said(
     (FILES, "An exported file cannot take references"), (PRODUCTS, "A product file has its references already")
@@ -522,9 +523,15 @@ ROWS = (
     ),
     Row(
         12,
-        "OpenVINO in bfloat16, calibrated in float32",
-        lambda: compared(options={"hint": "bf16"}),
-        {"Engine": "unexpected keyword argument 'hint'"},
+        BFLOAT16,
+        lambda: compared(options={"precision": "bf16"}),
+        {
+            **said((("Engine", "Inspector", "product"), "Unknown precision 'bf16'")),
+            **said((("inspect", "Ray", "page", "playground"), "Got value: bf16")),
+            "checkpoint": "A checkpoint has its settings already",
+            **said(((".onnx", ".pt", "product of a graph"), "is chosen for OpenVINO's files alone")),
+            ".xml": "is calibrated on scores computed in float32",
+        },
     ),
     Row(
         13,
