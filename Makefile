@@ -27,7 +27,7 @@ page: $(INSTALLED)  ## Write a page that looks at images by itself, with generat
 	$(BIN)/python -m anomalib_clipad.lab web-page-demo page
 
 browser-runtime: $(INSTALLED)  ## Fetch the files of onnxruntime-web anew, with npm
-	$(BIN)/python -m anomalib_clipad.web.runtime
+	$(BIN)/python -m anomalib_clipad.lab browser-runtime
 
 report: $(INSTALLED)  ## Benchmark the generated parts and report the metrics in report/
 	rm -rf report && mkdir report
@@ -64,7 +64,7 @@ lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of impo
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/lint-imports
-	$(BIN)/python -m anomalib_clipad.tools.option_tables --check true
+	$(BIN)/python -m anomalib_clipad.lab option-tables --check true
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails

@@ -170,6 +170,7 @@ class ClipAD(AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        given = locals()
         with message_alone():
             if class_name is not None:
                 check_class_name(class_name)
@@ -177,21 +178,8 @@ class ClipAD(AnomalibModule):
             source = None if few_shot_source is None else Path(few_shot_source).expanduser()
             references = References(k_shot, source, memory_size, mutual, pool)
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
-            settings = Settings.of(
-                backbone=backbone,
-                pretrained=pretrained,
-                image_size=image_size,
-                rvs=rvs,
-                rvs_options=_plain(rvs_options),
-                prompts=_plain(prompts),
-                smoothing=smoothing,
-                tap=tap,
-                variant=variant if adapter is None else "sdp_plus",
-                precision=precision,
-                text_weight=text_weight,
-                tiles=_plain(tiles),
-                aligned=aligned,
-            )
+            chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
+            settings = Settings.of(**chosen if adapter is None else {**chosen, "variant": "sdp_plus"})
             references.check_tiles(settings.tiles, settings.aligned)
             layers = None if adapter is None else adapter_file(str(adapter))
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
@@ -223,14 +211,9 @@ class ClipAD(AnomalibModule):
 
     def _record_settings(self) -> None:
         """Keep the model's settings as hyper-parameters: plain data, with which a checkpoint constructs it again."""
-        filled = {
-            "k_shot": None,
-            "calibration_source": None,
-            "verify_images": None,
-            "few_shot_source": None,
-            "memory_size": None,
-        }  # a checkpoint has the memory itself
-        self.hparams.update({**self.model.settings.as_dict(), **filled, "aligned": False, "adapter": None})
+        sources = ("k_shot", "calibration_source", "verify_images", "few_shot_source", "memory_size", "adapter")
+        emptied = dict.fromkeys(sources)  # a checkpoint has the memory itself
+        self.hparams.update({**self.model.settings.as_dict(), **emptied, "aligned": False})
         self.hparams.update({"mutual": self.references.mutual, "pool": self.references.pool})
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:

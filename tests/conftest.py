@@ -191,6 +191,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def remember(model: ClipADModel, images: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Let a model compare with normal images from now on."""
+    model.detector.keep(model.detector.describe(images), images[:1], choose)
+
+
 def save(path: Path, pixels: np.ndarray) -> Path:
     """Write an image file and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from open_clip.transformer import VisionTransformer
-
 
 class Tower(nn.Module):
-    """A copy, in float32, of what the dual path reads of an open_clip tower.
+    """What the dual path reads of an open_clip tower."""
 
-    Args:
-        visual: open_clip ``VisionTransformer``, or another such copy.
-    """
+    transformer: Any
 
-    def __init__(self, visual: VisionTransformer) -> None:
-        super().__init__()
-        self.conv1 = deepcopy(visual.conv1)
-        self.class_embedding = deepcopy(visual.class_embedding)
-        self.positional_embedding = deepcopy(visual.positional_embedding)
-        self.proj = deepcopy(visual.proj)
-        self.ln_pre, self.ln_post = _layer_norm(visual.ln_pre), _layer_norm(visual.ln_post)
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(_block(block) for block in visual.transformer.resblocks)
-        self.float().eval().requires_grad_(False)
+    @classmethod
+    def copy_of(cls, visual: nn.Module) -> Tower:
+        """A copy, in float32, of an open_clip ``VisionTransformer``, or of another such copy."""
+        if isinstance(visual, Tower):
+            return deepcopy(visual).float()
+        from open_clip.transformer import QuickGELU
+
+        blocks = cast("Any", visual).transformer.resblocks
+        activation = blocks[0].mlp[1]
+        quick = isinstance(activation, QuickGELU)
+        weights = {name: value.detach().clone().float() for name, value in visual.state_dict().items()}
+        tower = cls.from_weights(weights, blocks[0].attn.num_heads, quick, cast("Any", visual).ln_post.eps)
+        for block in () if quick else tower.transformer.resblocks:
+            block.mlp[1] = deepcopy(activation)
+        return tower
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor], heads: int, quick_gelu: bool, eps: float) -> Tower:
@@ -47,8 +47,7 @@ class Tower(nn.Module):
         width, channels, patch, _ = weights["conv1.weight"].shape
         blocks = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("transformer."))
         hidden = len(weights["transformer.resblocks.0.mlp.c_fc.weight"])
-        tower = cls.__new__(cls)
-        nn.Module.__init__(tower)
+        tower = cls()
         with torch.device("meta"):
             tower.conv1 = nn.Conv2d(channels, width, patch, patch, bias=False)
             for name in ("class_embedding", "positional_embedding", "proj"):
@@ -88,27 +87,4 @@ def _empty_block(width: int, hidden: int, heads: int, quick_gelu: bool, eps: flo
     activation = _QuickGELU() if quick_gelu else nn.GELU()
     plain.mlp = nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
     plain.ls_1, plain.ls_2 = nn.Identity(), nn.Identity()
-    return plain
-
-
-def _block(block: Any) -> nn.Module:
-    from open_clip.transformer import QuickGELU
-
-    plain = nn.Module()
-    plain.ln_1, plain.ln_2 = _layer_norm(block.ln_1), _layer_norm(block.ln_2)
-    plain.attn = deepcopy(block.attn)
-    widen, activation, narrow = block.mlp
-    activation = _QuickGELU() if isinstance(activation, QuickGELU) else deepcopy(activation)
-    plain.mlp = nn.Sequential(deepcopy(widen), activation, deepcopy(narrow))
-    plain.ls_1, plain.ls_2 = (
-        _Scale(scale.gamma) if hasattr(scale, "gamma") else nn.Identity() for scale in (block.ls_1, block.ls_2)
-    )
-    return plain
-
-
-def _layer_norm(norm: Any) -> nn.Module:
-    if not isinstance(norm, nn.LayerNorm):
-        return deepcopy(norm)
-    plain = nn.LayerNorm(norm.normalized_shape, eps=norm.eps)
-    plain.load_state_dict(norm.state_dict())
     return plain

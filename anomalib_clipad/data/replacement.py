@@ -8,16 +8,15 @@ into modules that nobody can list: not those names are replaced but the code of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import anomalib.data.utils.image as host
 from torch.utils.data import DataLoader
-
-from . import reading
 
 
 def _read_image(path: str | Path, as_tensor: bool = False) -> Any:
@@ -32,34 +31,23 @@ def _read_mask(path: str | Path, as_tensor: bool = False) -> Any:
     return read_mask(path, as_tensor)
 
 
-_CODE = {
-    host.read_image: (_read_image.__code__, reading.host_read_image.__code__),
-    host.read_mask: (_read_mask.__code__, reading.host_read_mask.__code__),
-}
+_OURS = {host.read_image: _read_image.__code__, host.read_mask: _read_mask.__code__}
 
 
-def replace_readers() -> None:
-    """Let anomalib read with our functions in this process."""
-    for function, (ours, _) in _CODE.items():
-        function.__code__ = ours
-
-
-def restore_readers() -> None:
-    """Give anomalib its own functions back."""
-    for function, (_, theirs) in _CODE.items():
-        function.__code__ = theirs
+def _give(codes: Mapping[Any, CodeType]) -> None:
+    for function, code in codes.items():
+        function.__code__ = code
 
 
 @contextmanager
 def readers_replaced() -> Iterator[None]:
-    """Let anomalib read with our functions for a while, whether a run has replaced them already or not."""
-    before = {function: function.__code__ for function in _CODE}
-    replace_readers()
+    """Let anomalib read with our functions in this process for a while, whether that is so already or not."""
+    before = {function: function.__code__ for function in _OURS}
+    _give(_OURS)
     try:
         yield
     finally:
-        for function, code in before.items():
-            function.__code__ = code
+        _give(before)
 
 
 def with_replacing_workers(loader: DataLoader, start: Callable[[int], None] | None) -> DataLoader:
@@ -76,6 +64,6 @@ def with_replacing_workers(loader: DataLoader, start: Callable[[int], None] | No
 
 
 def _start_worker(index: int, then: Callable[[int], None] | None) -> None:
-    replace_readers()
+    _give(_OURS)
     if then is not None:
         then(index)

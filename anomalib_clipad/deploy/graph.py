@@ -52,7 +52,7 @@ class InferenceGraph(nn.Module):
         self.text_input, self.memory_input = inputs
         memory = None if self.memory_input else deepcopy(detector.memory)
         parts = (deepcopy(detector.adapter), memory, detector.text_weight)
-        self.detector = Detector(Tower(detector.visual), *settings, *parts, detector.tiles)
+        self.detector = Detector(Tower.copy_of(detector.visual), *settings, *parts, detector.tiles)
         self.metadata = metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
+from anomalib.visualization.image import visualizer
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from anomalib_clipad.data.replacement import replace_readers, restore_readers, with_replacing_workers
+from anomalib_clipad.data.replacement import readers_replaced, with_replacing_workers
 
-from .pictures import replace_visualization, restore_visualization
+from .pictures import visualize
 
 
 class FullDepthReading(Callback):
@@ -24,13 +27,11 @@ class FullDepthReading(Callback):
     """
 
     def __init__(self) -> None:
-        self._restore: Callable[[], None] | None = None
+        self._replaced = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Replace anomalib's functions before the loaders are set up."""
         del pl_module, stage
-        replace_readers()
-        replace_visualization()
         strategy: Any = trainer.strategy
         process = strategy.process_dataloader
 
@@ -39,17 +40,14 @@ class FullDepthReading(Callback):
                 loader = with_replacing_workers(loader, _lightnings_start(trainer.global_rank))
             return process(loader)
 
-        strategy.process_dataloader = process_and_replace
-        self._restore = partial(setattr, strategy, "process_dataloader", process)
+        self._replaced.enter_context(readers_replaced())
+        self._replaced.enter_context(patch.object(visualizer, "visualize_image_item", visualize))
+        self._replaced.enter_context(patch.object(strategy, "process_dataloader", process_and_replace))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str | None = None) -> None:
         """Restore them."""
         del trainer, pl_module, stage
-        restore_readers()
-        restore_visualization()
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
+        self._replaced.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore them; a run that fails ends without a teardown."""

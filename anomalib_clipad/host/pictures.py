@@ -15,17 +15,7 @@ from .statistics import required
 host_visualize = host.visualize_image_item
 
 
-def replace_visualization() -> None:
-    """Let anomalib's visualizer show images as they were read."""
-    host.visualize_image_item = _visualize
-
-
-def restore_visualization() -> None:
-    """Give the visualizer its own function back."""
-    host.visualize_image_item = host_visualize
-
-
-def _visualize(item: ImageItem | NumpyImageItem, *args: Any, **options: Any) -> Image.Image | None:
+def visualize(item: ImageItem | NumpyImageItem, *args: Any, **options: Any) -> Image.Image | None:
     """``visualize_image_item``, with the image in the item; anomalib would take another from the file."""
     path = item.image_path
     if path and isinstance(item, ImageItem):

@@ -8,18 +8,21 @@ from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anomalib_clipad.images.alike import from_plain, identify, to_plain
 from anomalib_clipad.images.picture import UnreadableError, read
 from anomalib_clipad.predictor.base import Shown
-from anomalib_clipad.predictor.live import LivePredictor
+from anomalib_clipad.predictor.live import DROPPED, LivePredictor
 from anomalib_clipad.predictor.products import read_product
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .calibration import CalibrationSource, calibration_files
 from .post_processor import ClipADPostProcessor
 from .references import References, fill_pool, reference_images
+
+if TYPE_CHECKING:
+    from anomalib_clipad.vision.memory import Memory
 
 logger = logging.getLogger(__name__)
 _CHECKPOINT = "checkpoint"
@@ -92,9 +95,10 @@ class Preparation:
                 logger.info("References: %d normal images: %s.", len(names), ", ".join(names))
                 self.predictor.fit(shown, self.references.memory_size)
         self._origin = origin
+        memory = cast("Memory", self.predictor.model.detector.memory)
         logger.info(
             "Without validation data, 0.5 is the distance %.3f, the largest of a normal image to %s%s.",
-            float(getattr(self.predictor.model.detector.memory, "farthest")),  # noqa: B009
+            float(memory.farthest),
             "the others" if len(self.predictor.references) > 1 else "its mirror images",
             " (the text has its own 0.5)" if self.predictor.model.settings.text_weight else "",
         )
@@ -222,7 +226,9 @@ class Preparation:
         if self.references.product is not None:
             given = read_product(self.references.product).references
         else:
-            given = tuple(identify(image, name) for name, image in zip(*reference_images(self.references, None), strict=True))
+            given = tuple(
+                identify(image, name) for name, image in zip(*reference_images(self.references, None), strict=True)
+            )
         return {one.digest for one in given} != {one.digest for one in self.predictor.references}
 
     def forget_references(self) -> None:
@@ -254,12 +260,12 @@ def split_of(data: Any) -> Hashable:
 
 @contextmanager
 def _logged(unsaid: bool) -> Iterator[None]:
-    """Log what is warned of, as the engine's users read logs; unless statistics are about to be fitted anew."""
+    """Log what is warned of, as the engine's users read logs; but not that statistics go which are fitted anew."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         yield
     for one in said:
         if one.category is not UserWarning:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-        elif not unsaid:
+        elif not (unsaid and str(one.message).startswith(DROPPED)):
             logger.warning("%s", one.message)

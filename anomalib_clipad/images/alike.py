@@ -191,7 +191,7 @@ class _Details:
         """Which are near-copies of which others (n, m)."""
         signal = self.contrast[:, None] * others.contrast
         found: NDArray[np.bool_] = self.patterns @ others.patterns.T > _ALIKE * signal / (signal + _NOISE)
-        return found & (signal > 0)
+        return found
 
 
 def _warn_of_likeness(images: Sequence[Identity], others: Sequence[Identity], alike: NDArray[np.bool_]) -> None:

@@ -158,26 +158,27 @@ class Inspector:
             raise ValueError(msg)
         if threshold is not None:
             check_threshold(threshold, self.model.normalized)
-        normal = self.model.normal
-        if false_alarm_rate is not None and normal is None:
+        if false_alarm_rate is not None and self.model.normal is None:
             msg = (
                 "A false-alarm rate needs normal images that set the threshold; pass calibration, a folder of them, or "
                 "several references."
             )
             raise ValueError(msg)
-        rate = normal.rate if normal and threshold is None and false_alarm_rate is None else false_alarm_rate
-        own: Limits | None
+        self._limits_by(threshold, false_alarm_rate)
+        self._asked = threshold, false_alarm_rate
+
+    def _limits_by(self, threshold: float | None, false_alarm_rate: float | None) -> Limits:
+        """The largest score and map value that are not defective, with the calibration of now."""
+        normal, own = self.model.normal, self.model.own_limits
+        rate = normal.rate if normal is not None and false_alarm_rate is None else false_alarm_rate
         if threshold is not None:
             own = Limits(threshold, threshold)
-        elif rate is not None and normal is not None:
+        elif normal is not None and rate is not None:
             own = normal.limits(rate)
-        else:
-            own = self.model.own_limits
         if own is None:
             msg = "This model only scores images (its enable_thresholding is off): pass a threshold to decide by."
             raise ValueError(msg)
-        self._limits = own if self._ignore is None else Limits(own.region, own.region)
-        self._threshold = threshold
+        return own if self._ignore is None else Limits(own.region, own.region)
 
     @overload
     def inspect(self, images: str | os.PathLike[str] | NDArray[Any]) -> Finding: ...
@@ -253,6 +254,8 @@ class Inspector:
         if self._last is None:
             msg = "There is no image to look at again: inspect one first, on its own."
             raise RuntimeError(msg)
+        if threshold is not None:
+            self.decide_by(threshold, false_alarm_rate)
         if class_name is not None or prompts is not None or references is not None:
             live = self.live("another class, other prompts or references")
             if live.model.pool is not None:
@@ -270,10 +273,8 @@ class Inspector:
                 live.fit(shown)
             if false_alarm_rate is not None:
                 live.calibrate_left_out(shown, false_alarm_rate, self.look)
-            kept = self._threshold if threshold is None and false_alarm_rate is None else threshold
-            self.decide_by(kept, false_alarm_rate)
-        elif threshold is not None or false_alarm_rate is not None:
-            self.decide_by(threshold, false_alarm_rate)
+        if false_alarm_rate is not None:
+            self.decide_by(None, false_alarm_rate)
         return self.look_again()
 
     def look_again(self) -> Finding:
@@ -339,7 +340,7 @@ class Inspector:
         return f"it is, or looks like, the reference or calibration image {found.name}: nothing can be said about it"
 
     def _conclude(self, taken: _Taken, score: float, anomaly_map: NDArray[np.float32]) -> Finding:
-        picture, normal = taken.picture, self.model.normal
+        picture, normal, limits = taken.picture, self.model.normal, self._limits_by(*self._asked)
         shown, ignored = picture.shown, self._ignored(picture)
         large = at_size(anomaly_map, shown.shape[:2], ignored)
         if ignored is not None:
@@ -352,16 +353,16 @@ class Inspector:
         return Finding(
             image=shown,
             score=score,
-            label=not score <= self._limits.score,
-            threshold=self._limits.score,
+            label=not score <= limits.score,
+            threshold=limits.score,
             anomaly_map=anomaly_map,
             regions=find_regions(
-                large, self._limits.region, self.min_area, None if normal is None else normal.region_p_value
+                large, limits.region, self.min_area, None if normal is None else normal.region_p_value
             ),
             p_value=p_value,
             class_name=self.model.class_name,
             path=picture.path,
-            map_threshold=self._limits.region,
+            map_threshold=limits.region,
             ignored=ignored,
             remark=taken.remark,
         )

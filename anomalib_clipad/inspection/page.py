@@ -119,10 +119,10 @@ def thumbnail(image: NDArray[np.uint8], side: int = 160) -> bytes:
 
 def _frame(title: str, threshold: float) -> tuple[str, str]:
     """The page before its rows and after them."""
-    room = files(__package__)
-    html, style, script = ((room / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    html, style, script = parts_of(__package__, "page")
+    more = "img-src 'self' file: data:; require-trusted-types-for 'script'; trusted-types 'none'"
     values = {
-        "policy": _policy(style, script),
+        "policy": policy(style, script, more),
         "title": escape(title),
         "settings": _json({"title": title, "threshold": float(threshold)}),
         "style": style,
@@ -132,14 +132,16 @@ def _frame(title: str, threshold: float) -> tuple[str, str]:
     return head, tail
 
 
-def _policy(style: str, script: str) -> str:
-    """The content security policy: this style, this script, pictures from here; no markup from strings."""
+def parts_of(package: str, name: str) -> list[str]:
+    """Markup, style and script of a page."""
+    return [(files(package) / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")]
+
+
+def policy(style: str, script: str, more: str, scripts: str = "") -> str:
+    """A content security policy: this style, this script and what else is named; nothing from any address."""
     allowed = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]}; "
-        "img-src 'self' file: data:; base-uri 'none'; form-action 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    )
+    own = f"style-src {allowed[0]}; script-src {allowed[1]}{scripts}"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'; {more}"
 
 
 def _blocks(rows: Iterable[PageRow]) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from anomalib_clipad.storage import atomic_folder
 
 from .names import PICTURE_SUFFIXES
+from .page import thumbnail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,20 +29,6 @@ THUMBNAILS = ".thumbnails"
 """Small images for the page, which is made at the end."""
 FOLDERS = ("masks", "overlays", "maps", THUMBNAILS)
 _LARGEST_JPEG = 65500  # pixels a side
-
-
-class Written(NamedTuple):
-    """The pictures of an image, relative to the output folder, with ``/``; ``None`` if it has none.
-
-    Attributes:
-        mask: Where its mask is.
-        overlay: Where its overlay is.
-        map: Where its map is.
-    """
-
-    mask: str | None = None
-    overlay: str | None = None
-    map: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,54 +53,39 @@ class PictureFiles:
         """Whether anything is written for a finding."""
         return self.masks or self.maps != "none" or self.thumbnails or self._has_overlay(finding)
 
-    def write(self, finding: Finding, name: str) -> Written:
-        """Write what is wanted, and say where.
+    def write(self, finding: Finding, name: str) -> None:
+        """Write what is wanted.
 
         Args:
             finding: What was found.
             name: Relative path without suffix.
         """
-        if self.thumbnails:
-            self._write_thumbnail(finding, name)
-        return Written(
-            self._write_mask(finding, name) if self.masks else None,
-            self._write_overlay(finding, name) if self._has_overlay(finding) else None,
-            self._write_map(finding, name) if self.maps != "none" else None,
-        )
+        for kind, suffix, save in self._pictures(finding):
+            target = self.folder / kind / f"{name}{suffix}"
+            with atomic_folder(target.parent) as folder:
+                save(folder / target.name)
 
     def _has_overlay(self, finding: Finding) -> bool:
         return self.overlays == "all" or (self.overlays == "defective" and finding.label)
 
-    def _write_mask(self, finding: Finding, name: str) -> str:
-        target = self.folder / "masks" / f"{name}.png"
-        with atomic_folder(target.parent) as folder:
-            _write_png(folder / target.name, finding.mask.astype(np.uint8) * np.uint8(255))
-        return target.relative_to(self.folder).as_posix()
-
-    def _write_map(self, finding: Finding, name: str) -> str:
-        target = self.folder / "maps" / f"{name}.{self.maps}"
-        with atomic_folder(target.parent) as folder:
-            if self.maps == "npy":
-                np.save(folder / target.name, np.asarray(finding.map, np.float32))
-            else:
-                levels = np.nan_to_num(finding.map, nan=1.0).clip(0, 1)  # what is no number is defective
-                _write_png(folder / target.name, (levels * np.float32(65535)).round().astype(np.uint16))
-        return target.relative_to(self.folder).as_posix()
-
-    def _write_overlay(self, finding: Finding, name: str) -> str:
-        overlay = finding.overlay()
-        suffix = ".jpg" if max(overlay.size) <= _LARGEST_JPEG else ".png"
-        target = self.folder / "overlays" / f"{name}{suffix}"
-        with atomic_folder(target.parent) as folder:
-            overlay.save(folder / target.name, quality=90)
-        return target.relative_to(self.folder).as_posix()
-
-    def _write_thumbnail(self, finding: Finding, name: str) -> None:
-        from .page import thumbnail
-
-        target = self.folder / THUMBNAILS / f"{name}.jpg"
-        with atomic_folder(target.parent) as folder:
-            (folder / target.name).write_bytes(thumbnail(finding.image))
+    def _pictures(self, finding: Finding) -> Iterator[tuple[str, str, Callable[[Path], object]]]:
+        """Folder, suffix and writer of each picture of a finding."""
+        if self.thumbnails:
+            yield THUMBNAILS, ".jpg", lambda path: path.write_bytes(thumbnail(finding.image))
+        if self.masks:
+            yield "masks", ".png", partial(_write_png, grey=finding.mask.astype(np.uint8) * np.uint8(255))
+        if self._has_overlay(finding):
+            overlay = finding.overlay()
+            yield (
+                "overlays",
+                ".jpg" if max(overlay.size) <= _LARGEST_JPEG else ".png",
+                partial(overlay.save, quality=90),
+            )
+        if self.maps == "npy":
+            yield "maps", ".npy", partial(np.save, arr=np.asarray(finding.map, np.float32))
+        elif self.maps == "png":
+            levels = np.nan_to_num(finding.map, nan=1.0).clip(0, 1)  # what is no number is defective
+            yield "maps", ".png", partial(_write_png, grey=(levels * np.float32(65535)).round().astype(np.uint16))
 
 
 def _write_png(path: Path, grey: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from .lines import Lines, as_rows, readable
 from .lock import folder_lock
 from .names import Names
-from .picture_files import Maps, Overlays, PictureFiles, Written, remove_pictures
+from .picture_files import Maps, Overlays, PictureFiles, remove_pictures
 from .recovery import Recovered, recover
 from .run_folder import COCO_ENTRIES, NAMES, take_folder
 from .tables import (
@@ -22,6 +22,7 @@ from .tables import (
     REGION_COLUMNS,
     RESULT_COLUMNS,
     Summary,
+    read_results,
     region_rows,
     result_row,
     summarize,
@@ -134,16 +135,13 @@ class Results:
                 with suppress(OSError):  # what has ended the run is what the user is told
                     self._complete()
 
-    def add(self, finding: Finding, name: PurePath) -> Written:
+    def add(self, finding: Finding, name: PurePath) -> None:
         """Write a finding.
 
         Args:
             finding: What was found.
             name: Path of the image below the folder it was found in. Its pictures are called so, with a number if those
                 of another image are.
-
-        Returns:
-            Where its pictures are.
 
         Raises:
             OSError: If that is not possible, say since the disk is full; the message says what was written.
@@ -155,13 +153,12 @@ class Results:
                 if wanted:
                     self._tables[NAMES].append(f"{claimed}\n")
             try:
-                written = self._pictures.write(finding, claimed)
+                self._pictures.write(finding, claimed)
                 self._append(finding, name, claimed)
             except BaseException:
                 if wanted:
                     remove_pictures(self.folder, [claimed])
                 raise
-            return written
 
     def fail(self, path: str | os.PathLike[str], reason: str) -> None:
         """Write down that an image could not be inspected.
@@ -181,7 +178,7 @@ class Results:
         """
         with self._explained():
             self._complete()
-            return summarize(self.folder / "results.csv", self._failed)
+            return summarize(self.folder, read_results(self.folder / "results.csv"), self._failed)
 
     def _append(self, finding: Finding, name: PurePath, claimed: str) -> None:
         path = os.fspath(finding.path or name)

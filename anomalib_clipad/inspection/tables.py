@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,13 +15,15 @@ from anomalib_clipad.storage import atomic_folder
 from .lines import Cell, cells, readable, whole_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .finding import Finding
 
 RESULT_COLUMNS = ("path", "score", "p_value", "label", "threshold", "width", "height", "regions", "name")
 REGION_COLUMNS = ("path", "left", "top", "width", "height", "area", "peak", "mean", "p_value")
 FAILED_COLUMNS = ("path", "reason")
 LABELS = ("good", "defective")
-_WORST = 10
+WORST = 10
 
 
 class Result(NamedTuple):
@@ -101,19 +103,30 @@ def read_results(path: Path) -> Iterator[Result]:
         yield Result(where, float(score), rare, label, float(threshold), int(width), int(height), int(regions), name)
 
 
-def summarize(path: Path, failed: int) -> Summary:
-    """What ``results.csv`` comes to."""
+def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0) -> Summary:
+    """What results come to, one in memory at a time; ``None`` is one that failed, beside those counted before."""
     images = defective = 0
 
     def counted() -> Iterator[Result]:
-        nonlocal images, defective
-        for result in read_results(path):
+        nonlocal images, defective, failed
+        for result in results:
+            if result is None:
+                failed += 1
+                continue
             images += 1
             defective += result.label == LABELS[True]
             yield result
 
-    worst = heapq.nlargest(_WORST, counted(), key=lambda result: math.inf if math.isnan(result.score) else result.score)
-    return Summary(path.parent, images, defective, failed, tuple(worst))
+    worst = heapq.nlargest(WORST, counted(), key=lambda result: math.inf if math.isnan(result.score) else result.score)
+    return Summary(folder, images, defective, failed, tuple(worst))
+
+
+def result_types() -> dict[str, pa.DataType]:
+    """The columns of ``results.csv`` in Parquet."""
+    import pyarrow as pa
+
+    text, real, count = pa.string(), pa.float64(), pa.int64()
+    return dict(zip(RESULT_COLUMNS, (text, real, real, text, real, count, count, count, text), strict=True))
 
 
 def write_parquet(table: Path, target: Path) -> None:
@@ -126,8 +139,7 @@ def write_parquet(table: Path, target: Path) -> None:
     import pyarrow as pa
     from pyarrow import compute, csv, parquet
 
-    text, real, count = pa.string(), pa.float64(), pa.int64()
-    types = dict(zip(RESULT_COLUMNS, (text, real, real, text, real, count, count, count, text), strict=True))
+    text, types = pa.string(), result_types()
     schema = pa.schema(types.items())
     reader = csv.open_csv(
         table,

@@ -8,12 +8,14 @@ from anomalib_clipad.tools.cli import Written, run
 
 _COMMANDS = {
     "bench": ("bench.bench:bench", "measure speed and memory against peers"),
+    "browser-runtime": ("browser_runtime:fetch", "fetch the files of onnxruntime-web anew, with npm"),
     "deployment": ("bench.deployment:deployment", "compare export formats: size, speed, metrics"),
     "endurance": ("bench.endurance:main", "inspect thousands of images, whole and damaged"),
     "large-images": ("bench.large_images:large_images", "compare ways to find small defects in large pictures"),
     "mini-card": ("mini.card:card", "measure every metric of clipad-mini's model card"),
     "mini-hub": ("mini.hub:main", "write clipad-mini as a repository for a model hub"),
     "mini-train": ("mini.train:train_mini", "train clipad-mini from nothing"),
+    "option-tables": ("option_tables:option_tables", "write or check the tables of options in README and docs"),
     "page-measure": ("bench.page:measure", "measure the page of results in a browser"),
     "page-picture": ("bench.page:picture", "save a picture of the page of results"),
     "paper": ("paper:paper", "set benchmark results beside the paper's"),

@@ -16,6 +16,8 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Shown
+from anomalib_clipad.predictor.live import DROPPED
+from anomalib_clipad.settings import Settings
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -37,7 +39,7 @@ class Question:
     class_name: str = "object"
     normal: tuple[str, ...] = ()
     abnormal: tuple[str, ...] = ()
-    text_weight: float = 0.5
+    text_weight: float = Settings.text_weight
     threshold: float | None = 0.5
     false_alarm_rate: float | None = None
 
@@ -70,7 +72,6 @@ class Session:
         self._live = self._inspector.live("the playground")
         self._lock = Lock()
         self._known: list[str] = []
-        self._calibrated: int | None = None
 
     @property
     def passes(self) -> int:
@@ -85,7 +86,7 @@ class Session:
                 says how many it takes.
         """
         with self._lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The .* of before do not hold")  # it is calibrated anew
+            warnings.filterwarnings("ignore", message=DROPPED)  # it is calibrated anew
             typed = bool(question.normal or question.abnormal)
             prompts = question.prompts if typed else self.settings.get("prompts", question.prompts)
             self._live.look_for(question.class_name, prompts, question.text_weight)
@@ -110,12 +111,11 @@ class Session:
     def _calibrate(self, shown: Sequence[Shown], question: Question) -> None:
         if question.false_alarm_rate is None:
             self._live.keep_normal(None)
-        elif self._live.normal is None or self._calibrated != self._live.version:
+        elif self._live.normal is None:  # the first time, or since something was changed
             if len(shown) < 2:
                 msg = f"A false-alarm rate needs several normal images to compare with; there are {len(shown)}."
                 raise ValueError(msg)
             self._live.calibrate_left_out(shown, None)
-            self._calibrated = self._live.version
 
     def command(self, question: Question, image: str, references: bool) -> str:
         """The line of ``anomalib-clipad inspect`` that does the same, and the file of prompts that it needs, if any."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,7 @@ class Predictor(ABC):
 
     class_name: str | None
     references: tuple[Identity, ...] = ()
+    _known: tuple[tuple[Any, Any], Known | None] = ((None, None), None)  # of which images, and these
     frame: str = "whole"
     precision: str = "float32"
 
@@ -171,13 +172,12 @@ class Predictor(ABC):
         Raises:
             ValueError: As of ``prepare``.
         """
+        height, width = picture.pixels.shape[:2]
         if not reference:
-            prepared = self.prepare(picture)
-        else:
-            if self.grid is not None:
-                self.grid.check_source(*picture.pixels.shape[:2])
-            prepared = self._prepare(picture)
-        return Shown(identify(picture, name), prepared, (picture.pixels.shape[0], picture.pixels.shape[1]))
+            self.check_size(height, width)
+        elif self.grid is not None:
+            self.grid.check_source(height, width)
+        return Shown(identify(picture, name), self._prepare(picture), (height, width))
 
     def known(self, calibration: bool = True) -> Known | None:
         """The images it was fitted to and calibrated on, which it cannot judge; ``None`` if there are none.
@@ -185,13 +185,12 @@ class Predictor(ABC):
         Args:
             calibration: Whether to count calibration images.
         """
-        calibrated = (
-            ()
-            if self.normal is None or not calibration
-            else from_plain(cast("Iterable[PlainIdentity]", self.normal.identities))
-        )
-        found = (*self.references, *calibrated)
-        return Known(found) if found else None
+        normal = self.normal if calibration else None
+        parts = (self.references, () if normal is None else normal.identities)
+        if any(now is not then for now, then in zip(parts, self._known[0], strict=True)):
+            found = (*parts[0], *from_plain(cast("Iterable[PlainIdentity]", parts[1])))
+            self._known = (parts, Known(found) if found else None)
+        return self._known[1]
 
     def measure(self, shown: Iterable[Shown], look: Look | None = None) -> Measured:
         """Score normal images.

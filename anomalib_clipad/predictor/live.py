@@ -27,6 +27,9 @@ from .coreset import coreset
 from .decision import Decision, unfitted
 from .products import load_product
 
+DROPPED = "Dropped, since it does not hold"
+"""How the warning begins that something was let go of."""
+
 
 class Processor(Protocol):
     """What turns raw outputs into scores: anomalib's post-processor of a model, or one that nothing was fitted to.
@@ -104,7 +107,6 @@ class LivePredictor(Predictor):
         self.passes = self.version = 0
         self._seen: Seen | None = None
         self._left_out: Tensor | None = None
-        self._thinned = False  # whether the memory holds only some of the references' patches
         self.serve()
 
     # What it is made of
@@ -164,7 +166,7 @@ class LivePredictor(Predictor):
         self.serve()
         dropped = self.processor.forget()
         if dropped:
-            msg = f"The {' and the '.join(dropped)} of before do not hold for {what} and were dropped."
+            msg = f"{DROPPED} for {what}: {', '.join(dropped)} of before."
             warnings.warn(msg, stacklevel=3)
 
     # Text
@@ -185,7 +187,7 @@ class LivePredictor(Predictor):
         if settings.text_weight and name is None:
             msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
             raise ValueError(msg)
-        if settings.text_weight and (reworded or not self.model.text_features.isfinite().all()):
+        if settings.text_weight and reworded:
             model = self.model if self._complete is None else self._complete()
             model.setup(str(name), settings)
             model.detector.memory = self.model.detector.memory
@@ -234,7 +236,6 @@ class LivePredictor(Predictor):
         detector = self.model.detector
         kept = tokens[:, rows].to(self.model.device)
         self._left_out = detector.keep(kept, self._joined([image]), choose)
-        self._thinned = memory_size is not None
         assert detector.memory is not None
         detector.memory.aspect.fill_(aspects[0])
         self.references = tuple(identities[row] for row in rows)
@@ -279,6 +280,13 @@ class LivePredictor(Predictor):
         self.model.pool = pool
         self.version += 1
         self.serve()
+
+    @property
+    def _thinned(self) -> bool:
+        """Whether the memory holds only some of the references' patches, also that of a checkpoint or product file."""
+        detector = self.model.detector
+        patches = len(self.references) * detector.reference_matrix.shape[1] ** 2
+        return detector.memory is not None and detector.memory.tokens.shape[-2] < patches
 
     @torch.no_grad()
     def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:

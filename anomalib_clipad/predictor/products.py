@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from .live import LivePredictor
 
 _FORMAT = "anomalib_clipad product, version 1"
-_TOWER = ("image_tower", "variant", "layers", "image_size", "tap", "smoothing", "text_weight", "tiles", "aligned")
-"""What the scores of any product depend on."""
-_TEXT = ("class_name", "prompts", "rvs", "rvs_options")
+_TEXT = {"class_name", "prompts", "rvs", "rvs_options"}
 """What text features depend on."""
+_NAMES = {"backbone", "pretrained"}
+"""What the digest of the image tower stands for: the same weights may be called otherwise elsewhere."""
 
 
 class Product(NamedTuple):
@@ -67,12 +67,12 @@ class Product(NamedTuple):
         Raises:
             ValueError: If it does not; the message names the first difference.
         """
-        names = _TOWER + (_TEXT if brings_text and self.about["text_weight"] else ())
-        for name in names:
+        ignored = _NAMES if brings_text and self.about["text_weight"] else _NAMES | _TEXT
+        for name in (name for name in self.about if name not in ignored):  # all that the file says
             if name not in other:
                 msg = f"{what} does not say its {name}: it was written by version 0.2 or earlier. Export it anew."
                 raise ValueError(msg)
-            if str(other[name]) != str(self.about[name]):
+            if not _same(other[name], self.about[name]):
                 theirs, own = (_shown(values, name) for values in (self.about, other))
                 msg = (
                     f"The product file {self.path} is of a model with {theirs}, and {what} has {own}: scores would be "
@@ -98,7 +98,7 @@ def read_product(path: Path) -> Product:
         references = from_plain(about.pop("references", ()))
         for name in ("memory", "farthest", "aspect", "midpoint"):
             tensors[name]
-        missing = [name for name in (*_TOWER, *_TEXT) if name not in about]
+        missing = [name for name in ("image_tower", "layers", "text_weight", "class_name") if name not in about]
         if missing:
             raise KeyError(*missing)  # noqa: TRY301
     except Exception as error:  # safetensors and JSON readers each raise their own
@@ -189,6 +189,14 @@ def about(model: ClipADModel) -> dict[str, Any]:
         "image_tower": model.fingerprint,
         "layers": model.layers,
     }
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, of which one may be text: 0 is 0.0."""
+    try:
+        return float(one) == float(other)
+    except (TypeError, ValueError):
+        return str(one) == str(other)
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:

@@ -77,7 +77,8 @@ def load(path: Path, precision: str | None = None) -> Runtime:
     Raises:
         FileNotFoundError: If there is no such file.
         ModuleNotFoundError: If its runtime is not installed.
-        ValueError: If it is no such file, or is damaged; or a ``.pt`` file and ``TRUST_REMOTE_CODE`` is not 1.
+        ValueError: If it is no such file, is damaged, or takes no precision; or a ``.pt`` file and
+            ``TRUST_REMOTE_CODE`` is not 1.
     """
     kinds: dict[str, type[Runtime]] = {".onnx": OnnxRuntime, ".xml": OpenVinoRuntime, ".pt": TorchRuntime}
     kind = kinds.get(path.suffix)
@@ -87,6 +88,9 @@ def load(path: Path, precision: str | None = None) -> Runtime:
     if not path.is_file():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
+    if kind is not OpenVinoRuntime and precision not in {None, AS_EXPORTED, "float32"}:
+        msg = f"{path} computes in float32; a precision, here {precision}, is chosen for OpenVINO's files alone."
+        raise ValueError(msg)
     if kind is TorchRuntime and os.environ.get("TRUST_REMOTE_CODE") not in {"1", "true"}:
         msg = f"{path} is a pickle, which can run any code. If you trust it, set the environment variable "
         raise ValueError(msg + "TRUST_REMOTE_CODE=1.")

@@ -20,15 +20,6 @@ _PATIENCE = 10
 """Seconds that a cluster has to answer."""
 
 
-def require_ray() -> None:
-    """Check that Ray is installed.
-
-    Raises:
-        ModuleNotFoundError: If it is not; the message names the extra that brings it.
-    """
-    require("Work on many machines", "scale", "ray")
-
-
 @contextmanager
 def cluster(address: str | None = None, workers: int | None = None) -> Iterator[int]:
     """Connect to a cluster, unless that is done already, and leave it at the end.
@@ -42,10 +33,10 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
         How many workers: as given, or as many as the cluster has CPUs, but for two.
 
     Raises:
-        ModuleNotFoundError: If Ray is not installed.
+        ModuleNotFoundError: If Ray is not installed; the message names the extra that brings it.
         ConnectionError: If the cluster cannot be reached.
     """
-    require_ray()
+    require("Work on many machines", "scale", "ray")
     import ray
 
     own = not ray.is_initialized()

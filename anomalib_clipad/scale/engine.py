@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from anomalib_clipad.inspection.run_folder import CHECKPOINTS, LISTED
 from anomalib_clipad.inspection.sources import Source
@@ -21,22 +21,6 @@ BLOCK = 256
 """Images that are read, written and checkpointed together."""
 _SMALL = 0.01
 """Share of a CPU of tasks that only read or write lists: they never wait for one that the workers leave free."""
-
-
-class Pool(NamedTuple):
-    """The actors that inspect.
-
-    Attributes:
-        workers: How many.
-        gpus: GPUs of each, or a share of one.
-        block: Images that are written and checkpointed together.
-        batch_size: Images that are scored together.
-    """
-
-    workers: int
-    gpus: float = 0
-    block: int = BLOCK
-    batch_size: int = 8
 
 
 class Worker:
@@ -100,7 +84,7 @@ def _blocks(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[s
         yield block
 
 
-def run(folder: Path, shipped: list[Any], pool: Pool) -> None:
+def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> None:
     """Inspect what ``list_images`` has written down and is not done yet.
 
     Ray Data does it: it feeds the actors, starts those anew that die, and gives their images to others. A block counts
@@ -109,7 +93,8 @@ def run(folder: Path, shipped: list[Any], pool: Pool) -> None:
     Args:
         folder: Of the run; every machine reaches it by this path.
         shipped: Of ``ship``.
-        pool: Who does it.
+        workers: How many actors do it.
+        gpus: GPUs of each, or a share of one.
     """
     import ray
     from ray.data.checkpoint import CheckpointConfig
@@ -129,11 +114,11 @@ def run(folder: Path, shipped: list[Any], pool: Pool) -> None:
         )
         rows = listed.map_batches(
             Worker,
-            fn_constructor_args=(shipped, bool(pool.gpus)),
+            fn_constructor_args=(shipped, bool(gpus)),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=pool.workers),
+            compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
-            num_gpus=pool.gpus,
+            num_gpus=gpus,
         )
         rows.write_parquet(str((folder / RESULTS).absolute()), ray_remote_args={"num_cpus": _SMALL})

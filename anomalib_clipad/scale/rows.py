@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import heapq
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_clipad.inspection import tables
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.inspection.tables import LABELS, REGION_COLUMNS, Result, Summary, region_rows, result_row
+from anomalib_clipad.inspection.tables import (
+    REGION_COLUMNS,
+    RESULT_COLUMNS,
+    WORST,
+    Result,
+    Summary,
+    region_rows,
+    result_row,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RESULTS = "results.parquet"
 """Folder of the Parquet files; readers take such a folder as they take a file."""
-_WORST = 10
 
 
 def schema() -> pa.Schema:
@@ -27,15 +33,8 @@ def schema() -> pa.Schema:
     text, real, count = pa.string(), pa.float64(), pa.int64()
     kinds = (count, count, count, count, count, real, real, real)
     region = pa.struct(list(zip(REGION_COLUMNS[1:], kinds, strict=True)))
-    columns = {"path": text, "score": real, "p_value": real, "label": text, "threshold": real}
-    columns |= {
-        "width": count,
-        "height": count,
-        "regions": count,
-        "boxes": pa.list_(region),
-        "remark": text,
-        "error": text,
-    }
+    columns = {**tables.result_types(), "boxes": pa.list_(region), "remark": text, "error": text}
+    del columns["name"]
     return pa.schema(columns.items())
 
 
@@ -61,8 +60,7 @@ def found(inspector: Inspector, paths: Sequence[str], files: Sequence[str]) -> p
     for finding in inspector.stream(list(called), fail):
         assert finding.path is not None
         path = called[finding.path]
-        names = schema().names[:8]
-        row = dict(zip(names, [path, *result_row(finding, path, "")[1:8]], strict=True))
+        row = dict(zip(RESULT_COLUMNS[:-1], [path, *result_row(finding, path, "")[1:-1]], strict=True))
         boxes = [dict(zip(REGION_COLUMNS[1:], box[1:], strict=True)) for box in region_rows(finding, path)]
         rows.append({**row, "boxes": boxes, "remark": finding.remark})
     return pa.Table.from_pylist(rows, schema())
@@ -74,7 +72,7 @@ def tell_remarks(folder: Path) -> None:
 
     known = dataset.field("remark").is_valid()
     found = dataset.dataset(folder / RESULTS, schema()).to_table(columns=["path", "remark"], filter=known)
-    for row in found.slice(0, _WORST).to_pylist():
+    for row in found.slice(0, WORST).to_pylist():
         warnings.warn(f"{row['path']}: {row['remark']}.", stacklevel=2)
 
 
@@ -82,18 +80,8 @@ def summarize(folder: Path) -> Summary:
     """What the results of a run come to, a batch of rows in memory at a time."""
     from pyarrow import dataset
 
-    images = defective = failed = 0
-    worst: list[tuple[float, str, Result]] = []
-    columns = schema().names[:8]
-    for batch in dataset.dataset(folder / RESULTS, schema()).to_batches(columns=[*columns, "error"]):
-        for row in batch.to_pylist():
-            if row.pop("error") is not None:
-                failed += 1
-                continue
-            images += 1
-            defective += row["label"] == LABELS[True]
-            rank = math.inf if math.isnan(row["score"]) else row["score"]
-            heapq.heappush(worst, (rank, row["path"], Result(**row, name="")))
-            if len(worst) > _WORST:
-                heapq.heappop(worst)
-    return Summary(folder, images, defective, failed, tuple(result for *_, result in sorted(worst, reverse=True)))
+    rows = dataset.dataset(folder / RESULTS, schema()).to_batches(columns=[*RESULT_COLUMNS[:-1], "error"])
+    entries = (entry for batch in rows for entry in batch.to_pylist())
+    return tables.summarize(
+        folder, (None if entry.pop("error") is not None else Result(**entry, name="") for entry in entries)
+    )

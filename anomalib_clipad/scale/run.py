@@ -16,7 +16,6 @@ from anomalib_clipad.inspection.tables import Summary
 
 from . import engine
 from .cluster import cluster, ship
-from .engine import Pool
 from .fits import OnCluster
 from .rows import summarize, tell_remarks
 
@@ -27,14 +26,14 @@ class Cluster(NamedTuple):
     Attributes:
         address: As of ``cluster``.
         workers: How many actors; by default all the cluster has room for.
-        gpus: GPUs of each.
-        block: Images that are written and checkpointed together.
+        gpus: GPUs of each; by default none.
+        block: Images that are written and checkpointed together; by default 256.
     """
 
     address: str | None = None
     workers: int | None = None
-    gpus: float = 0
-    block: int = engine.BLOCK
+    gpus: float | None = None
+    block: int | None = None
 
 
 def inspect_on_cluster(
@@ -70,7 +69,7 @@ def inspect_on_cluster(
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
             take_folder(folder, json.loads(json.dumps(settings)), overwrite, resume)
-            engine.list_images(folder, sources, who.block)
-            engine.run(folder, shipped, Pool(workers, who.gpus))
+            engine.list_images(folder, sources, engine.BLOCK if who.block is None else who.block)
+            engine.run(folder, shipped, workers, who.gpus or 0)
             tell_remarks(folder)
             return summarize(folder)

@@ -1,4 +1,4 @@
-"""Testing a model on a data module through anomalib's engine, by the paper's protocol."""
+"""Scores of a data module through anomalib's engine, by the paper's protocol, and tables of metrics."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from anomalib_clipad.metrics import Metrics
 
 
-def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Metrics:
-    """The seven metrics of a model on one category.
-
-    The validation set decides the protocol: if it is the test set, as by default, the paper's.
-    """
-    with _quiet_engine() as engine:
-        (metrics,) = engine.test(model=model, datamodule=datamodule, verbose=False)
-    return {name: float(value) for name, value in metrics.items()}
-
-
 def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int], Any]) -> list[ImageBatch]:
     """The validation images with scores and maps, normalised by their own ranges and thresholds, in one pass.
 
@@ -49,7 +39,7 @@ def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int]
         batches.append(outputs)
         advance(len(outputs))
 
-    with _quiet_engine(callbacks=[LambdaCallback(on_validation_batch_end=keep)]) as engine:
+    with quiet_engine(callbacks=[LambdaCallback(on_validation_batch_end=keep)]) as engine:
         engine.validate(model, datamodule=datamodule, verbose=False)
     post_processor: Any = model.post_processor
     for batch in batches:
@@ -58,7 +48,7 @@ def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int]
 
 
 @contextmanager
-def _quiet_engine(**options: Any) -> Iterator[Engine]:
+def quiet_engine(**options: Any) -> Iterator[Engine]:
     """An engine that prints nothing and whose files are gone afterwards."""
     from anomalib.engine import Engine
 

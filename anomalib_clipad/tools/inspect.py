@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page
@@ -102,12 +103,16 @@ def inspect(
     how: dict[str, Any] = {**settings, **decision, "batch_size": batch_size, "workers": workers}
     run: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     if engine == "ray":
-        from .on_cluster import on_cluster  # it takes torch
+        from anomalib_clipad.scale.run import Cluster, inspect_on_cluster  # it takes torch
 
+        def build(fitting: Fitting) -> Inspector:
+            return Inspector(class_name, **files, **how, fitting=fitting)
+
+        who = Cluster(ray_address, actors, gpus, block)
+        found = (source for source in sources if source is not None)
         with _quietly():
-            run["settings"] = {**asked, "engine": engine}
-            summary, table = on_cluster(sources, class_name, files, how, cluster, folder=output, **run)
-        _tell(summary, table)
+            summary = inspect_on_cluster(build, found, output, {**asked, "engine": engine}, who, **run)
+        _tell(summary, output / "results.parquet")
         sys.exit(3 if summary.failed else 0)
     if how.pop("mutual", False):
         together = _all_of(sources, watch)

@@ -14,7 +14,7 @@ from .adapter import LinearAdapter, upsampling_matrix
 from .choices import Tap
 from .dual_path import STAGES, StageFeatures, dual_path, ordinary_path, project_features
 from .memory import Memory
-from .references import distance_to_units, leave_one_out
+from .references import leave_one_out, nearest_distance
 from .smoothing import blur_matrix, smooth, smoothing_matrix
 from .surgery import (
     SDP,
@@ -252,26 +252,6 @@ class Detector(nn.Module):
         return Prediction(pred_score=cast("Tensor", evidence.probability), anomaly_map=anomaly_map)
 
     @torch.no_grad()
-    def remember(self, batches: Iterable[Tensor], choose: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Fill the memory with normal images.
-
-        Its scale is the largest value in the maps of the normal images, each compared with all the others; of a single
-        image's, compared with its two mirror images.
-
-        Args:
-            batches: Normalised images (B, 3, H, W).
-            choose: Which patches to keep: of all, (4, M, width), some, (4, m, width).
-
-        Raises:
-            ValueError: If an image has values that are no numbers.
-        """
-        image, seen = torch.empty(0), []
-        for batch in batches:
-            image = batch[:1]
-            seen.append(self.describe(batch))
-        self.keep(torch.cat(seen, dim=1), image, choose)
-
-    @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
         """What a memory needs of normal images (B, 3, H, W): patch tokens of each view, (places, B, 4, N, width)."""
         places = 1 if self.tiles is None else self.tiles.places
@@ -279,16 +259,22 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def keep(self, tokens: Tensor, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
-        """Fill the memory with what was described before; as ``remember``.
+        """Fill the memory with normal images that were described before.
+
+        Its scale is the largest value in the maps of the normal images, each compared with all the others; of a single
+        image's, compared with its two mirror images.
 
         Args:
             tokens: Of k images, in order (places, k, 4, N, width).
-            image: One of the images (1, 3, H, W); if there is no other, its mirror images set the scale.
-            choose: As in ``remember``.
+            image: One of the images (1, 3, H, W).
+            choose: Which patches to keep: of all, (4, M, width), some, (4, m, width).
 
         Returns:
             Distance of each view of an image to the other images (places k, N), for ``leave_one_out``; of one image,
             ``None``.
+
+        Raises:
+            ValueError: If an image has values that are no numbers.
         """
         memory = tokens.movedim(1, 2).flatten(2, 3)  # (places, 4, k N, width)
         if self.tiles is None:
@@ -323,9 +309,9 @@ class Detector(nn.Module):
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Distance of each view's patches to the nearest of a memory of unit vectors, summed over the stages (V, N)."""
         if self.tiles is None:
-            return distance_to_units(tokens, memory).sum(dim=1)
+            return nearest_distance(tokens, memory).sum(dim=1)
         groups = zip(self.tiles.group(tokens), self.tiles.group(memory), strict=True)
-        return self.tiles.ungroup([distance_to_units(seen, known[0]).sum(dim=1) for seen, known in groups])
+        return self.tiles.ungroup([nearest_distance(seen, known[0]).sum(dim=1) for seen, known in groups])
 
     def _left_out(self, tokens: Tensor) -> Tensor:
         """The same distance (V, N) among normal images, each to all the others, from their tokens (V, 4, N, width)."""

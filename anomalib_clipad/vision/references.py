@@ -30,7 +30,7 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
 
     Args:
         tokens: Patch tokens (B, 4, N, width).
-        memory: Patch tokens of normal images (4, M, width).
+        memory: Patch tokens of normal images (4, M, width), of unit length.
 
     Returns:
         Cosine distances, 1 - cosine: (B, 4, N), float32.
@@ -38,14 +38,9 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     Example:
         One stage; the second patch points away from the only one that is remembered.
 
-        >>> nearest_distance(torch.tensor([[[[3.0, 0.0], [0.0, -1.0]]]]), torch.tensor([[[0.0, 2.0]]]))
+        >>> nearest_distance(torch.tensor([[[[3.0, 0.0], [0.0, -1.0]]]]), torch.tensor([[[0.0, 1.0]]]))
         tensor([[[1., 2.]]])
     """
-    return distance_to_units(tokens, normalize(memory.float(), dim=-1))
-
-
-def distance_to_units(tokens: Tensor, memory: Tensor) -> Tensor:
-    """``nearest_distance`` to a memory of unit vectors (4, M, width)."""
     stages = zip(tokens.unbind(dim=1), memory, strict=True)
     return torch.stack([1 - largest_cosine(stage, rows) for stage, rows in stages], dim=1)
 

@@ -7,9 +7,7 @@ import json
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.inspection.page import parts_of, policy
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
@@ -78,9 +77,7 @@ class InspectorPage:
         Raises:
             OSError: If that is not possible.
         """
-        room = files(__package__)
-        parts = ("html", "css", "js")
-        html, style, script = ((room / f"inspector.{kind}").read_text(encoding="utf-8") for kind in parts)
+        html, style, script = parts_of(__package__, "inspector")
         blobs = {
             "settings": json.dumps(self._settings(), allow_nan=False).encode(),
             "script": runtime.script.encode(),
@@ -89,7 +86,7 @@ class InspectorPage:
             "model": self.model,
         }
         values = {
-            "policy": _policy(style, script),
+            "policy": policy(style, script, "img-src blob: data:", " blob: 'wasm-unsafe-eval'"),
             "title": escape(self.title),
             "style": style,
             "script": script,
@@ -117,15 +114,6 @@ def _entry(one: PageClass) -> dict[str, Any]:
     scores, peaks = (None, None) if one.normal is None else (values.tolist() for values in one.normal.bounds)
     text = None if one.text is None else _base64(np.ascontiguousarray(one.text, "<f4").tobytes())
     return {"name": one.name, "text": text, "scores": scores, "peaks": peaks}
-
-
-def _policy(style: str, script: str) -> str:
-    """The content security policy: this style, this script and what it unpacks; no address but those within."""
-    allowed = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]} blob: 'wasm-unsafe-eval'; "
-        "img-src blob: data:; base-uri 'none'; form-action 'none'"
-    )
 
 
 def _element(name: str, content: bytes) -> str:

@@ -11,7 +11,7 @@ from conftest import save
 from PIL import Image, ImageOps
 
 from anomalib_clipad.data.reading import read_image, read_mask, read_mask_size, read_size
-from anomalib_clipad.data.replacement import replace_readers, restore_readers
+from anomalib_clipad.data.replacement import readers_replaced
 
 PIXELS = np.random.default_rng(0).integers(256, size=(6, 9, 3), dtype=np.uint8)
 MASK = np.zeros((6, 9), np.uint8)
@@ -79,9 +79,8 @@ def test_only_the_mask_that_follows_an_image_is_turned(tmp_path: Path, recwarn: 
 
 @pytest.fixture
 def replaced() -> Iterator[None]:
-    replace_readers()
-    yield
-    restore_readers()
+    with readers_replaced():
+        yield
 
 
 @pytest.mark.usefixtures("replaced")

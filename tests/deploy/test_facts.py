@@ -158,7 +158,7 @@ def test_a_graph_decides_at_the_models_rate_and_at_one_that_comes_with_the_image
 
 def test_a_compressed_file_is_not_given_the_scores_of_the_model(calibrated: ClipAD) -> None:
     with pytest.raises(ValueError, match="has to be calibrated itself, and the calibration images are not at hand"):
-        calibrated._exporter()._certificate(lambda *_: {}, compressed=True)
+        calibrated._exporter()._normal(lambda *_: {}, compressed=True)
 
 
 def test_a_memory_and_its_scale_count_where_they_are_inputs(calibrated: ClipAD, noise: torch.Tensor) -> None:

@@ -84,7 +84,7 @@ def test_the_rate_is_exact_over_many_splits(models: list[ClipAD], fresh: list[np
 
 def data_of(model: ClipAD) -> Folder:
     """Pictures for the quantisers of int8: the calibration pictures."""
-    root = Path(model._calibrator.files[0]).parent
+    root = Path(model.preparation.files[0]).parent
     return Folder("wood", root=root, normal_dir=".", val_split_mode="from_train", test_split_mode="none", num_workers=0)
 
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from anomalib_clipad import ClipAD, ClipADModel
 from anomalib_clipad.backbones import Backbone
-from anomalib_clipad.host.checkpoints import pack, unpack
+from anomalib_clipad.host.checkpoints import MEMORY, pack, take_normal, unpack
 from anomalib_clipad.host.evaluator import SevenMetrics
+from anomalib_clipad.vision.memory import Memory
 
 
 def checkpoint_of(model: ClipAD, engine: Engine, datamodule: MVTecAD, path: Path) -> Path:
@@ -164,3 +165,36 @@ def test_a_checkpoints_state_gets_the_names_the_module_has(
     unpack(checkpoint, module, model)
     assert list(checkpoint["state_dict"]) == ["weight", "bias"]
     assert "The model has no place for a, b of the checkpoint" in caplog.text
+
+
+def test_a_checkpoint_of_another_tower_is_refused(backbone: Backbone) -> None:
+    checkpoint = {"state_dict": {}}
+    pack(checkpoint, ClipADModel(backbone), False)
+    checkpoint["clip_ad"]["image_tower"] = "another"
+    with pytest.raises(ValueError, match="Construct the model with the same backbone and weights"):
+        unpack(checkpoint, nn.Linear(2, 2), ClipADModel(backbone))
+
+
+def test_class_memory_and_settings_are_the_checkpoints_and_the_precision_the_machines(backbone: Backbone) -> None:
+    checkpoint = {"state_dict": {}}
+    written = ClipADModel(backbone, smoothing=4.0)
+    written.setup("bottle")
+    memory = Memory(torch.randn(4, 6, 64), 0.3, aspect=1.5)
+    checkpoint["state_dict"] = {f"{MEMORY}{name}": value for name, value in memory.state_dict().items()}
+    pack(checkpoint, written, False)
+    model = ClipADModel(backbone, precision="bfloat16")
+    unpack(checkpoint, nn.Linear(2, 2), model)
+    assert (model.class_name, model.settings.smoothing, model.settings.precision) == ("bottle", 4.0, "bfloat16")
+    restored = model.detector.memory
+    assert torch.equal(restored.tokens, memory.tokens)
+    assert (float(restored.farthest), float(restored.aspect)) == (pytest.approx(0.3), 1.5)
+
+
+def test_scores_of_version_0_2_are_taken_out_of_the_weights() -> None:
+    score, peak = torch.rand(3), torch.rand(3)
+    checkpoint = {
+        "state_dict": {"post_processor.normal.peak": peak, "other": 1},
+        "callbacks": {"ClipADPostProcessor": {"normal.score": score}},
+    }
+    assert take_normal(checkpoint) == {"score": score, "peak": peak}
+    assert checkpoint == {"state_dict": {"other": 1}, "callbacks": {"ClipADPostProcessor": {}}}

@@ -27,7 +27,7 @@ def item(path: Path | str | None, image: torch.Tensor | None = None) -> ImageIte
 
 def test_an_item_without_a_path_is_left_to_anomalib(shown: list[Any]) -> None:
     given = item(None)
-    pictures._visualize(given, ["image"], alpha=0.5)
+    pictures.visualize(given, ["image"], alpha=0.5)
     assert shown[0] is given
     assert shown[1:] == [["image"], {"alpha": 0.5}]
 
@@ -37,7 +37,7 @@ def test_a_turned_photograph_is_shown_as_it_was_read(shown: list[Any], tmp_path:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    pictures._visualize(item(tmp_path / "a.png"))
+    pictures.visualize(item(tmp_path / "a.png"))
     expected = torch.from_numpy(np.rot90(pixels, -1) / 255).float().permute(2, 0, 1)
     torch.testing.assert_close(shown[0].image, expected)
 
@@ -45,7 +45,7 @@ def test_a_turned_photograph_is_shown_as_it_was_read(shown: list[Any], tmp_path:
 def test_deep_files_are_shown_as_they_were_read(shown: list[Any], tmp_path: Path) -> None:
     levels = np.linspace(0, 65535, 48).astype(np.uint16).reshape(8, 6)
     given = item(save(tmp_path / "a.png", levels))
-    pictures._visualize(given)
+    pictures.visualize(given)
     torch.testing.assert_close(shown[0].image, torch.from_numpy(levels / 65535).float().expand(3, 8, 6))
     assert shown[0].image_path is None
     assert given.image_path == str(tmp_path / "a.png")
@@ -53,17 +53,17 @@ def test_deep_files_are_shown_as_they_were_read(shown: list[Any], tmp_path: Path
 
 def test_without_a_file_the_normalised_image_is_shown_from_black_to_white(shown: list[Any]) -> None:
     image = torch.tensor([-2.0, -1.0, 2.0]).view(3, 1, 1).expand(3, 8, 6)
-    pictures._visualize(item("camera 1", image))
+    pictures.visualize(item("camera 1", image))
     assert shown[0].image[:, 0, 0].tolist() == [0, 0.25, 1]
     assert shown[0].image_path is None
 
 
 def test_a_constant_image_without_a_file_is_black(shown: list[Any]) -> None:
-    pictures._visualize(item("camera 1", torch.full((3, 8, 6), 0.7)))
+    pictures.visualize(item("camera 1", torch.full((3, 8, 6), 0.7)))
     assert shown[0].image.unique().tolist() == [0]
 
 
 def test_items_of_numpy_are_left_to_anomalib(shown: list[Any]) -> None:
     given = NumpyImageItem(image=np.zeros((8, 6, 3), np.float32), image_path="camera 1")
-    pictures._visualize(given)
+    pictures.visualize(given)
     assert shown[0] is given

@@ -12,7 +12,8 @@ from scipy.ndimage import label as connected_components
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
 
-from anomalib_clipad.host.post_processor import ClipADPostProcessor
+from anomalib_clipad.host.post_processor import CertifiedBatch, ClipADPostProcessor
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 SIDE = 16
 
@@ -294,3 +295,61 @@ def test_only_validation_metrics_of_image_scores_get_the_fused_ones() -> None:
     assert float(fused.compute()) == pytest.approx(wanted, abs=1e-6)
     assert wanted != pytest.approx(roc_auc_score(validation.gt_label, validation.pred_score), abs=1e-3)
     assert float(other.compute()) == before
+
+
+# With a false-alarm rate
+
+
+def raw_scores(count: int = 19, seed: int = 17) -> NormalScores:
+    """Of normal images, as they leave the model."""
+    batch = images(count, seed, labels=torch.zeros(count, dtype=torch.bool))
+    return NormalScores(batch.pred_score.numpy(), batch.anomaly_map.amax((1, 2)).numpy())
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(None, 0.1), (0.3, 0.3)])
+def test_a_checkpoints_rate_counts_where_no_other_is_asked_for(asked: float | None, kept: float) -> None:
+    processor = ClipADPostProcessor(asked)
+    processor.load_checkpoint_config({"false_alarm_rate": 0.1})
+    assert processor.false_alarm_rate == kept
+
+
+def test_what_was_fitted_to_other_scores_is_let_go_of() -> None:
+    processor = fit(ClipADPostProcessor(0.1), images(20, 1))
+    processor.normal = raw_scores()
+    assert processor.forget() == ["thresholds and ranges", "calibration"]
+    assert processor.normal is None
+    assert all(buffer.isnan() for buffer in processor.buffers())
+    assert processor.forget() == []
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_normal_scores_are_on_the_scale_of_the_outputs(fitted: bool, normalize: bool) -> None:
+    """So that of the calibration images themselves each has the rank it has among them."""
+    processor = ClipADPostProcessor(0.1, enable_normalization=normalize)
+    if fitted:
+        fit(processor, images(20, 1))
+    batch = images(19, 17, labels=torch.zeros(19, dtype=torch.bool))
+    processor.normal = raw_scores()
+    output = process(processor, batch)
+    assert isinstance(output, CertifiedBatch)
+    known = processor.normal_scores()
+    np.testing.assert_allclose(known.image_scores, output.pred_score, atol=1e-6)
+    np.testing.assert_allclose(known.region_scores, output.anomaly_map.amax((1, 2)), atol=1e-6)
+    assert known.rate == 0.1
+    assert int(output.pred_label.sum()) == 1, "the p-values are 2 and more of 20"
+    processor.false_alarm_rate = 0.5
+    assert processor.normal_scores().rate == 0.5
+    assert int(process(processor, batch).pred_label.sum()) == 9
+
+
+def test_without_thresholding_there_are_no_verdicts_at_a_rate_either() -> None:
+    processor = ClipADPostProcessor(0.1, enable_thresholding=False)
+    processor.normal = raw_scores()
+    assert process(processor, images(6, 5)).pred_label is None
+
+
+def test_normal_images_alone_fit_nothing_beside_a_rate() -> None:
+    normal = images(20, 1, labels=torch.zeros(20, dtype=torch.bool))
+    assert all(buffer.isnan() for buffer in fit(ClipADPostProcessor(0.1), normal).buffers())
+    assert not any(buffer.isnan() for buffer in fit(ClipADPostProcessor(0.1), images(20, 1)).buffers())

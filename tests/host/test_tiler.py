@@ -216,7 +216,7 @@ def test_the_callback_drops_statistics_of_other_tiles(
     model.pre_processor = larger()
     with caplog.at_level(logging.WARNING):
         prediction(engine_with(tmp_path, tiler()), model, image)
-    assert "thresholds and ranges of before do not hold for tiles=[2, 2]" in caplog.text
+    assert "Dropped, since it does not hold for tiles=[2, 2]: thresholds and ranges" in caplog.text
     assert model.post_processor.image_min.isnan()
 
 

@@ -129,6 +129,8 @@ def test_an_inspected_image_is_found_among_the_known() -> None:
     assert known.find(identity(jpeg(PARTS[2], 50), "new")) == identities[2]
     assert known.find(identity(PARTS[3], "new")) is None
     assert Known([]).find(identities[0]) is None
+    again = identities[1]._replace(name="again")
+    assert Known([*identities, again]).find(again) == identities[1], "the first of copies"
 
 
 def test_a_thousand_images_are_compared_in_two_seconds() -> None:

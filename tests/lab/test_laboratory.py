@@ -9,12 +9,14 @@ from anomalib_clipad.lab import __main__ as lab
 
 OPTIONS = {
     "bench": "--growth_to",
+    "browser-runtime": "--folder",
     "deployment": "--formats",
     "endurance": "--damaged",
     "large-images": "--category",
     "mini-card": "--real",
     "mini-hub": "--space",
     "mini-train": "--recipe.lr",
+    "option-tables": "--check",
     "page-measure": "--images",
     "page-picture": "--good GOOD] [--defective DEFECTIVE] output",
     "paper": "results [results ...]",

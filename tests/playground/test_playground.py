@@ -84,6 +84,43 @@ def test_a_rate_is_that_of_normal_images_left_out_in_turn(session: Session) -> N
         session.answer(picture(1), [], question)
 
 
+def test_another_question_of_the_same_image_is_answered_anew(session: Session) -> None:
+    """Each question after another one, on the same image and the same normal images."""
+    options = {"references": NORMAL, **shallow(), "rvs": "mean"}
+    for question in (
+        Question("bolt", text_weight=0.2),
+        Question("bolt", threshold=None, false_alarm_rate=0.25),
+        Question("nut", threshold=None, false_alarm_rate=0.25),
+        Question("nut", threshold=None, false_alarm_rate=0.5),
+        Question("nut", threshold=0.1),
+    ):
+        finding = session.answer(picture(1), NORMAL, question)
+        decision = {"threshold": question.threshold, "false_alarm_rate": question.false_alarm_rate}
+        inspector = Inspector(question.class_name, text_weight=question.text_weight, **decision, **options)
+        wanted = inspector.inspect(picture(1))
+        assert finding.score == pytest.approx(wanted.score, abs=1e-6)
+        assert finding.threshold == pytest.approx(wanted.threshold, abs=1e-6)
+        assert (finding.p_value, finding.label) == (wanted.p_value, wanted.label)
+
+
+def test_another_image_is_looked_at_after_the_last(session: Session) -> None:
+    first, second = (session.answer(picture(seed), [], Question("bolt")) for seed in (1, 2))
+    assert not np.array_equal(first.image, second.image)
+    assert second.score == pytest.approx(Inspector("bolt", **shallow(), rvs="mean").inspect(picture(2)).score, abs=1e-6)
+
+
+def test_normal_images_are_let_go_of(session: Session) -> None:
+    compared = session.answer(picture(1), NORMAL, Question("bolt"))
+    alone = session.answer(picture(1), [], Question("bolt"))
+    assert alone.score == pytest.approx(Inspector("bolt", **shallow(), rvs="mean").inspect(picture(1)).score, abs=1e-6)
+    assert compared.score != pytest.approx(alone.score, abs=1e-3)
+
+
+def test_one_normal_image_gives_no_rate(session: Session) -> None:
+    with pytest.raises(ValueError, match="several normal images to compare with; there are 1"):
+        session.answer(picture(1), NORMAL[:1], Question("bolt", threshold=None, false_alarm_rate=0.5))
+
+
 def test_a_threshold_takes_no_pass_through_the_tower(session: Session) -> None:
     session.answer(picture(1), NORMAL, Question("bolt"))
     before = session.passes
@@ -116,6 +153,8 @@ def test_the_command_is_what_does_the_same(session: Session) -> None:
     assert "--class-name 'metal nut'" in line
     assert "--references path/to/normal --text_weight 0.2 --threshold 0.6 --prompts prompts.yaml" in line
     assert "abnormal:\n- broken {}" in file
+    by_rate = session.command(Question("nut", threshold=None, false_alarm_rate=0.05), "part.png", references=True)
+    assert by_rate.endswith("--text_weight 0.5 --false_alarm_rate 0.05")
 
 
 def test_opacity_goes_from_the_image_to_its_map(session: Session) -> None:

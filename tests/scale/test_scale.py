@@ -25,7 +25,7 @@ from pyarrow import parquet
 from anomalib_clipad import Inspector
 from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.scale import fits
-from anomalib_clipad.scale.cluster import cluster, require_ray
+from anomalib_clipad.scale.cluster import cluster
 from anomalib_clipad.scale.engine import list_images
 from anomalib_clipad.scale.rows import RESULTS, summarize
 from anomalib_clipad.tools import cli
@@ -111,8 +111,8 @@ def test_frames_of_a_video_are_no_files(tmp_path: Path) -> None:
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("anomalib_clipad.extras.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-clipad\[scale\]'"):
-        require_ray()
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-clipad\[scale\]'"), cluster():
+        pass
 
 
 def test_what_only_one_process_writes_is_refused(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:

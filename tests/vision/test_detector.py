@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import remember
 from torch import Tensor
 
 from anomalib_clipad import ClipADModel
@@ -16,7 +17,7 @@ from anomalib_clipad.vision.references import nearest_distance, rescore
 def remembering(backbone: Backbone, numbers: dict[str, Tensor], **options: object) -> ClipADModel:
     model = ClipADModel(backbone, **options)
     model.setup("bottle")
-    model.detector.remember([numbers["references"]])
+    remember(model, numbers["references"])
     return model
 
 
@@ -90,7 +91,7 @@ def test_the_scale_is_the_largest_leave_one_out_value(backbone: Backbone, refere
     references, largest = reference_numbers["references"], []
     for index in range(3):
         others = ClipADModel(backbone, text_weight=0.0)
-        others.detector.remember([torch.cat([references[:index], references[index + 1 :]])])
+        remember(others, torch.cat([references[:index], references[index + 1 :]]))
         largest.append(others(references[index : index + 1]).pred_score)
     expected = torch.cat(largest).max()
     torch.testing.assert_close(model.detector.memory.farthest, expected, atol=1e-5, rtol=0)
@@ -99,7 +100,7 @@ def test_the_scale_is_the_largest_leave_one_out_value(backbone: Backbone, refere
 
 def test_one_image_is_compared_with_its_mirror_images(backbone: Backbone, reference_numbers: dict[str, Tensor]) -> None:
     model, image = ClipADModel(backbone, text_weight=0.0), reference_numbers["references"][:1]
-    model.detector.remember([image])
+    remember(model, image)
     expected = model(torch.cat([image.flip(-1), image.flip(-2)])).pred_score.max()
     torch.testing.assert_close(model.detector.memory.farthest, expected, atol=1e-6, rtol=0)
     assert expected > 0.01

@@ -6,9 +6,12 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from anomalib_clipad.vision import references
 from anomalib_clipad.vision.references import (
     leave_one_out,
+    mutual_rows,
     mutual_scores,
     nearest_distance,
     neighbourhood_features,
@@ -18,7 +21,7 @@ from anomalib_clipad.vision.references import (
 
 
 def memory_of(tokens: Tensor) -> Tensor:
-    return tokens.transpose(0, 1).flatten(1, 2)
+    return normalize(tokens.transpose(0, 1).flatten(1, 2), dim=-1)
 
 
 def test_few_shot_distances_are_aprilgans(reference_numbers: dict[str, Tensor]) -> None:
@@ -32,7 +35,7 @@ def test_a_memory_of_many_patches_is_compared_in_tiles() -> None:
     for stage in range(4):
         for image in range(2):
             expected = cdist(tokens[image, stage], memory[stage], "cosine").min(axis=1)
-            ours = nearest_distance(tokens, memory)[image, stage]
+            ours = nearest_distance(tokens, normalize(memory, dim=-1))[image, stage]
             torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float32), atol=1e-5, rtol=0)
 
 
@@ -97,6 +100,20 @@ def test_leaving_one_out_compares_with_all_others() -> None:
         others = torch.cat([tokens[:index], tokens[index + 1 :]])
         expected = nearest_distance(tokens[index : index + 1], memory_of(others)).sum(dim=1)
         torch.testing.assert_close(distance[index], expected[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_any_number_of_images_judge_each_other_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    tokens = torch.randn(7, 4, 9, 8)
+    left_out, mutual = leave_one_out(tokens), mutual_scores(tokens)
+    monkeypatch.setattr(references, "_PRODUCTS", images * 9**2)
+    torch.testing.assert_close(leave_one_out(tokens), left_out)
+    torch.testing.assert_close(mutual_scores(tokens), mutual)
+
+
+def test_some_rows_of_a_pool_are_scored_as_all_of_it() -> None:
+    tokens = torch.randn(7, 4, 9, 8)
+    torch.testing.assert_close(mutual_rows(tokens, range(2, 5)), mutual_scores(tokens)[2:5])
 
 
 def test_more_normal_images_never_raise_a_distance() -> None:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from conftest import remember
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_clipad import ClipADModel
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.vision.tile_grid import TileGrid
 from anomalib_clipad.vision.tiles import Tiles
 
 SIDE = 112  # the canvas of 2 x 2 tiles of 64 pixels, which start 48 pixels apart
@@ -125,7 +127,7 @@ def by_hand(backbone: Backbone, normal: Tensor, images: Tensor, aligned: bool, s
 def remembering(backbone: Backbone, normal: Tensor, share: float = 0.0, **options: object) -> ClipADModel:
     model = ClipADModel(backbone, text_weight=share, tiles=[2, 2], **options)
     model.setup("bottle")
-    model.detector.remember(normal.split(2))
+    remember(model, normal)
     return model
 
 
@@ -171,7 +173,7 @@ def test_one_image_is_compared_with_its_mirror_images(backbone: Backbone) -> Non
 
 def test_patches_are_chosen_place_by_place(backbone: Backbone) -> None:
     model = ClipADModel(backbone, text_weight=0.0, tiles=[2, 2])
-    model.detector.remember([canvas(3)], lambda memory: memory[:, :7])
+    remember(model, canvas(3), lambda memory: memory[:, :7])
     assert model.detector.memory.tokens.shape == (5, 4, 7, 64)
     assert model(canvas(1)).anomaly_map.isfinite().all()
 
@@ -197,7 +199,7 @@ def test_a_small_defect_in_a_large_image_stands_out_with_tiles(backbone: Backbon
         model = ClipADModel(backbone, text_weight=0.0, smoothing=0.0, tiles=tiles)
         size = list(model.input_size)
         assert size == ([64, 64] if tiles is None else [256, 256])
-        model.detector.remember([resize(normal, size, interpolation=3, antialias=True)])
+        remember(model, resize(normal, size, interpolation=3, antialias=True))
         scores = [model(resize(part, size, interpolation=3, antialias=True)).pred_score for part in (good, defective)]
         contrast[tiles is not None] = float((scores[1] / scores[0]).mean())
         separated[tiles is not None] = float((scores[1][:, None] > scores[0]).float().mean())  # AUROC
@@ -245,3 +247,35 @@ def test_what_compares_whole_images_is_refused(backbone: Backbone) -> None:
     for see in (model.examine, model.tokens):
         with pytest.raises(ValueError, match="leave out tiles"):
             see(canvas(1))
+
+
+# Before any image is cut
+
+GRID = TileGrid(rows=2, columns=3, size=64, patch=16, aligned=True)  # on a canvas of 112 x 160 pixels
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [(32, 48, True), (31, 48, False), (32, 47, False)])
+def test_a_tile_shows_at_least_a_patch_of_pixels(height: int, width: int, fits: bool) -> None:
+    if fits:
+        GRID.check_source(height, width)
+    else:
+        with pytest.raises(ValueError, match=rf"{height} x {width} pixels is too small for tiles=\[2, 3\]"):
+            GRID.check_source(height, width)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "fits"), [(1.0, True), (1.09, True), (1 / 1.09, True), (1.11, False), (1 / 1.11, False)]
+)
+def test_aligned_tiles_may_be_stretched_by_less_than_a_patch(stretch: float, fits: bool) -> None:
+    """A patch is a tenth of the canvas."""
+    width = round(1500 * stretch)
+    if fits:
+        GRID.check_places(1000, width, aspect=1.5)
+    else:
+        with pytest.raises(ValueError, match=r"of another shape than the normal images \(1\.50\)"):
+            GRID.check_places(1000, width, aspect=1.5)
+
+
+def test_where_tiles_are_not_aligned_or_the_shape_is_not_known_any_shape_goes() -> None:
+    GRID._replace(aligned=False).check_places(100, 1000, aspect=1.5)
+    GRID.check_places(100, 1000, aspect=0.0)

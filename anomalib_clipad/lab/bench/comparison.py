@@ -39,5 +39,6 @@ def random_model(backbone: Backbone, **options: Any) -> ClipADModel:
 def remembering(backbone: Backbone, **options: Any) -> ClipADModel:
     """A ``random_model`` that remembers random normal images."""
     model = random_model(backbone, **options)
-    model.detector.remember([torch.randn(SHOTS, 3, model.image_size, model.image_size)])
+    images = torch.randn(SHOTS, 3, model.image_size, model.image_size)
+    model.detector.keep(model.detector.describe(images), images[:1])
     return model

@@ -11,10 +11,11 @@ from tqdm.auto import tqdm
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import GeneratedParts
+from anomalib_clipad.lab.evaluation import evaluate
 from anomalib_clipad.metrics import Metrics
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.text.prompts import INDUSTRIAL
-from anomalib_clipad.tools.evaluation import evaluate, format_table, with_mean
+from anomalib_clipad.tools.evaluation import format_table, with_mean
 
 _TEMPLATES = list(INDUSTRIAL.templates)
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -21,7 +21,6 @@ from anomalib_clipad.parts.noise import (
     uniform,
 )
 from anomalib_clipad.parts.scene import Frame, cover_of
-from anomalib_clipad.parts.shapes import random_outline
 from anomalib_clipad.parts.textures import (
     Material,
     Surface,
@@ -33,6 +32,8 @@ from anomalib_clipad.parts.textures import (
     ribbed,
     wrinkled,
 )
+
+from .outlines import random_outline
 
 _TILE = 256
 PHOTOGRAPHS = ("brick", "grass", "gravel", "camera", "chelsea", "coffee", "moon", "hubble_deep_field")

@@ -7,9 +7,10 @@ import numpy as np
 from anomalib_clipad.parts.categories import Builder, part, surface
 from anomalib_clipad.parts.noise import Field, Rng, uniform
 from anomalib_clipad.parts.scene import Frame
-from anomalib_clipad.parts.shapes import cut, join, random_cutouts, random_outline, regular_outline
+from anomalib_clipad.parts.shapes import cut, join
 
 from .materials import PLAIN, any_material
+from .outlines import random_cutouts, random_outline, regular_outline
 
 
 def single(style: Rng, frame: Frame) -> Field:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_clipad.tools import option_tables as module
+from anomalib_clipad.lab import option_tables as module
+from anomalib_clipad.lab.option_tables import PAGES, ROOT, clipad_options, drifted, filled, option_tables, table
 from anomalib_clipad.tools.arguments import MODEL
-from anomalib_clipad.tools.option_tables import PAGES, ROOT, clipad_options, drifted, filled, option_tables, table
 
 
 @pytest.fixture

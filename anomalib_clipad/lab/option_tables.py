@@ -1,6 +1,6 @@
 """Tables of options in README and docs, written from where the options are declared.
 
-``python -m anomalib_clipad.tools.option_tables`` writes what stands between ``<!-- options of NAME -->`` and
+``python -m anomalib_clipad.lab option-tables`` writes what stands between ``<!-- options of NAME -->`` and
 ``<!-- end of options -->``; with ``--check true`` it fails if that differs, or if the docstring or the signature of
 ``ClipAD`` says something else than ``Settings``.
 """
@@ -15,12 +15,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import CLI, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from anomalib_clipad.settings import Option, Settings
-
-from .arguments import MODEL
-from .cli import command_of
+from anomalib_clipad.tools.arguments import MODEL
+from anomalib_clipad.tools.cli import command_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/inspection.md", "docs/playground.md", "docs/references.md", "docs/web.md")
@@ -42,7 +41,7 @@ def option_tables(check: bool = False) -> None:
         if filled(text) == text:
             continue
         if check:
-            wrong.append(f"{page}: a table of options differs; run python -m {__spec__.name}.")
+            wrong.append(f"{page}: a table of options differs; run python -m anomalib_clipad.lab option-tables.")
         else:
             path.write_text(filled(text), encoding="utf-8")
     if wrong:
@@ -124,7 +123,3 @@ def _shown(default: Any) -> str:
     return (
         f"{default:g}" if isinstance(default, float) else str(default) if isinstance(default, int) else f"`{default}`"
     )
-
-
-if __name__ == "__main__":
-    CLI(option_tables)
