@@ -321,7 +321,7 @@ ROWS = (
         2,
         "several frames or pages",
         base,
-        {"page": {"frames.tif": "a TIFF"}, "Engine": {"frames.gif": "Found 0 images"}},
+        {"page": {"frames.tif": "a TIFF"}, "Engine": {"frames.gif": "is not an image file"}},
         images="frames",
     ),
     Row(
