@@ -562,7 +562,9 @@ ROWS = (
     ),
     Row(16, "memory_size", lambda: compared(options={"memory_size": 9}), no_option("memory_size", "playground")),
 )
+_STAYS = "the engine stays with the class of a checkpoint, and says so in a warning"
 UNEQUAL: dict[tuple[str, str], str] = {
-    ("another class", "Engine"): "the engine stays with the class of a checkpoint, and says so in a warning",
+    ("another class", "Engine"): _STAYS,
+    ("another class, at a rate that the old one was calibrated for", "Engine"): _STAYS,
 }
 """Cells that are neither, and why."""
