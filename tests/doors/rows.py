@@ -416,7 +416,11 @@ ROWS = (
         7,
         "aligned tiles, an image of another shape",
         lambda: compared(settings={"tiles": [2, 2], "aligned": True}, images=(shot("tall", texture(5, (60, 48))),)),
-        {**said((DOORS, "is of another shape than the normal images")), "page": "leave out tiles"},
+        {
+            **said((DOORS, "is of another shape than the normal images")),
+            "page": "leave out tiles",
+            "playground": "aligned compares tiles with those of",
+        },
     ),
     Row(
         7,
