@@ -219,7 +219,7 @@ def checkpoint(asked: Asked, place: Path) -> Path:
 
 def with_model(asked: Asked, place: Path) -> tuple[Asked, dict[str, Any]]:
     """What a model that was made before is asked, and how an inspector is asked that."""
-    first = asked.before or replace(asked, options={}, threshold=None if asked.rate else asked.threshold)
+    first = asked.before or replace(asked, threshold=None if asked.rate else asked.threshold)
     first = replace(first, options={name: first.options[name] for name in ("memory_size",) if name in first.options})
     if asked.before is None:
         kept = {name: value for name, value in asked.options.items() if name != "memory_size"}

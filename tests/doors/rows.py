@@ -107,7 +107,7 @@ def no_option(name: str, *doors: str) -> dict[str, str]:
     words = {"Engine": f"unexpected keyword argument '{name}'"}
     python = ("Inspector", "product")
     words |= dict.fromkeys(python, f"unexpected keyword argument '{name}'")
-    words |= dict.fromkeys(("inspect", "Ray", "page", "playground"), f"Unrecognized arguments: --{name}")
+    words |= dict.fromkeys(("inspect", "Ray", "page", "playground"), f"--{name}")
     return {door: words[door] for door in doors}
 
 
@@ -512,7 +512,12 @@ ROWS = (
         10,
         "a product file of another class",
         lambda: product(class_name="bolt"),
-        {**said((DOORS, "is of 'nut'")), "Engine": "is of a model with class_name 'nut'"},
+        {
+            **said((DOORS, "is of 'nut'")),
+            **said((("Engine", "checkpoint", *FILES), "is of a model with class_name 'nut'")),
+            "product of a graph": "looks at 'nut', not at 'bolt'",
+            "playground": "--product",
+        },
         calibrated=True,
     ),
     Row(
