@@ -245,17 +245,24 @@ def masked(kind: str) -> Asked:
     return compared(options=strokes(kind))
 
 
-CROP = v2.Compose([v2.CenterCrop(40), *ClipAD.configure_pre_processor((64, 64)).transform.transforms])
+CROP = v2.Compose([v2.CenterCrop(64), ClipAD.configure_pre_processor((64, 64)).transform.transforms[1]])
+
+
+def cropping() -> Asked:
+    """A pre-processor that shows the middle alone."""
+    images = (shot("good", texture(1, (80, 96))), shot("bad", texture(2, (80, 96), True)))
+    references = textures("reference", 3, 100, (80, 96))
+    return Asked(images, references=references, transform=CROP)
 
 
 def cropped() -> Asked:
-    """What a pre-processor that crops shows, and one that does not crop sees."""
-    whole = compared(calibration=None, rate=None)
+    """What it shows, for a pre-processor that shows all."""
 
     def cut(one: Shot) -> Shot:
-        return one._replace(pixels=one.pixels[4:44, 10:50])
+        return one._replace(pixels=one.pixels[8:72, 16:80])
 
-    return replace(whole, images=tuple(map(cut, whole.images)), references=tuple(map(cut, REFERENCES)))
+    asked = cropping()
+    return Asked(tuple(map(cut, asked.images)), references=tuple(map(cut, asked.references or ())))
 
 
 def product(**others: object) -> Asked:
@@ -523,7 +530,7 @@ ROWS = (
     Row(
         11,
         "a pre-processor that crops",
-        lambda: compared(transform=CROP, calibration=None, rate=None),
+        cropping,
         {
             **no_option("pre_processor", "Inspector", "inspect", "Ray", "product", "page", "playground"),
             **said((("checkpoint", *FILES, "product of a graph"), "does not show the whole image (CenterCrop")),
