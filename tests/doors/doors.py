@@ -486,7 +486,7 @@ DOORS = (
     Door("Inspector", of_inspector),
     Door("inspect", of_inspect),
     Door("Ray", of_ray, slow=True),
-    Door("checkpoint", of_checkpoint),
+    Door("checkpoint", of_checkpoint, slow=True),
     Door(".onnx", of_file("onnx"), slow=True),
     Door(".xml", of_file("openvino"), slow=True),
     Door(".pt", of_file("torch"), slow=True),
