@@ -110,7 +110,8 @@ def product_file(asked: Asked, place: Path) -> Path:
     """A product file of the references of a question."""
     path = place / "product.safetensors"
     if not path.exists():
-        model = clip_ad(replace(asked, calibration=None, rate=None, threshold=None, options={}), place)
+        kept = {name: value for name, value in asked.options.items() if name == "memory_size"}
+        model = clip_ad(replace(asked, calibration=None, rate=None, threshold=None, options=kept), place)
         model.prepare()
         save_product(path, model.preparation.predictor)
     return path
