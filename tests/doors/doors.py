@@ -406,7 +406,6 @@ def of_page(asked: Asked, place: Path) -> Answers:
     given = {**asked.model, **asked.options, **compared(asked, place, INSPECTOR), "threshold": asked.threshold}
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
-    given = {name: value for name, value in given.items() if value is not None}
     page = place / "page.html"
     name = [] if asked.class_name is None else ["--class_name", asked.class_name]
     run("page", *flags(given), "--output", page, *name)
@@ -460,7 +459,6 @@ def of_playground(asked: Asked, place: Path) -> Answers:
     given |= compared(replace(asked, references=None, rate=None), place, INSPECTOR)
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
-    given = {name: value for name, value in given.items() if value is not None}
     session = started(flags(given))
     if asked.before is not None:
         with suppress(ValueError):
