@@ -14,6 +14,7 @@ from anomalib_clipad.images.alike import from_plain, identify, to_plain
 from anomalib_clipad.images.picture import UnreadableError, read
 from anomalib_clipad.predictor.base import Shown
 from anomalib_clipad.predictor.live import DROPPED, LivePredictor
+from anomalib_clipad.predictor.products import read_product
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .calibration import CalibrationSource, calibration_files
@@ -195,7 +196,8 @@ class Preparation:
         """
         self.references = replace(self.references, **state["references"])
         self.predictor.references = tuple(from_plain(state.get("reference_identities", ())))
-        self._origin = None if self.predictor.model.detector.memory is None else _CHECKPOINT
+        remembers = self.predictor.model.detector.memory is not None and not self._others_given()
+        self._origin = _CHECKPOINT if remembers else None
         self.predictor.serve()
         if self.source.given:  # other images than those of the checkpoint
             return
@@ -216,6 +218,18 @@ class Preparation:
             raise ValueError(msg)
         self.predictor.keep_normal(normal)
         self.files = list(calibration)
+
+    def _others_given(self) -> bool:
+        """Whether a source was given whose images are not those of the checkpoint."""
+        if self.references.source is None:
+            return False
+        if self.references.product is not None:
+            given = read_product(self.references.product).references
+        else:
+            given = tuple(
+                identify(image, name) for name, image in zip(*reference_images(self.references, None), strict=True)
+            )
+        return {one.digest for one in given} != {one.digest for one in self.predictor.references}
 
     def forget_references(self) -> None:
         """Let go of the references, to take them anew for other tiles.

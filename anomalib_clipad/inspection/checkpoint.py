@@ -45,12 +45,18 @@ def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = Fa
         kind = type(module.post_processor).__name__
         msg = f"{path} decides by a post-processor of its own, {kind}, which only the engine runs. Use the engine."
         raise ValueError(msg)
+    if module.pre_processor is not None and module.pre_processor.transform is None:
+        msg = (
+            f"{path} does not hold its pre-processing, since anomalib stores torchvision's own transforms alone. Load "
+            "it with ClipAD.load_from_checkpoint, pass that pre_processor, and use the engine."
+        )
+        raise ValueError(msg)
     if class_name is not None and not module.model.settings.text_weight:
         msg = f"{path} compares images with each other alone, without any words. Leave out class_name '{class_name}'."
         raise ValueError(msg)
-    module.class_name = class_name or module.class_name
     module.prepare()
     transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
     predictor = LivePredictor(module.model, transform, module.post_processor, frame=frame(transform))
     predictor.references = module.preparation.predictor.references
+    predictor.look_for(class_name)
     return predictor

@@ -138,7 +138,10 @@ class Inspector:
             fitting.calibration(self, _sources(calibration), false_alarm_rate)
         elif false_alarm_rate is not None and self.model.normal is None and len(self.model.references) > 1:
             if references is None:
-                msg = "The references of a product file are not at hand. Pass calibration, a folder of other images."
+                msg = (
+                    "The model is not calibrated, and the images that it compares with are not at hand. Pass "
+                    "calibration, a folder of other normal images."
+                )
                 raise ValueError(msg)
             fitting.left_out(self, given, false_alarm_rate)
         self.decide_by(threshold, false_alarm_rate)
