@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalib_clipad.inspection.inspector import Inspector, check_threshold
+from anomalib_clipad.inspection.inspector import Inspector
 
 from .graph import page_graph
 from .page import InspectorPage, PageClass
 
-_RATE = 0.05
+_RATE, _THRESHOLD = 0.05, 0.5
 
 
 def build(
@@ -23,7 +23,7 @@ def build(
     product: Path | None = None,
     calibration: Path | None = None,
     false_alarm_rate: float | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     examples: Mapping[str, bytes] | None = None,
     title: str | None = None,
     max_pixels: int | None = None,
@@ -38,7 +38,7 @@ def build(
         product: A product file in their place.
         calibration: Folder of other normal images; each class is calibrated on them.
         false_alarm_rate: Where the slider begins, of a calibrated page.
-        threshold: Where it begins, of another.
+        threshold: Where it begins, of another; by default at 0.5.
         examples: Image files by name.
         title: Of the page.
         max_pixels: Larger images are refused.
@@ -50,14 +50,16 @@ def build(
     if len(set(class_names)) < len(class_names):
         msg = f"Each class is named once; got {', '.join(class_names)}."
         raise ValueError(msg)
-    check_threshold(threshold)
+    if threshold is not None and calibration is not None:
+        msg = "A calibrated page decides by a false-alarm rate: pass false_alarm_rate, and no threshold."
+        raise ValueError(msg)
     given: dict[str, Any] = {
         "references": references,
         "memory_size": memory_size,
         "product": product,
         "calibration": calibration,
         "false_alarm_rate": false_alarm_rate,
-        "threshold": threshold if false_alarm_rate is None else None,
+        "threshold": threshold,
     }
     names: list[str | None] = [*class_names] or [None]
     classes = []
@@ -75,7 +77,7 @@ def build(
         graph.SerializeToString(),
         live.model.image_size,
         classes,
-        threshold,
+        _THRESHOLD if threshold is None else threshold,
         false_alarm_rate or _RATE,
         dict(examples or {}),
         **({} if max_pixels is None else {"max_pixels": max_pixels}),

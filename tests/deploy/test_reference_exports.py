@@ -108,9 +108,9 @@ def changed(path: Path, settings: dict[str, object], **tensors: torch.Tensor) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_tower": "0" * 32}, "image tower 000000000000.*this one has backbone"),
-        ({"tap": "block"}, "with tap 'block', this one has tap 'reference'"),
-        ({"image_size": 128}, "with image_size 128, this one has image_size 64"),
+        ({"image_tower": "0" * 32}, "image tower 000000000000.*this model has backbone"),
+        ({"tap": "block"}, "with tap 'block', this model has tap 'reference'"),
+        ({"image_size": 128}, "with image_size 128, this model has image_size 64"),
     ],
 )
 def test_a_product_of_another_model_is_refused(normal: Path, tmp_path: Path, settings: dict, message: str) -> None:
@@ -155,7 +155,7 @@ def test_a_graph_with_tiles_takes_the_memory_of_a_product(normal: Path, images: 
     options = {"text_weight": 0.0, "tiles": [2, 2], "aligned": True}
     model = few_shot(normal, k_shot=2, **options)
     model.prepare()
-    save_product(tmp_path / "one.safetensors", model.model)
+    save_product(tmp_path / "one.safetensors", model.preparation.predictor)
     given = {name: value.numpy() for name, value in load_file(tmp_path / "one.safetensors").items()}
     assert given["memory"].shape == (5, 4, 2 * 16, 64)
     path = model.to_onnx(tmp_path, memory_input=True)
@@ -163,5 +163,5 @@ def test_a_graph_with_tiles_takes_the_memory_of_a_product(normal: Path, images: 
     again = few_shot(tmp_path / "one.safetensors", **options)
     check(again, images, tmp_path, onnx_predict(path, memory=given["memory"], midpoint=given["midpoint"]))
     other = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 3])
-    with pytest.raises(ValueError, match=r"model with tiles \[2, 2\], this one has tiles \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"with tiles \[2, 2\], this model has tiles \[2, 3\]"):
         other.prepare()

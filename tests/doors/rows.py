@@ -582,6 +582,5 @@ _STAYS = "the engine stays with the class of a checkpoint, and says so in a warn
 UNEQUAL: dict[tuple[str, str], str] = {
     ("another class", "Engine"): _STAYS,
     ("another class, at a rate that the old one was calibrated for", "Engine"): _STAYS,
-    ("a calibration without a rate", "page"): "the page then begins at a rate of 5 %, which its slider shows",
 }
 """Cells that are neither, and why."""
