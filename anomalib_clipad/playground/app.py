@@ -194,25 +194,26 @@ class _Asked:
         """Read an upload, and remove it."""
         import gradio as gr
 
-        try:
-            picture = None if file is None else _read(file, self._limits)
-        except UnreadableError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        picture = next(iter(self._uploads([] if file is None else [file])), None)
         return None, picture, _OWN if picture is not None else gr.skip(), gr.skip()
 
     def compare(self, files: Sequence[str] | None, known: Sequence[Picture]) -> tuple[Any, ...]:
         """Read normal images, and remove them."""
         import gradio as gr
 
-        try:
-            read = [_read(file, self._limits) for file in files or ()]
-        except UnreadableError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        both = (*known, *read)
+        both = (*known, *self._uploads(files or ()))
         if len(both) > self._limits.references:
             msg = f"At most {self._limits.references} normal images can be compared with here; got {len(both)}."
             raise gr.Error(msg, print_exception=False)
         return None, both, gr.skip()
+
+    def _uploads(self, files: Sequence[str]) -> list[Picture]:
+        import gradio as gr
+
+        try:
+            return [_read(file, self._limits) for file in files]
+        except UnreadableError as error:
+            raise gr.Error(str(error), print_exception=False) from error
 
     def answer(self, own: Picture | None, known: Sequence[Picture], *controls: Any) -> tuple[str, str]:
         """The answer as markup, and the command."""

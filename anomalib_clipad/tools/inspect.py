@@ -172,19 +172,15 @@ def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Sou
     if not images and folder is None:
         msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
         raise ValueError(msg)
-    sources = _sources(images or [], folder)
-    return sources if folder is not None else chain([next(sources)], sources)
+    if folder is not None:
+        return chain(find(images or []), watched(folder))
+    sources = find(images or [])
+    return chain([next(sources)], sources)
 
 
 def _not_yet(sources: Iterable[Source | None], results: Results) -> Iterator[Source | None]:
     """Those that an earlier run has not inspected."""
     return (one for one in sources if one is None or str(one.path) not in results.done)
-
-
-def _sources(images: list[str], folder: Path | None) -> Iterator[Source | None]:
-    yield from find(images)
-    if folder is not None:
-        yield from watched(folder)
 
 
 def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Source]:
