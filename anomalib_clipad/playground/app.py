@@ -89,6 +89,9 @@ def served(
         OSError: If the port is taken.
     """
     require_gradio()
+    import gradio as gr
+
+    fonts = ["system-ui", "sans-serif"]  # none is fetched
     with tempfile.TemporaryDirectory(prefix="anomalib-clipad-playground-") as folder:
         before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -103,7 +106,7 @@ def served(
                 quiet=True,
                 ssr_mode=False,
                 footer_links=[],
-                theme=_theme(),
+                theme=gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
                 css=_CSS,
                 mcp_server=False,
             )
@@ -112,14 +115,6 @@ def served(
             page.close(verbose=False)
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-def _theme() -> Any:
-    import gradio as gr
-
-    return gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )  # none is fetched
 
 
 def build(session: Session, limits: Limits) -> Any:
