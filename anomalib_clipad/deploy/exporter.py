@@ -110,10 +110,8 @@ class Exporter(ExportMixin):
         pre_processor = nn.Identity() if self.transform is None else exportable(self.transform)
         inputs = (text_input, memory_input)
         graph = InferenceGraph(detector, self.model.text_features, pre_processor, outputs, inputs, {}).cpu()
-        statistics = {
-            name: float(getattr(post_processor, name)) for name in _STATISTICS if hasattr(post_processor, name)
-        }
-        facts = {**self._facts(graph), **statistics}
+        own = {name: getattr(post_processor, name, None) for name in _STATISTICS}
+        facts = self._facts(graph) | {name: float(value) for name, value in own.items() if value is not None}
         if text_input:
             facts["class_name"] = "any: text_features is an input"
         graph.metadata = {name: str(value) for name, value in facts.items()}

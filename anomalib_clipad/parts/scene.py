@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,8 @@ class Scene:
 
     def with_(self, **pictures: Field | None) -> Scene:
         """A copy with some of its pictures replaced; ``None`` leaves one as it is."""
-        return replace(self, **{name: picture for name, picture in pictures.items() if picture is not None})
+        given: dict[str, Any] = {name: picture for name, picture in pictures.items() if picture is not None}
+        return replace(self, **given)
 
 
 def cover_of(distance: Field, frame: Frame) -> Field:
