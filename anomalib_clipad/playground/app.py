@@ -12,6 +12,7 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -92,9 +93,10 @@ def served(
     import gradio as gr
 
     fonts = ["system-ui", "sans-serif"]  # none is fetched
-    with tempfile.TemporaryDirectory(prefix="anomalib-clipad-playground-") as folder:
-        before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+    with (
+        tempfile.TemporaryDirectory(prefix="anomalib-clipad-playground-") as folder,
+        patch.dict(os.environ, {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}),
+    ):
         page = build(session, limits)
         try:
             _, address, _ = page.queue(default_concurrency_limit=1).launch(
@@ -113,8 +115,6 @@ def served(
             yield address
         finally:
             page.close(verbose=False)
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 def build(session: Session, limits: Limits) -> Any:
