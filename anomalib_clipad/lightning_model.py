@@ -64,6 +64,10 @@ _TRUE_PRECISIONS = {"bf16-true", "16-true", "64-true", "transformer-engine", "tr
 """Lightning's precisions that cast a whole model."""
 
 
+_FITTING = (TrainerFn.FITTING, TrainerFn.VALIDATING)
+"""What fits statistics anew."""
+
+
 class ClipAD(AnomalibModule):
     """CLIP-AD: zero-shot anomaly detection and segmentation with CLIP.
 
@@ -246,14 +250,14 @@ class ClipAD(AnomalibModule):
         Raises:
             RuntimeError: If the layers of SDP+ are not trained.
         """
-        if self._has_untrained_layers and not self._is_fitting:
+        if self._has_untrained_layers and not self._is_running(TrainerFn.FITTING):
             msg = (
                 "The layers of SDP+ are not trained. Train them with `anomalib train` on the data module Auxiliary, or "
                 "pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
         if self.model.settings.text_weight:
-            self.preparation.encode(*self._resolve_class_name(), self._is_validating)
+            self.preparation.encode(*self._resolve_class_name(), self._is_running(*_FITTING))
 
     def on_validation_start(self) -> None:
         """Begin with empty metrics, the text features of the class, and the images to compare with."""
@@ -271,9 +275,9 @@ class ClipAD(AnomalibModule):
 
     def _begin(self, loader: Any) -> None:
         self._encode_class()
-        if self._is_fitting:
+        if self._is_running(TrainerFn.FITTING):
             return
-        self.preparation.remember(self._datamodule, self._is_validating)
+        self.preparation.remember(self._datamodule, self._is_running(*_FITTING))
         self.preparation.gather(loader, self.trainer.global_rank, self.trainer.world_size)
         self.preparation.certify(self._datamodule)
 
@@ -308,14 +312,6 @@ class ClipAD(AnomalibModule):
     def _has_untrained_layers(self) -> bool:
         adapter = self.model.detector.adapter
         return adapter is not None and not bool(adapter.trained)
-
-    @property
-    def _is_fitting(self) -> bool:
-        return self._is_running(TrainerFn.FITTING)
-
-    @property
-    def _is_validating(self) -> bool:
-        return self._is_running(TrainerFn.FITTING, TrainerFn.VALIDATING)
 
     def _is_running(self, *functions: TrainerFn) -> bool:
         """Whether the engine is at one of these functions right now."""

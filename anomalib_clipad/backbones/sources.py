@@ -37,8 +37,8 @@ class Source:
     name: str
     config: dict[str, Any]
     weights: Path | None
-    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def find_source(backbone: str, pretrained: str | None) -> Source:
@@ -54,7 +54,7 @@ def find_source(backbone: str, pretrained: str | None) -> Source:
         WeightsUnavailableError: If a download fails.
     """
     if backbone == BUNDLED:
-        return _bundled(pretrained)
+        return _folder(backbone, pretrained, SHIPPED.with_suffix(".json"), SHIPPED)
     if backbone.startswith("hf-hub:"):
         return _folder(backbone, pretrained, *download_folder(backbone.removeprefix("hf-hub:")))
     if backbone.startswith("local-dir:"):
@@ -67,11 +67,6 @@ def find_source(backbone: str, pretrained: str | None) -> Source:
 def built_in_config(backbone: str) -> dict[str, Any] | None:
     """The configuration of an open_clip model name; ``None`` for every other way to name a backbone."""
     return None if ":" in backbone else open_clip.get_model_config(backbone.replace("/", "-"))
-
-
-def _bundled(pretrained: str | None) -> Source:
-    config, _ = read_config(SHIPPED.with_suffix(".json"))
-    return Source(BUNDLED, config, SHIPPED if pretrained == DEFAULT_TAG else _weights_file(pretrained))
 
 
 def _open_clip_name(name: str, pretrained: str | None) -> Source:

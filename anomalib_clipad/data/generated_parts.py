@@ -76,9 +76,7 @@ class GeneratedParts(AnomalibDataModule):
         val_split_ratio: float = 0.5,
         seed: int = 0,
     ) -> None:
-        sides = (
-            {image_size} if isinstance(image_size, int) else set(image_size)
-        )  # get_datamodule makes pairs of numbers
+        sides = {image_size} if isinstance(image_size, int) else set(image_size)  # pairs are get_datamodule's
         if len(sides) != 1:
             msg = f"Generated pictures are square; image_size has to be one number of pixels, not {image_size}."
             raise ValueError(msg)

@@ -92,29 +92,30 @@ def add_to_onnx(model: onnx.ModelProto, verdicts: onnx.ModelProto, rate: float) 
     import onnx
 
     graph, tail = model.graph, verdicts.graph
-    own = {output.name: output for output in graph.output if output.name in _KEPT}
-    keep_only(graph, set(own))
+    keep_only(graph, _KEPT)
     graph.node.extend(tail.node)
     graph.initializer.extend(tail.initializer)
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(rate, np.float32), RATE))
     graph.input.extend(entry for entry in tail.input if entry.name == RATE)
-    outputs = {**own, **{output.name: output for output in tail.output}}
+    outputs = {output.name: output for output in (*graph.output, *tail.output)}
     del graph.output[:]
     graph.output.extend(outputs[name] for name in OUTPUTS)
     onnx.checker.check_model(model)
 
 
 def keep_only(graph: onnx.GraphProto, outputs: set[str]) -> None:
-    """Remove the nodes and weights that do not lead to these outputs."""
+    """Keep these outputs only, and the nodes and weights that lead to them."""
+    results = [output for output in graph.output if output.name in outputs]
     needed, kept = set(outputs), []
     for node in reversed(graph.node):  # they are in the order in which they are computed
         if not needed.isdisjoint(node.output):
             kept.append(node)
             needed.update(node.input)
     weights = [weight for weight in graph.initializer if weight.name in needed]
-    del graph.node[:], graph.initializer[:]
+    del graph.node[:], graph.initializer[:], graph.output[:]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(weights)
+    graph.output.extend(results)
 
 
 def add_to_openvino(model: openvino.Model, verdicts: Path, rate: float) -> openvino.Model:

@@ -110,7 +110,8 @@ class Exporter(ExportMixin):
         pre_processor = nn.Identity() if self.transform is None else exportable(self.transform)
         inputs = (text_input, memory_input)
         graph = InferenceGraph(detector, self.model.text_features, pre_processor, outputs, inputs, {}).cpu()
-        facts = {**self._facts(graph), **_statistics(post_processor)}
+        own = {name: getattr(post_processor, name, None) for name in _STATISTICS}
+        facts = self._facts(graph) | {name: float(value) for name, value in own.items() if value is not None}
         if text_input:
             facts["class_name"] = "any: text_features is an input"
         graph.metadata = {name: str(value) for name, value in facts.items()}
@@ -366,10 +367,6 @@ def _without_statistics(post_processor: nn.Module) -> ClipADPostProcessor:
     names = ("enable_thresholding", "image_sensitivity", "pixel_sensitivity")
     given = {name: getattr(post_processor, name) for name in names if isinstance(post_processor, ClipADPostProcessor)}
     return ClipADPostProcessor(**given)
-
-
-def _statistics(post_processor: nn.Module | None) -> dict[str, float]:
-    return {name: float(getattr(post_processor, name)) for name in _STATISTICS if hasattr(post_processor, name)}
 
 
 def _file(root: Path | str, kind: ExportType, name: str) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ SCORE_TOLERANCE, MAP_TOLERANCE = 1e-4, 2e-3
 _SLACK = 2 * TIE
 """What rounding may change; files of version 0.2.0 knew no ties."""
 
+T = TypeVar("T", bool, float)
 Run = Callable[[NDArray[np.float32]], Arrays]
 """From images (B, 3, H, W) in [0, 1] to outputs by name."""
 
@@ -127,7 +128,7 @@ class Record:
             float(np.abs(thinned(one["anomaly_map"][0]) - wanted).max())
             for one, wanted in zip(found, self.maps, strict=True)
         ]
-        labels, p_values = _labels(found), _p_values(found)
+        labels, p_values = _each(found, "pred_label", bool), _each(found, "p_value", float)
         flips = sum(one != wanted for one, wanted in zip(labels or (), self.labels or (), strict=False))
         moves = [abs(one - wanted) for one, wanted in zip(p_values or (), self.p_values or (), strict=False)]
         # version 0.2.0 kept the verdicts of Python, which a compressed file need not share
@@ -157,8 +158,8 @@ class Record:
         comparison = self._compare(found, None)
         return replace(
             self,
-            p_values=_p_values(found),
-            labels=_labels(found),
+            p_values=_each(found, "p_value", float),
+            labels=_each(found, "pred_label", bool),
             score_tolerance=max(self.score_tolerance, 2 * comparison.score),
             map_tolerance=max(self.map_tolerance, 2 * comparison.map),
             runtime=runtime,
@@ -218,19 +219,16 @@ def record(
         size,
         inputs,
         tuple(float(one["pred_score"][0]) for one in found),
-        _p_values(found),
-        _labels(found),
+        _each(found, "p_value", float),
+        _each(found, "pred_label", bool),
         tuple(thinned(one["anomaly_map"][0]) for one in found),
         calibration=_digest(normal),
     )
 
 
-def _p_values(found: Sequence[Arrays]) -> tuple[float, ...] | None:
-    return tuple(float(one["p_value"][0]) for one in found) if "p_value" in found[0] else None
-
-
-def _labels(found: Sequence[Arrays]) -> tuple[bool, ...] | None:
-    return tuple(bool(one["pred_label"][0]) for one in found) if "pred_label" in found[0] else None
+def _each(found: Sequence[Arrays], name: str, kind: type[T]) -> tuple[T, ...] | None:
+    """An output of each image, if there is one."""
+    return tuple(kind(one[name][0]) for one in found) if name in found[0] else None
 
 
 def _digest(normal: NormalScores | None) -> str:

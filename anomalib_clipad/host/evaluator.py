@@ -28,12 +28,12 @@ class _TwoSided(Metric):
     def compute(self) -> Tensor:
         targets = dim_zero_cat(self.target) if self.update_called else torch.empty(0)
         if len(targets) and targets.min() == targets.max():
-            self._explain(bool(targets.flatten()[0]))
+            unit, _, kind = self.name.partition("_")
+            if kind == "AUROC":  # the first metric of images and of pixels warns for all of them
+                found = "abnormal" if targets.flatten()[0] else "normal"
+                logger.warning("Every %s of the test set is %s: its %s metrics are undefined (NaN).", unit, found, unit)
             return torch.tensor(torch.nan)
         return super().compute()  # type: ignore[safe-super]  # of the metric it is mixed into
-
-    def _explain(self, abnormal: bool) -> None:
-        """AUROC, the first metric of images and of pixels, warns for all of them."""
 
 
 class _Curve(Metric):
@@ -70,15 +70,6 @@ class _AveragePrecision(_Curve):
 
 class AUROC(_TwoSided, metrics.AUROC):  # type: ignore[misc]  # anomalib mixes `update` in, too
     """Area under the ROC curve."""
-
-    def _explain(self, abnormal: bool) -> None:
-        unit = self.name.partition("_")[0]
-        logger.warning(
-            "Every %s of the test set is %s: its %s metrics are undefined (NaN).",
-            unit,
-            "abnormal" if abnormal else "normal",
-            unit,
-        )
 
 
 class F1Max(_TwoSided, AnomalibMetric, _F1Max):  # type: ignore[misc]

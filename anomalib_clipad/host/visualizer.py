@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,9 @@ class ClipADVisualizer(ImageVisualizer):
         datasets = [
             getattr(loader, "dataset", None) for loader in (loaders if isinstance(loaders, list) else [loaders])
         ]
-        self._root = _common_folder(path for data in datasets for path in getattr(data, "image_filenames", ()))
+        paths = [path for data in datasets for path in getattr(data, "image_filenames", ())]
+        folders = {Path(path).absolute().parent for path in paths}
+        self._root = Path(os.path.commonpath(folders)) if folders else None
 
     def on_test_batch_end(
         self,
@@ -86,8 +87,3 @@ class ClipADVisualizer(ImageVisualizer):
         free = next(name for name in chain(names, numbered) if name not in self._written)
         self._written[free] = source
         return free
-
-
-def _common_folder(paths: Iterable[Path]) -> Path | None:
-    folders = [Path(path).absolute().parent for path in paths]
-    return Path(os.path.commonpath(folders)) if folders else None

@@ -85,7 +85,9 @@ def as_rows(rows: Iterable[Sequence[Cell]]) -> str:
     "'=1+1.png,-0.5,\r\n"
     """
     buffer = StringIO(newline="")
-    csv.writer(buffer).writerows([_guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    for row in rows:
+        guarded = [f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in row]
+        csv.writer(buffer).writerow(guarded)
     return buffer.getvalue()
 
 
@@ -111,7 +113,3 @@ def readable(text: str) -> str:
 def as_given(text: str) -> str:
     """The file name that ``readable`` has made readable."""
     return _MADE_READABLE.sub(lambda found: chr(int(found[1], 16)), text)
-
-
-def _guarded(text: str) -> str:
-    return f"'{text}" if _FORMULA.match(text) else text

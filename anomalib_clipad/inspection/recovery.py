@@ -56,7 +56,9 @@ def _read(folder: Path, coco: bool) -> Recovered:
     header = next(rows, b"")
     if not header:  # interrupted before anything was inspected
         return Recovered(0, set(), set(), {})
-    _check_header(header)
+    if header != as_rows([RESULT_COLUMNS]).encode():
+        msg = f"the columns of results.csv are not {', '.join(RESULT_COLUMNS)}"
+        raise ValueError(msg)
     images = regions = 0
     done: set[str] = set()
     names: set[str] = set()
@@ -72,12 +74,6 @@ def _read(folder: Path, coco: bool) -> Recovered:
         NAMES: sum(map(len, whole_lines(folder / NAMES))),
     }
     return Recovered(images, done, names, sizes)
-
-
-def _check_header(header: bytes) -> None:
-    if header != as_rows([RESULT_COLUMNS]).encode():
-        msg = f"the columns of results.csv are not {', '.join(RESULT_COLUMNS)}"
-        raise ValueError(msg)
 
 
 def _size(what: str, entries: Iterable[bytes], count: int) -> int:

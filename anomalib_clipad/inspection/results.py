@@ -78,8 +78,10 @@ class Results:
         thumbnails: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_choice("overlays", overlays, get_args(Overlays))
-        _check_choice("maps", maps, get_args(Maps))
+        for name, given, choices in (("overlays", overlays, Overlays), ("maps", maps, Maps)):
+            if given not in get_args(choices):
+                msg = f"{name} has to be one of {', '.join(get_args(choices))}; got {given!r}."
+                raise ValueError(msg)
         if overwrite and resume:
             msg = "A run is either resumed or overwritten; got both."
             raise ValueError(msg)
@@ -223,9 +225,3 @@ class Results:
                 "removed, resume the run to go on from there."
             )
             raise (OSError(error.errno, msg) if error.errno else OSError(msg)) from error
-
-
-def _check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        msg = f"{name} has to be one of {', '.join(choices)}; got {given!r}."
-        raise ValueError(msg)

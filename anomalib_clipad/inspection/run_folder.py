@@ -57,7 +57,10 @@ def take_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool, resu
         raise FileExistsError(msg)
     if earlier is not None:
         _remove_own(folder)
-    _check_free(folder)
+    for name in (*_OWN, *FOLDERS):
+        if os.path.lexists(folder / name):
+            msg = f"{folder / name} is not of an earlier run, and is never replaced. Name another folder."
+            raise FileExistsError(msg)
     with atomic_folder(folder) as new:
         text = json.dumps({"format": _FORMAT, "settings": settings}, indent=2)
         (new / _RUN).write_text(f"{text}\n", encoding="utf-8")
@@ -96,10 +99,3 @@ def _remove_own(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def _check_free(folder: Path) -> None:
-    for name in (*_OWN, *FOLDERS):
-        if os.path.lexists(folder / name):
-            msg = f"{folder / name} is not of an earlier run, and is never replaced. Name another folder."
-            raise FileExistsError(msg)

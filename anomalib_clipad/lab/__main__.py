@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomalib_clipad.tools.cli import Written, run
+from anomalib_clipad.tools.cli import Program, Written
 
 _COMMANDS = {
     "bench": ("bench.bench:bench", "measure speed and memory against peers"),
@@ -38,7 +38,7 @@ _ARGUMENTS: Written = {
 
 def main() -> None:
     """Run the measurement or recipe named on the command line."""
-    run("python -m anomalib_clipad.lab", "anomalib_clipad.lab", _COMMANDS, main.__doc__, _ARGUMENTS)
+    Program("python -m anomalib_clipad.lab", "anomalib_clipad.lab", _COMMANDS, _ARGUMENTS).run(main.__doc__)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,14 +75,10 @@ class Scene:
         """Whether the part fills the picture."""
         return bool(self.cover.min() > 0.99)
 
-    def with_(self, albedo: Field | None = None, height: Field | None = None, cover: Field | None = None) -> Scene:
-        """A copy with some of its pictures replaced."""
-        return replace(
-            self,
-            albedo=self.albedo if albedo is None else albedo,
-            height=self.height if height is None else height,
-            cover=self.cover if cover is None else cover,
-        )
+    def with_(self, **pictures: Field | None) -> Scene:
+        """A copy with some of its pictures replaced; ``None`` leaves one as it is."""
+        given: dict[str, Any] = {name: picture for name, picture in pictures.items() if picture is not None}
+        return replace(self, **given)
 
 
 def cover_of(distance: Field, frame: Frame) -> Field:

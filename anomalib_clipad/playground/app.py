@@ -12,6 +12,7 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -89,9 +90,13 @@ def served(
         OSError: If the port is taken.
     """
     require_gradio()
-    with tempfile.TemporaryDirectory(prefix="anomalib-clipad-playground-") as folder:
-        before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+    import gradio as gr
+
+    fonts = ["system-ui", "sans-serif"]  # none is fetched
+    with (
+        tempfile.TemporaryDirectory(prefix="anomalib-clipad-playground-") as folder,
+        patch.dict(os.environ, {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}),
+    ):
         page = build(session, limits)
         try:
             _, address, _ = page.queue(default_concurrency_limit=1).launch(
@@ -103,23 +108,13 @@ def served(
                 quiet=True,
                 ssr_mode=False,
                 footer_links=[],
-                theme=_theme(),
+                theme=gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
                 css=_CSS,
                 mcp_server=False,
             )
             yield address
         finally:
             page.close(verbose=False)
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-def _theme() -> Any:
-    import gradio as gr
-
-    return gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )  # none is fetched
 
 
 def build(session: Session, limits: Limits) -> Any:
@@ -194,25 +189,26 @@ class _Asked:
         """Read an upload, and remove it."""
         import gradio as gr
 
-        try:
-            picture = None if file is None else _read(file, self._limits)
-        except UnreadableError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        picture = next(iter(self._uploads([] if file is None else [file])), None)
         return None, picture, _OWN if picture is not None else gr.skip(), gr.skip()
 
     def compare(self, files: Sequence[str] | None, known: Sequence[Picture]) -> tuple[Any, ...]:
         """Read normal images, and remove them."""
         import gradio as gr
 
-        try:
-            read = [_read(file, self._limits) for file in files or ()]
-        except UnreadableError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        both = (*known, *read)
+        both = (*known, *self._uploads(files or ()))
         if len(both) > self._limits.references:
             msg = f"At most {self._limits.references} normal images can be compared with here; got {len(both)}."
             raise gr.Error(msg, print_exception=False)
         return None, both, gr.skip()
+
+    def _uploads(self, files: Sequence[str]) -> list[Picture]:
+        import gradio as gr
+
+        try:
+            return [_read(file, self._limits) for file in files]
+        except UnreadableError as error:
+            raise gr.Error(str(error), print_exception=False) from error
 
     def answer(self, own: Picture | None, known: Sequence[Picture], *controls: Any) -> tuple[str, str]:
         """The answer as markup, and the command."""

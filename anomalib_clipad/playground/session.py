@@ -127,15 +127,12 @@ class Session:
             words += ["--false_alarm_rate", f"{question.false_alarm_rate:g}"]
         elif question.threshold is not None:
             words += ["--threshold", f"{question.threshold:g}"]
-        if question.normal:
-            words += ["--prompts", "prompts.yaml"]
-        return shlex.join(words) + (f"\n\n# prompts.yaml\n{_yaml(question.prompts)}" if question.normal else "")
+        if not question.normal:
+            return shlex.join(words)
+        import yaml
 
-
-def _yaml(prompts: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(prompts, sort_keys=False, width=1000)
+        prompts = yaml.safe_dump(question.prompts, sort_keys=False, width=1000)
+        return f"{shlex.join([*words, '--prompts', 'prompts.yaml'])}\n\n# prompts.yaml\n{prompts}"
 
 
 def read_states(text: str) -> tuple[str, ...]:

@@ -7,12 +7,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anomalib_clipad.extras import require
-
-if TYPE_CHECKING:
-    from anomalib_clipad.inspection.inspector import Inspector
 
 _FREE = 2
 """CPUs that a cluster of this machine has beside those of the workers: reading and writing need some too."""
@@ -64,14 +61,3 @@ def _knock(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
-
-
-def ship(inspector: Inspector) -> list[Any]:
-    """Put what workers need into the object store, once for all of them: an inspector travels with its weights.
-
-    Returns:
-        A list of one reference, which is small enough to be an argument of every task.
-    """
-    import ray
-
-    return [ray.put(inspector)]

@@ -27,7 +27,7 @@ class Worker:
     """An inspector in a process of its own.
 
     Args:
-        shipped: Of ``ship``.
+        shipped: A list of one reference to the inspector, which is in the object store once for all of them.
         gpu: Whether it has a GPU.
     """
 
@@ -57,12 +57,13 @@ def list_images(folder: Path, sources: Iterable[Source], block: int) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
+    count, files = 0, _files(sources)
     with atomic_folder(folder / LISTED) as new:
-        count = 0
-        for number, rows in enumerate(_blocks(_files(sources), block)):
+        while rows := list(islice(files, block)):
+            paths, places = zip(*rows, strict=True)
+            name = f"{count // block:07d}.parquet"
+            parquet.write_table(pa.table({"path": list(paths), "file": list(places)}), new / name)
             count += len(rows)
-            paths, files = zip(*rows, strict=True)
-            parquet.write_table(pa.table({"path": list(paths), "file": list(files)}), new / f"{number:07d}.parquet")
     return count
 
 
@@ -78,12 +79,6 @@ def _files(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
             yield path, str(source.path.absolute())
 
 
-def _blocks(rows: Iterable[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
-    iterator = iter(rows)
-    while block := list(islice(iterator, size)):
-        yield block
-
-
 def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> None:
     """Inspect what ``list_images`` has written down and is not done yet.
 
@@ -92,7 +87,7 @@ def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> None:
 
     Args:
         folder: Of the run; every machine reaches it by this path.
-        shipped: Of ``ship``.
+        shipped: As of ``Worker``.
         workers: How many actors do it.
         gpus: GPUs of each, or a share of one.
     """

@@ -22,8 +22,6 @@ from anomalib_clipad.vision.detector import Evidence
 from anomalib_clipad.vision.pool import Pool, choose, first_of_each, joined, key_of, picked
 from anomalib_clipad.vision.references import mutual_rows
 
-from .cluster import ship
-
 _IMAGES = 32
 """How many images a task takes."""
 _received: dict[Any, Inspector] = {}
@@ -77,7 +75,7 @@ def _spread(function: Any, inspector: Inspector, images: Sequence[Path]) -> list
     """Results of a function of a worker's inspector and some files, for all files, in order."""
     import ray
 
-    shipped = ship(inspector)
+    shipped = [ray.put(inspector)]
     files = [path.absolute() for path in images]
     task = ray.remote(function)
     return ray.get([task.remote(shipped, files[start : start + _IMAGES]) for start in range(0, len(files), _IMAGES)])

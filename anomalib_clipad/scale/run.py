@@ -15,7 +15,7 @@ from anomalib_clipad.inspection.sources import Source
 from anomalib_clipad.inspection.tables import Summary
 
 from . import engine
-from .cluster import cluster, ship
+from .cluster import cluster
 from .fits import OnCluster
 from .rows import summarize, tell_remarks
 
@@ -65,7 +65,9 @@ def inspect_on_cluster(
         msg = "A run is either resumed or overwritten; got both."
         raise ValueError(msg)
     with cluster(who.address, who.workers) as workers:
-        shipped = ship(build(OnCluster()))  # what cannot be built writes nothing
+        import ray
+
+        shipped = [ray.put(build(OnCluster()))]  # what cannot be built writes nothing
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
             take_folder(folder, json.loads(json.dumps(settings)), overwrite, resume)

@@ -37,13 +37,7 @@ class EmbeddingCache:
     def get(self, clip: CLIP, tokens: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The embeddings (n, D) of these tokens (n, context) by this model, computed only if they are new."""
         path = self.directory / f"{self.key(clip, tokens)}.safetensors"
-        known = self._read(path, len(tokens))
-        if known is not None:
-            logger.info("Prompt embeddings found in %s.", path)
-            return known.to(next(clip.parameters()).device)
-        embeddings = compute()
-        self._write(path, embeddings)
-        return embeddings
+        return self._kept(path, len(tokens), compute).to(next(clip.parameters()).device)
 
     def vector(
         self, embeddings: Tensor, method: str, options: Mapping[str, float], select: Callable[[], Tensor]
@@ -51,12 +45,16 @@ class EmbeddingCache:
         """The representative vector (D,) of embeddings (n, D), selected only if it is new: clustering loads slowly."""
         how = f"{method} {sorted(options.items())} {version('anomalib-clipad')} {version('scikit-learn')}"
         path = self.directory / f"{digest({'embeddings': embeddings}, how)}.safetensors"
-        known = self._read(path, 1)
+        return self._kept(path, 1, lambda: select()[None])[0].to(embeddings.device)
+
+    def _kept(self, path: Path, count: int, compute: Callable[[], Tensor]) -> Tensor:
+        known = self._read(path, count)
         if known is not None:
-            return known[0].to(embeddings.device)
-        selected = select()
-        self._write(path, selected[None])
-        return selected
+            logger.info("Prompt embeddings found in %s.", path)
+            return known
+        computed = compute()
+        self._write(path, computed)
+        return computed
 
     @staticmethod
     def key(clip: CLIP, tokens: Tensor) -> str:

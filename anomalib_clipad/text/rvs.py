@@ -106,13 +106,7 @@ def _largest_cluster_mean(embeddings: Tensor, clustering: DBSCAN | MeanShift) ->
     return mean(embeddings[(labels == largest).to(embeddings.device)])
 
 
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "mean": mean,
-    "pca": pca,
-    "kde": kde,
-    "dbscan": dbscan,
-    "mean_shift": mean_shift,
-}
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {one.__name__: one for one in (mean, pca, kde, dbscan, mean_shift)}
 
 
 def representative_vector(

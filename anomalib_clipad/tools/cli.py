@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonargparse import ArgumentParser
 
@@ -67,61 +67,60 @@ def main() -> None:
             f"anomalib-clipad {first} has moved: run `python -m anomalib_clipad.lab {first}` in a clone of the "
             "repository; it is no longer part of the installed package."
         )
-    run("anomalib-clipad", "anomalib_clipad.tools", _COMMANDS, main.__doc__, _ARGUMENTS)
+    _program().run(main.__doc__)
 
 
-def run(
-    program: str, package: str, commands: dict[str, tuple[str, str]], description: str | None, written: Written
-) -> None:
-    """Run one of a program's commands, as the command line says; what the user can mend is printed in one line.
+def _program() -> Program:
+    return Program("anomalib-clipad", "anomalib_clipad.tools", _COMMANDS, _ARGUMENTS)
 
-    Args:
-        program: How the program is started.
+
+def command_of(name: str) -> Command:
+    """A command by its name."""
+    return Command(name, _program())
+
+
+class Program(NamedTuple):
+    """Commands under one name.
+
+    Attributes:
+        name: How it is started.
         package: Package of the commands' modules.
         commands: Function (``module:name``) and purpose of each command.
-        description: What the program does.
         written: Arguments of a command that are written otherwise than jsonargparse would have them.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning)  # what other packages tell each other
-    warnings.filterwarnings("default", category=DeprecationWarning, module="anomalib_clipad")
-    warnings.formatwarning = lambda message, *_: f"{program}: {message}\n"
-    parser = ArgumentParser(prog=program, description=description)
-    subcommands = parser.add_subcommands()
-    wanted = next((argument for argument in sys.argv[1:] if argument in commands), "")
-    chosen = None  # the others would take seconds to import
-    for name, (_, purpose) in commands.items():
-        if name == wanted:
-            chosen = command_of(name, program, package, commands, written)
-        own = chosen.parser if chosen is not None and name == wanted else ArgumentParser(description=purpose)
-        subcommands.add_subcommand(name, own, help=purpose)
-    if chosen is None:
-        parser.parse_args()  # which says what commands there are, and ends
-        return
-    arguments = parser.parse_args(chosen.spelled(sys.argv[1:]))[wanted].as_dict()
-    try:
-        chosen.run(arguments)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        if arguments.get("debug"):
-            raise
-        sys.exit(_one_line(f"{program} {wanted}", error))
-    except RuntimeError as error:
-        from anomalib_clipad.backbones.backbone import WeightsUnavailableError
 
-        if not isinstance(error, WeightsUnavailableError):
-            raise
-        sys.exit(_one_line(f"{program} {wanted}", error))
+    name: str
+    package: str
+    commands: dict[str, tuple[str, str]]
+    written: Written
 
+    def run(self, description: str | None) -> None:
+        """Run one of the commands, as the command line says; what the user can mend is printed in one line."""
+        warnings.filterwarnings("ignore", category=FutureWarning)  # what other packages tell each other
+        warnings.filterwarnings("default", category=DeprecationWarning, module="anomalib_clipad")
+        warnings.formatwarning = lambda message, *_: f"{self.name}: {message}\n"
+        parser = ArgumentParser(prog=self.name, description=description)
+        subcommands = parser.add_subcommands()
+        wanted = next((argument for argument in sys.argv[1:] if argument in self.commands), "")
+        chosen = None  # the others would take seconds to import
+        for name, (_, purpose) in self.commands.items():
+            if name == wanted:
+                chosen = Command(name, self)
+            own = chosen.parser if chosen is not None and name == wanted else ArgumentParser(description=purpose)
+            subcommands.add_subcommand(name, own, help=purpose)
+        if chosen is None:
+            parser.parse_args()  # which says what commands there are, and ends
+            return
+        arguments = parser.parse_args(chosen.spelled(sys.argv[1:]))[wanted].as_dict()
+        try:
+            chosen.run(arguments)
+        except (OSError, ValueError, ModuleNotFoundError, RuntimeError) as error:
+            from anomalib_clipad.backbones.backbone import WeightsUnavailableError
 
-def command_of(
-    name: str,
-    program: str = "anomalib-clipad",
-    package: str = "anomalib_clipad.tools",
-    commands: dict[str, tuple[str, str]] = _COMMANDS,
-    written: Written = _ARGUMENTS,
-) -> Command:
-    """A command by its name; the other arguments are those of ``run``."""
-    place, purpose = commands[name]
-    return Command(name, resolve_name(f"{package}.{place}"), purpose, written.get(name, {}), program)
+            unknown = isinstance(error, RuntimeError) and not isinstance(error, WeightsUnavailableError)
+            if unknown or arguments.get("debug"):
+                raise
+            sys.exit(f"{self.name} {wanted}: {' '.join(str(error).split())}")
 
 
 class Command:
@@ -131,32 +130,25 @@ class Command:
 
     Args:
         name: Its name.
-        function: What it calls.
-        purpose: What it does.
-        written: Its arguments that are written otherwise than jsonargparse would have them.
-        program: How the program is started.
+        program: Whose it is.
     """
 
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., None],
-        purpose: str,
-        written: dict[str, tuple[list[str], dict[str, Any]]],
-        program: str,
-    ) -> None:
-        self.name, self._function, self._program = name, function, program
+    def __init__(self, name: str, program: Program) -> None:
+        place, purpose = program.commands[name]
+        written = program.written.get(name, {})
+        self.name, self._program = name, program.name
+        self._function: Callable[..., None] = resolve_name(f"{program.package}.{place}")
         groups = {"settings", "decision"} & signature(self._function).parameters.keys()
         self.shared = {group: _shared(name, group) for group in sorted(groups, reverse=True)}
         self.parser = ArgumentParser(description=purpose)
         for flags, how in written.values():
             self.parser.add_argument(*flags, **how)
         skipped: set[str | int] = {*written, *self.shared}
-        self.parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
+        self.parser.add_function_arguments(self._function, as_group=False, as_positional=True, skip=skipped)
         for group, options in self.shared.items():
-            place = self.parser.add_argument_group(_TITLES[group])
+            titled = self.parser.add_argument_group(_TITLES[group])
             for option in options:
-                place.add_argument(f"--{option.name}", type=option.type, default=SUPPRESS, help=_described(option))
+                titled.add_argument(f"--{option.name}", type=option.type, default=SUPPRESS, help=_described(option))
         self._options = self.parser._option_string_actions  # as argparse has always called them
         if "--output" in self._options:
             self._options["-o"] = self._options["--output"]
@@ -203,8 +195,3 @@ def _shared(command: str, group: str) -> tuple[Option, ...]:
     from .arguments import MODEL, decision
 
     return MODEL if group == "settings" else decision(command)
-
-
-def _one_line(command: str, error: Exception) -> str:
-    """What to print of an error that the user can mend."""
-    return f"{command}: {' '.join(str(error).split())}"

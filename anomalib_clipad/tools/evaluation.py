@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import tempfile
 import warnings
@@ -65,11 +64,9 @@ def with_mean(table: Mapping[str, Metrics]) -> dict[str, Metrics]:
 
 def write_table(path: Path, table: Mapping[str, Metrics]) -> None:
     """Write metrics (category to metric to value) as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["category", *next(iter(table.values()))])
-        for name, row in table.items():
-            writer.writerow([name, *(f"{value:.4f}" for value in row.values())])
+    import pandas as pd
+
+    pd.DataFrame(table).T.to_csv(path, index_label="category", float_format="%.4f")
 
 
 def format_table(table: Mapping[str, Metrics], title: str = "category") -> str:

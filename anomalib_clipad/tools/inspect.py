@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path, PurePath
 from threading import BoundedSemaphore
@@ -26,6 +26,7 @@ from .arguments import check_counts
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.finding import Finding
     from anomalib_clipad.inspection.tables import Summary
+    from anomalib_clipad.verdicts.drift import Drift
 
 _WRITERS = 2
 _BEHIND = 16
@@ -119,18 +120,20 @@ def inspect(
         sources, how["mutual"] = iter(together), [source.image for source in together]
     with _quietly():
         inspector = Inspector(class_name, **files, **how)
-    drifting = None if drift is None else DriftWatch(drift, inspector)
+    drifting = None if drift is None else _watched(drift, inspector)
     pictures |= {"overlays": overlays or "defective", "thumbnails": page is not False}
     complete = False
     with Results(output, **run, **pictures, settings=asked) as results:
         with _until_interrupted():
-            inspect_all(inspector, _not_yet(sources, results), results, drifting)
+            remaining = (one for one in sources if one is None or str(one.path) not in results.done)
+            inspect_all(inspector, remaining, results, drifting)
             complete = True
         summary = results.finish()
         written = None if page is False else write_run_page(output, f"Inspection of {class_name or 'images'}")
     _tell(summary, written)
-    if drifting is not None:
-        drifting.finish()
+    if drift is not None and drifting is not None:
+        drifting.save(drift)
+        print(drifting)
     if not complete and watch is None:
         sys.exit("interrupted; go on with --resume")
     if summary.failed:
@@ -172,19 +175,10 @@ def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Sou
     if not images and folder is None:
         msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
         raise ValueError(msg)
-    sources = _sources(images or [], folder)
-    return sources if folder is not None else chain([next(sources)], sources)
-
-
-def _not_yet(sources: Iterable[Source | None], results: Results) -> Iterator[Source | None]:
-    """Those that an earlier run has not inspected."""
-    return (one for one in sources if one is None or str(one.path) not in results.done)
-
-
-def _sources(images: list[str], folder: Path | None) -> Iterator[Source | None]:
-    yield from find(images)
     if folder is not None:
-        yield from watched(folder)
+        return chain(find(images or []), watched(folder))
+    sources = find(images or [])
+    return chain([next(sources)], sources)
 
 
 def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Source]:
@@ -197,7 +191,7 @@ def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Sourc
 
 
 def inspect_all(
-    inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: DriftWatch | None = None
+    inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: Drift | None = None
 ) -> None:
     """Inspect all sources; files are written while the next images go through the tower."""
     from tqdm import tqdm
@@ -227,8 +221,9 @@ def inspect_all(
     with progress, ThreadPoolExecutor(_WRITERS) as writers:
         pending: deque[Future[None]] = deque()
         for finding in inspector.stream(opened(), fail):
-            if drift is not None:
-                drift.update(finding)
+            known = drift is None or drift.alarm
+            if drift is not None and drift.update(finding.score) and not known:
+                print(f"\n{drift}", file=sys.stderr)
             slots.acquire()
             pending.append(writers.submit(write, finding))
             while pending and pending[0].done():
@@ -254,43 +249,20 @@ def _until_interrupted() -> Iterator[None]:
     """End quietly at Ctrl-C and SIGTERM: what was found is written."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
-    except KeyboardInterrupt:
-        pass
+        with suppress(KeyboardInterrupt):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-class DriftWatch:
-    """A watch over the calibration whose state is in a file.
+def _watched(path: Path, inspector: Inspector) -> Drift:
+    """The watch over the calibration of an inspector that a file keeps; begun where it is missing."""
+    from anomalib_clipad.verdicts.drift import Drift
 
-    Args:
-        path: The file; it is begun where it is missing.
-        inspector: A calibrated one.
-
-    Raises:
-        ValueError: If the inspector is not calibrated, or the file is damaged.
-    """
-
-    def __init__(self, path: Path, inspector: Inspector) -> None:
-        from anomalib_clipad.verdicts.drift import Drift
-
-        if inspector.model.normal is None:
-            msg = "drift watches whether the calibration still fits, and there is none: pass calibration."
-            raise ValueError(msg)
-        self._path = path
-        self._state = Drift.load(path) if path.exists() else Drift(inspector.model.normal.image_scores)
-
-    def update(self, finding: Finding) -> None:
-        """Take in the next finding, and warn where that is the one too many."""
-        known = self._state.alarm
-        if self._state.update(finding.score) and not known:
-            print(f"\n{self._state}", file=sys.stderr)
-
-    def finish(self) -> None:
-        """Keep the state, and say how it stands."""
-        self._state.save(self._path)
-        print(self._state)
+    if inspector.model.normal is None:
+        msg = "drift watches whether the calibration still fits, and there is none: pass calibration."
+        raise ValueError(msg)
+    return Drift.load(path) if path.exists() else Drift(inspector.model.normal.image_scores)
 
 
 def _tell(summary: Summary, page: Path | None) -> None:

@@ -18,12 +18,7 @@ class Tiles(TileGrid):
     The views of an image are the whole of it, at the size of a tile, and its tiles, row by row. Batches of views are
     ordered by place: first the wholes of all B images, then the first tile of each, and so on, V = (1 + T) B in all.
 
-    Args:
-        rows: Tiles above each other.
-        columns: Tiles beside each other.
-        size: Height and width of a tile, and of the model's input, in pixels.
-        patch: Height and width of a patch in pixels.
-        aligned: Compare a tile with the tiles of the same place in other images, not with all of theirs.
+    Arguments are those of ``TileGrid``.
 
     Example:
         Joining what was cut gives it back.

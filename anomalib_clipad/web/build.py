@@ -64,16 +64,15 @@ def build(
     names: list[str | None] = [*class_names] or [None]
     classes = []
     for name in names:
-        inspector = Inspector(name, **given, **settings)
-        classes.append(_class(inspector))
-    live = inspector.live("a page")
-    chosen = live.model.settings
+        live = Inspector(name, **given, **settings).live("a page")
+        model = live.model
+        text = model.text_features.numpy().copy() if model.settings.text_weight else None
+        classes.append(PageClass(model.class_name, text, live.normal))
     graph = page_graph(live)
     shown = ", ".join(str(one.name) for one in classes if one.name is not None)
-    about = f"CLIP-AD with {chosen.backbone}."
     return InspectorPage(
         title or f"Inspect {shown or 'images'}",
-        about,
+        f"CLIP-AD with {live.model.settings.backbone}.",
         graph.SerializeToString(),
         live.model.image_size,
         classes,
@@ -82,10 +81,3 @@ def build(
         dict(examples or {}),
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
-
-
-def _class(inspector: Inspector) -> PageClass:
-    live = inspector.live("a page")
-    model = live.model
-    text = model.text_features.numpy().copy() if model.settings.text_weight else None
-    return PageClass(model.class_name, text, live.normal)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 """Input: planes (1, 3, S, S) of whole levels, uint8, resized as Pillow does it; ``inspector.js`` does."""
-TEXT = "text_features"
-"""Input, where the text has a share: representative vectors (D, 2)."""
 OUTPUTS = ("pred_score", "anomaly_map")
 _SMALL = 64
 """Weights with fewer values stay as they are."""
@@ -53,6 +51,7 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
     import anomalib.models  # noqa: F401  # first: when it has loaded, it loads ClipAD, which imports the exporter
     import onnx
 
+    from anomalib_clipad.deploy.certify import keep_only
     from anomalib_clipad.deploy.exporter import Exporter
     from anomalib_clipad.host.post_processor import ClipADPostProcessor
 
@@ -67,7 +66,7 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
             certified=False,
         )
         exported = onnx.load(path)
-        _keep_outputs(exported.graph)
+        keep_only(exported.graph, set(OUTPUTS))
         _optimize(exported, Path(folder) / "optimized.onnx")
     _compact(exported.graph)
     if memory is not None:
@@ -76,16 +75,6 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
     _take_levels(exported.graph, size)
     onnx.checker.check_model(exported)
     return exported
-
-
-def _keep_outputs(graph: onnx.GraphProto) -> None:
-    """Scores and maps only, without what else there is computed of them."""
-    from anomalib_clipad.deploy.certify import keep_only
-
-    kept = [output for output in graph.output if output.name in OUTPUTS]
-    keep_only(graph, set(OUTPUTS))
-    del graph.output[:]
-    graph.output.extend(kept)
 
 
 def _optimize(model: onnx.ModelProto, place: Path) -> None:

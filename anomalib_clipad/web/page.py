@@ -85,6 +85,10 @@ class InspectorPage:
             "wasm": runtime.wasm,
             "model": self.model,
         }
+        elements = (  # data that the script finds by its id; gzip's checksum tells whether it is whole
+            f'<script type="text/plain" id="{name}">{_base64(gzip.compress(content, 9, mtime=0))}</script>'
+            for name, content in blobs.items()
+        )
         values = {
             "policy": policy(style, script, "img-src blob: data:", " blob: 'wasm-unsafe-eval'"),
             "title": escape(self.title),
@@ -92,7 +96,7 @@ class InspectorPage:
             "script": script,
             "about": escape(f"{self.about} It runs in onnxruntime-web {runtime.version}, whose licence is:"),
             "licence": escape(runtime.licence),
-            "blobs": "\n".join(_element(name, content) for name, content in blobs.items()),
+            "blobs": "\n".join(elements),
         }
         with atomic_folder(path.parent) as folder:
             (folder / path.name).write_text(Template(html).substitute(values), encoding="utf-8", newline="\n")
@@ -114,11 +118,6 @@ def _entry(one: PageClass) -> dict[str, Any]:
     scores, peaks = (None, None) if one.normal is None else (values.tolist() for values in one.normal.bounds)
     text = None if one.text is None else _base64(np.ascontiguousarray(one.text, "<f4").tobytes())
     return {"name": one.name, "text": text, "scores": scores, "peaks": peaks}
-
-
-def _element(name: str, content: bytes) -> str:
-    """Data that the script finds by its id; gzip's checksum tells whether it is whole."""
-    return f'<script type="text/plain" id="{name}">{_base64(gzip.compress(content, 9, mtime=0))}</script>'
 
 
 def _base64(content: bytes) -> str:
