@@ -109,8 +109,8 @@ def changed(path: Path, settings: dict[str, object], **tensors: torch.Tensor) ->
     ("settings", "message"),
     [
         ({"image_tower": "0" * 32}, "image tower 000000000000.*this model has backbone"),
-        ({"tap": "block"}, "with tap 'block', this model has tap 'reference'"),
-        ({"image_size": 128}, "with image_size 128, this model has image_size 64"),
+        ({"tap": "block"}, "with tap 'block', and this model has tap 'reference'"),
+        ({"image_size": 128}, "with image_size 128, and this model has image_size 64"),
     ],
 )
 def test_a_product_of_another_model_is_refused(normal: Path, tmp_path: Path, settings: dict, message: str) -> None:
@@ -163,5 +163,5 @@ def test_a_graph_with_tiles_takes_the_memory_of_a_product(normal: Path, images: 
     again = few_shot(tmp_path / "one.safetensors", **options)
     check(again, images, tmp_path, onnx_predict(path, memory=given["memory"], midpoint=given["midpoint"]))
     other = few_shot(tmp_path / "one.safetensors", text_weight=0.0, tiles=[2, 3])
-    with pytest.raises(ValueError, match=r"with tiles \[2, 2\], this model has tiles \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"with tiles \[2, 2\], and this model has tiles \[2, 3\]"):
         other.prepare()
