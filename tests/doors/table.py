@@ -20,9 +20,10 @@ one-file page or the playground. A door that cannot give this verdict refuses an
 silence.
 
 This table is written from the tests that ask every door (`tests/doors`). `=` is an equal answer: score and map to
-0.0001, label, p-value, regions. A number is a refusal, whose words are below; both in one cell: some of the images are
-refused. The page shows no maps, and Ray writes tables only. The playground takes no calibration images; where a row is
-about something else, it is asked without them.
+0.0001 (maps of OpenVINO to 0.002, since it rounds otherwise when it resizes), label, p-value, regions. A number is a
+refusal, whose words are below; both in one cell: some of the images are refused. The page shows no maps, and Ray writes
+tables only. The playground takes no calibration images; where a row is about something else, it is asked without them.
+"open" is neither: the engine stays with a checkpoint's class, and says so in a warning.
 """
 
 
