@@ -426,7 +426,7 @@ ROWS = (
         {
             **said((DOORS, "is of another shape than the normal images")),
             "page": "leave out tiles",
-            "playground": "aligned compares tiles with those of",
+            **said((("playground", "product of a graph"), "aligned compares tiles with those of")),
         },
     ),
     Row(

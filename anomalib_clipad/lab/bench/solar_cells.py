@@ -57,7 +57,11 @@ def auroc(drawn: Draw, backbone: str, text_weight: float, normal: int = 0, mutua
     """Image AUROC with some of the normal images, with the scored ones among themselves, or with the text alone."""
     others = drawn.images if mutual else None
     inspector = Inspector(
-        "solar cell", backbone=backbone, text_weight=text_weight, normal=drawn.normal[:normal] or None, mutual=others
+        "solar cell",
+        backbone=backbone,
+        text_weight=text_weight,
+        references=drawn.normal[:normal] or None,
+        mutual=others,
     )
     return float(roc_auc_score(drawn.labels, [finding.score for finding in inspector.inspect(drawn.images)]))
 
