@@ -95,6 +95,7 @@ class Exporter(ExportMixin):
 
         Raises:
             RuntimeError: If the layers of the model are not trained, or text is asked for that has no share.
+            ValueError: If the normalisation is off, for any class or product.
         """
         detector = self.model.detector
         if detector.adapter is not None and not detector.adapter.trained:
@@ -364,9 +365,16 @@ def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 def _without_statistics(post_processor: nn.Module) -> ClipADPostProcessor:
     """A post-processor for any class or product: probabilities, with the labels and sensitivities of the given one."""
+    if not isinstance(post_processor, ClipADPostProcessor):
+        return ClipADPostProcessor()
+    if not post_processor.enable_normalization:
+        msg = (
+            "A file for any class or product gives probabilities, and this model's normalisation is off. Export it "
+            "without text_input and memory_input, or with enable_normalization."
+        )
+        raise ValueError(msg)
     names = ("enable_thresholding", "image_sensitivity", "pixel_sensitivity")
-    given = {name: getattr(post_processor, name) for name in names if isinstance(post_processor, ClipADPostProcessor)}
-    return ClipADPostProcessor(**given)
+    return ClipADPostProcessor(**{name: getattr(post_processor, name) for name in names})
 
 
 def _file(root: Path | str, kind: ExportType, name: str) -> Path:

@@ -459,7 +459,10 @@ ROWS = (
         9,
         "a model that does not normalise",
         lambda: compared(calibration=None, rate=None, processor={"enable_normalization": False}),
-        no_option("post_processor", "Inspector", "inspect", "Ray", "product", "page", "playground"),
+        {
+            **no_option("post_processor", "Inspector", "inspect", "Ray", "product", "page", "playground"),
+            "product of a graph": "this model's normalisation is off",
+        },
     ),
     Row(
         9,
