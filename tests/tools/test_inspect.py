@@ -147,7 +147,7 @@ def test_a_rate_decides_and_drift_goes_on_from_run_to_run(
         ("nowhere OPTIONS", "There is no file or folder nowhere"),
         ("parts OPTIONS --threshold 2", r"in \[0, 1\]"),
         ("parts OPTIONS --false-alarm-rate 0.1", "pass calibration"),
-        ("parts OPTIONS --mutual true --references parts", "cannot be used with normal"),
+        ("parts OPTIONS --mutual true --references parts", "cannot be used with references"),
         ("film.mp4 OPTIONS --mutual true", "have to be files, no videos"),
         ("parts BACKBONE", "Say what the images show"),
         ("parts OPTIONS --drift state.npz", "pass calibration"),

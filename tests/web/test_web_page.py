@@ -50,7 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def settings(folders: dict[str, Path]) -> dict[str, Path | float]:
-    return {"normal": folders["normal"], "calibration": folders["calibration"], "false_alarm_rate": RATE}
+    return {"references": folders["normal"], "calibration": folders["calibration"], "false_alarm_rate": RATE}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_wrong_arguments_are_explained(tmp_path: Path, folders: dict[str, Path])
     with pytest.raises(ValueError, match="leave out precision"):
         build(["nut"], settings={**shallow(), "precision": "bfloat16"})
     with pytest.raises(ValueError, match="none cannot be read"):
-        write_page(["nut"], tmp_path / "x.html", shallow(), {"calibration": tmp_path / "none"})
+        write_page(["nut"], tmp_path / "x.html", shallow(), {"calibration": tmp_path / "none", "false_alarm_rate": 0.5})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -333,7 +333,7 @@ def test_a_page_without_a_calibration_has_a_threshold(
     tab = opened(browser, tmp_path / "x.html")
     file = save(tmp_path / "a.png", noise(8, 64, 64))
     score = dropped(tab, file)
-    assert score == pytest.approx(inspector("bottle", {"normal": folders["normal"]}).inspect(file).score, abs=1e-5)
+    assert score == pytest.approx(inspector("bottle", {"references": folders["normal"]}).inspect(file).score, abs=1e-5)
     assert tab.evaluate("document.getElementById('threshold').value") == "0.25"
     for threshold in (0.0, 0.25, 1.0):
         move(tab, "threshold", threshold)
