@@ -1,6 +1,7 @@
 """What a run needs is taken once, restored from checkpoints, and taken anew where something else asks for it."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,8 +149,9 @@ def state_of(make: Make, tmp_path: Path) -> dict[str, Any]:
 
 def test_a_checkpoint_brings_references_scale_and_calibration(make: Make, tmp_path: Path) -> None:
     state = state_of(make, tmp_path)
-    (tmp_path / "empty").mkdir()
-    run = restored(make, state, source=tmp_path / "empty")
+    (same := tmp_path / "same").mkdir()
+    shutil.copy(state["reference_identities"][0]["name"], same)
+    run = restored(make, state, source=same)
     run.remember(None)  # there is no other image to take
     assert [Path(one.name).name for one in run.predictor.references] == ["0.png"]
     assert len(run.predictor.processor.normal) == 4
