@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,6 +105,14 @@ class ScoreScale(NamedTuple):
         """Image scores (B,) in [0, 1] without validation data: the weighted mean of raw scores and map maxima (B,)."""
         parts = self.score_weight * raw_score + self.peak_weight * self.probability(peak)
         return parts / (self.score_weight + self.peak_weight)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Calibration":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    warnings.warn("Calibration is now called ScoreScale; the old name goes with version 0.4.", DeprecationWarning, 2)
+    return ScoreScale
 
 
 SDP = ScoreScale(calibrate_map, 0.0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from anomalib_clipad.vision import surgery
 from anomalib_clipad.vision.surgery import (
     SDP,
     SDP_PLUS,
@@ -56,3 +57,8 @@ def test_a_calibrated_map_of_sdp_plus_is_nearly_the_mean_within_zero_and_one() -
 @pytest.mark.parametrize("calibration", [SDP, SDP_PLUS])
 def test_a_calibration_is_one_half_where_it_is_undecided(calibration: ScoreScale) -> None:
     assert calibration.probability(torch.tensor(calibration.midpoint)) == 0.5
+
+
+def test_the_former_name_of_the_scale_works_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="now called ScoreScale"):
+        assert surgery.Calibration is ScoreScale
