@@ -89,7 +89,7 @@ class Preparation:
             return
         with _logged(validating):
             if self.references.product is not None:
-                self.predictor.fit_product(self.references.product)
+                self.predictor.fit_product(read_product(self.references.product))
             else:
                 names, shown = self._references(data)
                 logger.info("References: %d normal images: %s.", len(names), ", ".join(names))

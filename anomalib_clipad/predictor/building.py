@@ -21,7 +21,7 @@ from anomalib_clipad.vision.pillow import pillow_resize
 
 from . import quick_start
 from .live import LivePredictor
-from .products import read_product
+from .products import Product, read_product
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,17 @@ def by_name(
         ValueError: If an argument is not valid, or is another one than that of the product file.
         WeightsUnavailableError: If weights cannot be downloaded.
     """
-    if product is not None:
-        settings = {**_settings_of(product), **settings}
+    file = None if product is None else read_product(product)
+    if file is not None:
+        about = {name: file.about[name] for name in Settings().as_dict() if name in file.about}
+        settings = {**about, **settings}
     if adapter is not None:
         settings["variant"] = "sdp_plus"
     chosen = Settings.of(**settings)
     if chosen.variant == "sdp_plus" and adapter is None:
         msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
         raise ValueError(msg)
-    class_name = _class_of(class_name, product, chosen)
+    class_name = _class_of(class_name, file, chosen)
     cache = EmbeddingCache() if text_cache else None
     started = quick_start.recall(chosen, class_name) if text_cache else None
     model, loaded = started or _build(chosen, class_name, cache, adapter)
@@ -79,25 +81,20 @@ def by_name(
 
     again: Callable[[], ClipADModel] | None = complete if started else None
     predictor = LivePredictor(model, Resized(model.input_size, Standardize(loaded.mean, loaded.std)), complete=again)
-    if product is not None:
-        predictor.fit_product(product)
+    if file is not None:
+        predictor.fit_product(file)
     return predictor
 
 
-def _settings_of(product: Path) -> dict[str, Any]:
-    about = read_product(product).about
-    return {name: about[name] for name in Settings().as_dict() if name in about}
-
-
-def _class_of(class_name: str | None, product: Path | None, settings: Settings) -> str | None:
+def _class_of(class_name: str | None, file: Product | None, settings: Settings) -> str | None:
     """The class to look for, checked."""
     if class_name is not None:
         check_class_name(class_name)
-    if product is not None:
-        known = read_product(product).class_name
+    if file is not None:
+        known = file.class_name
         if class_name not in {None, known}:
             of = "has no words, only images" if known is None else f"is of '{known}'"
-            msg = f"The product file {product} {of}. Leave out class_name '{class_name}', or write a file of it."
+            msg = f"The product file {file.path} {of}. Leave out class_name '{class_name}', or write a file of it."
             raise ValueError(msg)
         class_name = known
     if class_name is None and settings.text_weight:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +24,7 @@ from anomalib_clipad.vision.tile_grid import TileGrid
 from .base import Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers
 from .coreset import coreset
 from .decision import Decision, unfitted
-from .products import load_product
+from .products import Product, load_product
 
 DROPPED = "Dropped, since it does not hold"
 """How the warning begins that something was let go of."""
@@ -241,13 +240,13 @@ class LivePredictor(Predictor):
         self.references = tuple(identities[row] for row in rows)
         self.changed("other references")
 
-    def fit_product(self, path: Path) -> None:
+    def fit_product(self, file: Product) -> None:
         """Compare with the references of a product file, and look for its class.
 
         Raises:
             ValueError: If the file is damaged, or is of another model, class or settings.
         """
-        product = load_product(path, self.model)
+        product = load_product(file, self.model)
         self.model.detector.memory = product.memory.to(self.model.device)
         if product.text_features is not None:
             self.model.text_features.copy_(product.text_features)

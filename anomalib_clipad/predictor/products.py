@@ -119,21 +119,20 @@ class Loaded(NamedTuple):
     references: tuple[Identity, ...]
 
 
-def load_product(path: Path, model: ClipADModel) -> Loaded:
+def load_product(product: Product, model: ClipADModel) -> Loaded:
     """What a model takes of a product file.
 
     Args:
-        path: Written by ``save_product``.
+        product: The file.
         model: Which computes what the file was written for; its class, if it has one, has to be that of the file.
 
     Raises:
-        ValueError: If the file is damaged, no product file, or of other settings.
+        ValueError: If the file is of other settings, or its memory is damaged.
     """
     import torch
 
     from anomalib_clipad.vision.memory import Memory
 
-    product = read_product(path)
     ours = about(model)
     if model.class_name is None:
         ours["class_name"] = product.class_name

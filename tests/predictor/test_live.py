@@ -15,7 +15,7 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.predictor.base import Shown
 from anomalib_clipad.predictor.building import Resized
 from anomalib_clipad.predictor.live import LivePredictor
-from anomalib_clipad.predictor.products import save_product
+from anomalib_clipad.predictor.products import read_product, save_product
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.matrix_resize import Standardize
 
@@ -56,7 +56,7 @@ def no_references(predictor: LivePredictor, _: Path) -> None:
 
 
 def a_product(predictor: LivePredictor, path: Path) -> None:
-    predictor.fit_product(path)
+    predictor.fit_product(read_product(path))
 
 
 def another_class(predictor: LivePredictor, _: Path) -> None:
@@ -175,7 +175,7 @@ def test_references_of_a_product_file_are_known_and_forgotten(make: Make, tmp_pa
     writer, reader = make(), make()
     writer.fit(shown(writer, [1, 2]))
     save_product(tmp_path / "bottle.safetensors", writer)
-    reader.fit_product(tmp_path / "bottle.safetensors")
+    reader.fit_product(read_product(tmp_path / "bottle.safetensors"))
     assert reader.references == writer.references != ()
     reader.forget_references()
     assert (reader.references, reader.known()) == ((), None)
@@ -228,7 +228,7 @@ def test_references_are_not_left_out_of_a_memory_of_some_patches(make: Make, tmp
     predictor.fit(images, memory_size=20)
     save_product(tmp_path / "thin.safetensors", predictor)
     reader.fit(images)
-    reader.fit_product(tmp_path / "thin.safetensors")
+    reader.fit_product(read_product(tmp_path / "thin.safetensors"))
     for thin in (predictor, reader):
         with pytest.raises(ValueError, match="with memory_size new images are compared with some"):
             thin.calibrate_left_out(images, None)

@@ -50,7 +50,7 @@ def rewritten(path: Path, without: str = "", **changes: Any) -> Path:
 def test_a_file_is_what_was_written(path: Path, backbone: Backbone) -> None:
     product = read_product(path)
     assert (product.class_name, [one.name for one in product.references]) == ("bottle", ["0.png", "1.png"])
-    loaded = load_product(path, predictor_of(backbone).model)
+    loaded = load_product(read_product(path), predictor_of(backbone).model)
     assert loaded.references == product.references
     assert loaded.class_name == "bottle"
 
@@ -94,15 +94,15 @@ def test_a_file_that_lacks_a_fact_is_damaged(path: Path, name: str) -> None:
 
 def test_a_model_of_another_class_is_refused_and_one_without_takes_it(path: Path, backbone: Backbone) -> None:
     with pytest.raises(ValueError, match="with class_name 'bottle', and this model has class_name 'cable'"):
-        load_product(path, predictor_of(backbone, "cable").model)
-    assert load_product(path, ClipADModel(backbone)).class_name == "bottle"
+        load_product(read_product(path), predictor_of(backbone, "cable").model)
+    assert load_product(read_product(path), ClipADModel(backbone)).class_name == "bottle"
 
 
 @pytest.mark.parametrize("settings", [{"smoothing": 4.0}, {"tap": "block"}, {"text_weight": 0.2}], ids=str)
 def test_a_model_of_other_settings_is_refused(path: Path, backbone: Backbone, settings: dict) -> None:
     (name,) = settings
     with pytest.raises(ValueError, match=f"is of a model with {name}"):
-        load_product(path, predictor_of(backbone, **settings).model)
+        load_product(read_product(path), predictor_of(backbone, **settings).model)
 
 
 def test_nothing_is_written_without_references_or_class(backbone: Backbone, tmp_path: Path) -> None:
