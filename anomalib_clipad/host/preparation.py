@@ -150,9 +150,11 @@ class Preparation:
     def notice(self, files: Iterable[str], calibrated: bool = True) -> None:
         """Look for references, and if wanted for calibration images, among the scored files."""
         known = self.predictor.known(calibrated)
-        for file in files if known is not None else ():
+        if known is None:
+            return
+        for file in files:
             try:
-                found = known.find(identify(read(file), file)) if known is not None else None
+                found = known.find(identify(read(file), file))
             except UnreadableError:  # the data set has its images from elsewhere
                 continue
             if found is not None:

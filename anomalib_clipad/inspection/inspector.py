@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, is_pil
 from anomalib_clipad.predictor.base import Look, Predictor, Prepared, Scored, Shown
 from anomalib_clipad.predictor.exported import ExportedPredictor
 from anomalib_clipad.predictor.frame import WHOLE
-from anomalib_clipad.verdicts.normal_scores import Limits
+from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
 
 from .finding import Finding, at_size
@@ -164,17 +164,21 @@ class Inspector:
                 "several references."
             )
             raise ValueError(msg)
-        self._limits_by(threshold, false_alarm_rate)
+        self._limits_by(threshold, false_alarm_rate, self.model.normal)
         self._asked = threshold, false_alarm_rate
 
-    def _limits_by(self, threshold: float | None, false_alarm_rate: float | None) -> Limits:
+    def _limits_by(
+        self, threshold: float | None, false_alarm_rate: float | None, normal: NormalScores | None
+    ) -> Limits:
         """The largest score and map value that are not defective, with the calibration of now."""
-        normal, own = self.model.normal, self.model.own_limits
         rate = normal.rate if normal is not None and false_alarm_rate is None else false_alarm_rate
+        own: Limits | None
         if threshold is not None:
             own = Limits(threshold, threshold)
         elif normal is not None and rate is not None:
             own = normal.limits(rate)
+        else:
+            own = self.model.own_limits
         if own is None:
             msg = "This model only scores images (its enable_thresholding is off): pass a threshold to decide by."
             raise ValueError(msg)
@@ -202,9 +206,8 @@ class Inspector:
             return self.stream(files_in(Path(images)))
         if _is_one(images):
             taken = self._take(read(images, self.channels, self.max_pixels))
-            keep = getattr(self.model, "score_and_keep", None)
-            scored: Scored = self.model.score([taken.prepared]) if keep is None else keep(taken.prepared)
-            self._last = taken.picture, scored, getattr(self.model, "version", 0)
+            scored = self.model.score_and_keep(taken.prepared)
+            self._last = taken.picture, scored, self.model.version
             return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
         return self.stream(images)
 
@@ -251,9 +254,7 @@ class Inspector:
                 for and nothing calibrates it. Then nothing changes.
         """
         references = _renamed(references, normal)
-        if self._last is None:
-            msg = "There is no image to look at again: inspect one first, on its own."
-            raise RuntimeError(msg)
+        self._looked_at()
         if threshold is not None:
             self.decide_by(threshold, false_alarm_rate)
         if class_name is not None or prompts is not None or references is not None:
@@ -283,16 +284,18 @@ class Inspector:
         Raises:
             RuntimeError: If there is no last image that was inspected on its own.
         """
+        picture, scored, version = self._looked_at()
+        if self.model.version != version:
+            scored = self.live("another look").rescore()
+            self._last = picture, scored, self.model.version
+        taken = _Taken(picture, scored.anomaly_map[0], self._remark(picture))
+        return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
+
+    def _looked_at(self) -> tuple[Picture, Scored, int]:
         if self._last is None:
             msg = "There is no image to look at again: inspect one first, on its own."
             raise RuntimeError(msg)
-        picture, scored, version = self._last
-        now = getattr(self.model, "version", version)
-        if now != version:
-            scored = self.live("another look").rescore()
-            self._last = picture, scored, now
-        taken = _Taken(picture, scored.anomaly_map[0], self._remark(picture))
-        return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
+        return self._last
 
     @property
     def last(self) -> Picture | None:
@@ -311,7 +314,7 @@ class Inspector:
         if isinstance(self.model, ExportedPredictor):
             msg = f"An exported file cannot take {what}: build the model from a backbone, or from a checkpoint."
             raise ValueError(msg)
-        return self.model  # type: ignore[return-value]  # there are two kinds
+        return cast("LivePredictor", self.model)  # there are two kinds
 
     def show(self, image: Any, reference: bool = False) -> Shown:
         """What the predictor takes of a normal image."""
@@ -340,7 +343,8 @@ class Inspector:
         return f"it is, or looks like, the reference or calibration image {found.name}: nothing can be said about it"
 
     def _conclude(self, taken: _Taken, score: float, anomaly_map: NDArray[np.float32]) -> Finding:
-        picture, normal, limits = taken.picture, self.model.normal, self._limits_by(*self._asked)
+        picture, normal = taken.picture, self.model.normal
+        limits = self._limits_by(*self._asked, normal)
         shown, ignored = picture.shown, self._ignored(picture)
         large = at_size(anomaly_map, shown.shape[:2], ignored)
         if ignored is not None:

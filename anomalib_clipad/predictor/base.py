@@ -24,6 +24,8 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.tile_grid import TileGrid
 
+from .frame import WHOLE
+
 Prepared = NDArray[np.float32]
 BATCH = 8
 """Images that go through the tower together."""
@@ -81,13 +83,15 @@ class Predictor(ABC):
         own_limits: The largest score and map value that are not defective, by the model's own decision; ``None`` if it
             has none.
         precision: Number format in which its tower computes.
+        version: How often something has changed that scores depend on.
     """
 
     class_name: str | None
     references: tuple[Identity, ...] = ()
     _known: tuple[tuple[Any, Any], Known | None] = ((None, None), None)  # of which images, and these
-    frame: str = "whole"
+    frame: str = WHOLE
     precision: str = "float32"
+    version: int = 0
 
     @property
     @abstractmethod
@@ -115,6 +119,10 @@ class Predictor(ABC):
         Raises:
             ValueError: If a score or map value is no number.
         """
+
+    def score_and_keep(self, image: Prepared) -> Scored:
+        """Score one prepared image; where ``version`` moves then, ``rescore`` of a model in torch scores it anew."""
+        return self.score([image])
 
     @abstractmethod
     def fit(self, shown: Iterable[Shown], memory_size: int | None = None) -> None:
@@ -157,9 +165,9 @@ class Predictor(ABC):
 
     def check_size(self, height: int, width: int) -> None:
         """Check the height and width of an image in pixels; as ``prepare``."""
-        if self.grid is not None:
-            self.grid.check_source(height, width)
-            self.grid.check_places(height, width, self.aspect)
+        if (grid := self.grid) is not None:
+            grid.check_source(height, width)
+            grid.check_places(height, width, self.aspect)
 
     def show(self, picture: Picture, name: str, reference: bool = False) -> Shown:
         """What it takes of a normal image.
@@ -206,8 +214,7 @@ class Predictor(ABC):
             found = self._raw([one.prepared for one in batch])
             identities += [one.identity for one in batch]
             scores.append(found.score)
-            for one, anomaly_map in zip(batch, found.anomaly_map, strict=True):
-                peaks.append(float((anomaly_map if look is None else look(anomaly_map, one.size)).max()))
+            peaks += peaks_of(batch, found.anomaly_map, look)
         if not identities:
             msg = "There are no calibration images."
             raise ValueError(msg)
@@ -269,6 +276,12 @@ class Predictor(ABC):
         del shown, rate, look
         msg = "An exported file does not know its references one by one. Pass calibration, a folder of other images."
         raise ValueError(msg)
+
+
+def peaks_of(shown: Sequence[Shown], maps: NDArray[np.float32], look: Look | None) -> list[float]:
+    """Maxima of the maps (n, h, w) of n images, where they are looked at."""
+    pairs = zip(shown, maps, strict=True)
+    return [float((one_map if look is None else look(one_map, one.size)).max()) for one, one_map in pairs]
 
 
 def batches(shown: Iterable[Shown]) -> Iterable[list[Shown]]:

@@ -18,6 +18,7 @@ from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 from .base import Predictor, Prepared, Scored, Shown, numbers
+from .frame import WHOLE
 from .products import Product, read_product
 from .runtimes import AS_EXPORTED, REFERENCES, Runtime, load
 
@@ -48,7 +49,7 @@ class ExportedPredictor(Predictor):
         self._runtime: Runtime = load(path, precision or AS_EXPORTED)
         self._facts = facts = self._runtime.metadata
         self.precision = self._runtime.precision
-        self.frame = facts.get("frame", "whole")
+        self.frame = facts.get("frame", WHOLE)
         taken = _product(path, self._runtime, product)
         self._inputs = {} if taken is None else {name: taken.tensors[name] for name in self._runtime.inputs}
         name = facts.get("class_name", "None")
@@ -62,6 +63,7 @@ class ExportedPredictor(Predictor):
         self._normal = self._runtime.normal
         self._check_precision(path)
         self._unsaid = "version" not in facts  # by version 0.2, which did not write down how it decides
+        self._limits, self._grid = _limits(facts, self._unsaid), _grid(facts)
 
     def _check_class(self, path: Path, asked: str | None) -> None:
         if asked is None or asked == self.class_name:
@@ -84,10 +86,7 @@ class ExportedPredictor(Predictor):
     @property
     def own_limits(self) -> Limits | None:
         """What the file says; half of the scale for one of version 0.2, whose labels are compared with that."""
-        if "decision" in self._facts:
-            decision = json.loads(self._facts["decision"])
-            return Limits(decision["score_threshold"], decision["map_threshold"])
-        return Limits(0.5, 0.5) if self._unsaid else None
+        return self._limits
 
     @property
     def normalized(self) -> bool:
@@ -106,12 +105,7 @@ class ExportedPredictor(Predictor):
     @property
     def grid(self) -> TileGrid | None:
         """The tiles that it cuts images into."""
-        tiles = ast.literal_eval(self._facts.get("tiles", "None"))
-        if tiles is None or "patch_size" not in self._facts:
-            return None
-        rows, columns = tiles
-        size, patch = int(self._facts["image_size"]), int(self._facts["patch_size"])
-        return TileGrid(rows, columns, size, patch, self._facts["aligned"] == "True")
+        return self._grid
 
     @property
     def aspect(self) -> float:
@@ -156,6 +150,21 @@ class ExportedPredictor(Predictor):
         contents = {file.name: file.read_bytes() for file in files}
         names = (path.name, None if product is None else product.name)
         return _unpacked, (contents, *names, self._asked, self._normal)
+
+
+def _limits(facts: dict[str, str], unsaid: bool) -> Limits | None:
+    if "decision" in facts:
+        decision = json.loads(facts["decision"])
+        return Limits(decision["score_threshold"], decision["map_threshold"])
+    return Limits(0.5, 0.5) if unsaid else None
+
+
+def _grid(facts: dict[str, str]) -> TileGrid | None:
+    tiles = ast.literal_eval(facts.get("tiles", "None"))
+    if tiles is None or "patch_size" not in facts:
+        return None
+    rows, columns = tiles
+    return TileGrid(rows, columns, int(facts["image_size"]), int(facts["patch_size"]), facts["aligned"] == "True")
 
 
 def _unpacked(

@@ -21,9 +21,10 @@ from anomalib_clipad.vision.pool import Pool, joined, key_of
 from anomalib_clipad.vision.surgery import ScoreScale
 from anomalib_clipad.vision.tile_grid import TileGrid
 
-from .base import Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers
+from .base import BATCH, Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers, peaks_of
 from .coreset import coreset
 from .decision import Decision, unfitted
+from .frame import WHOLE
 from .products import Product, load_product
 
 DROPPED = "Dropped, since it does not hold"
@@ -90,7 +91,6 @@ class LivePredictor(Predictor):
 
     Attributes:
         passes: How many batches went through the tower.
-        version: How often something has changed that scores depend on.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class LivePredictor(Predictor):
         transform: Callable[[Tensor], Tensor],
         processor: Processor | None = None,
         complete: Callable[[], ClipADModel] | None = None,
-        frame: str = "whole",
+        frame: str = WHOLE,
     ) -> None:
         self.model, self.transform, self._complete, self.frame = model, transform, complete, frame
         self.processor: Processor = processor or Plain()
-        self.passes = self.version = 0
+        self.passes = 0
         self._seen: Seen | None = None
         self._left_out: Tensor | None = None
         self.serve()
@@ -302,15 +302,11 @@ class LivePredictor(Predictor):
             )
             raise ValueError(msg)
         kept = [by_digest[digest] for digest in references]
-        self.passes += -(-len(kept) // 8)
+        self.passes += -(-len(kept) // BATCH)
         text = self.model.text_features if self.model.settings.text_weight else None
         groups = (self._joined([one.prepared for one in batch]) for batch in batches(kept))
         raw = self._arrays(self.model.detector.leave_one_out(groups, text, self._left_out))
-        looked = [
-            anomaly_map if look is None else look(anomaly_map, one.size)
-            for one, anomaly_map in zip(kept, raw.anomaly_map, strict=True)
-        ]
-        peaks = np.array([one.max() for one in looked], np.float32)
+        peaks = np.array(peaks_of(kept, raw.anomaly_map, look), np.float32)
         self.certify(Measured(raw.score, peaks, self.references), rate, left_out=True)
 
     # Scores
