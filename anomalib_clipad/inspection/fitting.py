@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anomalib_clipad.predictor.base import Shown
+
     from .inspector import Inspector
 
 
 class Fitting:
     """Fits an inspector's predictor in this process."""
 
-    def references(self, inspector: Inspector, images: Any, memory_size: int | None) -> None:
-        """Let images be compared with these from now on."""
-        inspector.live("references").fit(inspector.shown(images, reference=True), memory_size)
+    def references(self, inspector: Inspector, images: Sequence[Any], memory_size: int | None) -> Sequence[Shown]:
+        """Let images be compared with these from now on.
 
-    def left_out(self, inspector: Inspector, images: Any, rate: float) -> None:
-        """Calibrate on the references, each judged by all the others."""
-        live = inspector.live("references")
-        live.calibrate_left_out(inspector.shown(images, reference=True), rate, inspector.look)
+        Returns:
+            What was read of them here, for ``left_out``; nothing where they were read elsewhere.
+        """
+        shown = inspector.shown(images, reference=True)
+        inspector.live("references").fit(shown, memory_size)
+        return shown
 
-    def calibration(self, inspector: Inspector, images: Any, rate: float | None) -> None:
+    def left_out(self, inspector: Inspector, images: Sequence[Any], shown: Sequence[Shown], rate: float) -> None:
+        """Calibrate on the references, each judged by all the others; ``shown`` is of ``references``."""
+        shown = shown or inspector.shown(images, reference=True)
+        inspector.live("references").calibrate_left_out(shown, rate, inspector.look)
+
+    def calibration(self, inspector: Inspector, images: Sequence[Any], rate: float | None) -> None:
         """Calibrate on these images."""
         inspector.model.calibrate(inspector.shown(images), rate, inspector.look)
 
-    def pool(self, inspector: Inspector, images: Any, limit: int) -> None:
+    def pool(self, inspector: Inspector, images: Sequence[Any], limit: int) -> None:
         """Let these images judge each other, and those that are inspected."""
         from anomalib_clipad.vision.pool import choose
 
-        sources = list(images)
-        chosen = (sources[place] for place in choose(len(sources), limit))
+        chosen = (images[place] for place in choose(len(images), limit))
         groups = list(inspector.read_ahead(chosen, inspector.model.prepare, lambda *_: None))
         count = sum(map(len, groups))
         if count < 2:
-            msg = f"mutual compares images with each other; {count} of {len(sources)} can be read. It takes 2 or more."
+            msg = f"mutual compares images with each other; {count} of {len(images)} can be read. It takes 2 or more."
             raise ValueError(msg)
         inspector.live("mutual").gather(groups)
 

@@ -129,13 +129,13 @@ class Inspector:
         self._last: tuple[Picture, Scored, int] | None = None
         fitting = fitting or Fitting()
         if references is not None:
-            given = _sources(references)
-            fitting.references(self, given, memory_size)
+            given = _sources(references, "references")
+            shown = fitting.references(self, given, memory_size)
         if mutual is not None:
             fitting.pool(self, _sources(mutual), pool)
             remark_few(0 if (pooled := self.live("mutual").model.pool) is None else len(pooled.rows))
         if calibration is not None:
-            fitting.calibration(self, _sources(calibration), false_alarm_rate)
+            fitting.calibration(self, _sources(calibration, "calibration"), false_alarm_rate)
         elif false_alarm_rate is not None and self.model.normal is None and len(self.model.references) > 1:
             if references is None:
                 msg = (
@@ -143,7 +143,7 @@ class Inspector:
                     "calibration, a folder of other normal images."
                 )
                 raise ValueError(msg)
-            fitting.left_out(self, given, false_alarm_rate)
+            fitting.left_out(self, given, shown, false_alarm_rate)
         self.decide_by(threshold, false_alarm_rate)
 
     def decide_by(self, threshold: float | None = None, false_alarm_rate: float | None = None) -> None:
@@ -268,7 +268,7 @@ class Inspector:
                     "for it. Make another Inspector with calibration, or pass references with the rate."
                 )
                 raise ValueError(msg)
-            shown = [] if references is None else self.shown(_sources(references), reference=True)
+            shown = [] if references is None else self.shown(_sources(references, "references"), reference=True)
             live.look_for(class_name, prompts)
             if shown:
                 live.fit(shown)
@@ -413,7 +413,7 @@ class Inspector:
             reference: Whether they are to be compared with.
 
         Raises:
-            ValueError: If there are none, or one cannot be read or does not fit.
+            ValueError: If one cannot be read or does not fit.
         """
 
         def take(picture: Picture) -> Shown:
@@ -421,9 +421,6 @@ class Inspector:
 
         shown = [one for batch in self.read_ahead(images, take, None) for one in batch]
         purpose = "references" if reference else "calibration"
-        if not shown:
-            msg = f"There are no images in {purpose}."
-            raise ValueError(msg)
         return [
             one if one.identity.name else one._replace(identity=one.identity._replace(name=f"{purpose} {number}"))
             for number, one in enumerate(shown, 1)
@@ -502,12 +499,21 @@ def _check_compared(references: Any, memory_size: int | None, product: Any, alig
         raise ValueError(msg)
 
 
-def _sources(images: Any) -> list[Any]:
-    """What a user gives as several images: a folder, one image, or an iterable."""
+def _sources(images: Any, needed_for: str | None = None) -> list[Any]:
+    """What a user gives as several images: a folder, one image, or an iterable.
+
+    Raises:
+        ValueError: If there are none, and it is said what they are needed for.
+    """
     if isinstance(images, (str, os.PathLike)):
         path = Path(images).expanduser()
-        return files_in(path) if path.is_dir() else [path]
-    return list(images)
+        found: list[Any] = files_in(path) if path.is_dir() else [path]
+    else:
+        found = list(images)
+    if not found and needed_for is not None:
+        msg = f"There are no images in {needed_for}."
+        raise ValueError(msg)
+    return found
 
 
 def _is_one(images: Any) -> bool:

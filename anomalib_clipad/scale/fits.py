@@ -30,22 +30,17 @@ _received: dict[Any, Inspector] = {}
 class OnCluster(Fitting):
     """Fits an inspector by tasks of the Ray cluster that this process is connected to; images are files."""
 
-    def references(self, inspector: Inspector, images: Sequence[Path], memory_size: int | None) -> None:
+    def references(self, inspector: Inspector, images: Sequence[Path], memory_size: int | None) -> Sequence[Shown]:
         """See ``Fitting.references``."""
         live = inspector.live("references")
-        if not images:
-            msg = "There are no images in references."
-            raise ValueError(msg)
         parts = _spread(_describe, inspector, images)
         tokens = torch.cat([torch.from_numpy(np.array(tokens)) for tokens, _ in parts], dim=1)
         shown = list(chain.from_iterable(shown for _, shown in parts))
         live.keep(tokens, shown, inspector.show(images[0], reference=True).prepared, memory_size)
+        return ()
 
     def calibration(self, inspector: Inspector, images: Sequence[Path], rate: float | None) -> None:
         """See ``Fitting.calibration``."""
-        if not images:
-            msg = "There are no images in calibration."
-            raise ValueError(msg)
         scores, peaks, identities = zip(*_spread(_measure, inspector, images), strict=True)
         every = tuple(chain.from_iterable(identities))
         inspector.model.certify(Measured(np.concatenate(scores), np.concatenate(peaks), every), rate)

@@ -60,3 +60,11 @@ def test_another_look_keeps_the_threshold_that_was_given_and_no_rate_for_other_w
     assert own.model.class_name == "bolt"
     finding = own.again(references=noise(5)[1:], false_alarm_rate=0.3)
     assert finding.threshold == pytest.approx(own.model.normal.limits(0.3).score)
+
+
+def test_references_that_calibrate_too_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    show = Inspector.show
+    monkeypatch.setattr(Inspector, "show", lambda own, *given: (read.append(1), show(own, *given))[1])
+    Inspector("nut", **MODEL, references=noise(4), false_alarm_rate=0.3)
+    assert len(read) == 4
