@@ -41,6 +41,10 @@ class Finding:
         class_name: What the image shows.
         path: Its file, if it came from one.
         remark: What else there is to say of the image, such as that the model was calibrated on it.
+        decided: Whether the label is a verdict: by a threshold, a calibration, or a model that has one. Else scores
+            only sort images by suspicion, and the label says no more than that the score is above the midpoint.
+        text_score: The score of the text alone, where the model compares with images too and knows it.
+        reference_score: The score of that comparison alone, likewise.
     """
 
     image: NDArray[np.uint8]
@@ -55,6 +59,9 @@ class Finding:
     map_threshold: float = 0.5
     ignored: NDArray[np.bool_] | None = None
     remark: str | None = None
+    decided: bool = True
+    text_score: float | None = None
+    reference_score: float | None = None
 
     def __repr__(self) -> str:
         name = "" if self.path is None else f"{str(self.path)!r}, "
@@ -106,6 +113,9 @@ class Finding:
             "score": self.score,
             "p_value": self.p_value,
             "label": self.label,
+            "decided": self.decided,
+            "text_score": self.text_score,
+            "reference_score": self.reference_score,
             "threshold": self.threshold,
             "width": width,
             "height": height,
