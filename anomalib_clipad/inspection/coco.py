@@ -14,45 +14,44 @@ from numpy.typing import NDArray
 
 from anomalib_clipad.storage import atomic_folder
 
-from .lines import readable, whole_lines
+from .records import Result, read_results
 
 if TYPE_CHECKING:
     from anomalib_clipad.verdicts.regions import Region
 
-    from .finding import Finding
-
+COCO = "coco.json"
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 
 
-def coco_entry(finding: Finding, name: PurePath) -> str:
-    """An image and its annotations as a line of JSON, without ids: those are counted when the file is written.
+def write_coco(folder: Path, once: bool = True) -> None:
+    """Write ``coco.json`` of a record, one image in memory at a time.
 
-    An annotation's ``score`` is the peak of its region; ``attributes`` hold the mean and the p-value.
-
-    Args:
-        finding: What was found.
-        name: Path of the image below the folder that other programs are told of.
-    """
-    height, width = finding.image.shape[:2]
-    image = {"file_name": readable(name.as_posix()), "width": width, "height": height}
-    annotations = [_annotation(finding.mask, region) for region in finding.regions]
-    return json.dumps({"image": image, "annotations": annotations}) + "\n"
-
-
-def write_coco(entries: Path, target: Path) -> None:
-    """Write a COCO file from a file of entries, one image in memory at a time.
+    ``file_name`` is the path of an image as in all tables: it leads to the file from where the run was started. An
+    annotation's ``score`` is the peak of its region; ``attributes`` hold the mean and the p-value.
 
     Args:
-        entries: Lines that ``coco_entry`` has made.
-        target: File to write; replaced as a whole or not at all.
+        folder: Of the run; the file is replaced as a whole or not at all.
+        once: Whether each file is in the record once. Else what was found in it last counts.
     """
     rest = {"categories": [CATEGORY], "info": {"description": "Found by anomalib-clipad inspect"}, "licenses": []}
-    read = (json.loads(line) for line in whole_lines(entries))
-    images = ({"id": number, **entry["image"]} for number, entry in enumerate(read, 1))
-    again = (json.loads(line) for line in whole_lines(entries))
-    boxes = ({"image_id": number, **box} for number, entry in enumerate(again, 1) for box in entry["annotations"])
+    last = None if once else {hash(result.path): number for number, result in enumerate(read_results(folder))}
+
+    def results() -> Iterator[tuple[int, Result]]:
+        found = enumerate(read_results(folder))
+        kept = (result for number, result in found if last is None or last[hash(result.path)] == number)
+        return enumerate(kept, 1)
+
+    images = (
+        {"id": number, "file_name": PurePath(result.path).as_posix(), "width": result.width, "height": result.height}
+        for number, result in results()
+    )
+    boxes = (
+        {"image_id": number, **_annotation(region, shape)}
+        for number, result in results()
+        for region, shape in zip(result.regions, result.shapes, strict=True)
+    )
     annotations = ({"id": number, **box} for number, box in enumerate(boxes, 1))
-    with atomic_folder(target.parent) as folder, (folder / target.name).open("w", encoding="utf-8") as file:
+    with atomic_folder(folder) as new, (new / COCO).open("w", encoding="utf-8") as file:
         file.write('{"images": [')
         file.writelines(_separated(images))
         file.write('],\n"annotations": [')
@@ -60,8 +59,7 @@ def write_coco(entries: Path, target: Path) -> None:
         file.write("],\n" + json.dumps(rest)[1:] + "\n")
 
 
-def _annotation(mask: NDArray[np.bool_], region: Region) -> dict[str, Any]:
-    shape = segmentation(mask, region)
+def _annotation(region: Region, shape: Any) -> dict[str, Any]:
     return {
         "category_id": CATEGORY["id"],
         "bbox": list(region.box),

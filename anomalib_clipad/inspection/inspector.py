@@ -324,6 +324,11 @@ class Inspector:
         return self.model.show(picture, str(picture.path or ""), reference)
 
     @property
+    def ignored(self) -> NDArray[np.bool_] | None:
+        """What is never looked at, as it was given (H, W)."""
+        return self._ignore
+
+    @property
     def look(self) -> Look | None:
         """What is looked at of the map of a normal image, where something is ignored."""
         if self._ignore is None:

@@ -35,13 +35,13 @@ else:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder. The system lets go of it when the process ends, however it ends.
+def folder_lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
+    """Hold a folder, or a file in it that has a lock of its own. The system lets go when the process ends, however.
 
     Raises:
         BlockingIOError: If another run holds it.
     """
-    path = folder / LOCK_FILE
+    path = folder / name
     file = _locked(path)
     try:
         yield

@@ -1,88 +1,79 @@
-"""What an interrupted run has left: which images are complete, and how much of each file belongs to them."""
+"""What an interrupted run has left: its record up to the last whole line, and tables made of it anew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from .lines import as_given, as_rows, whole_lines, whole_rows
+from .content import Stamp
+from .lines import cells, whole_lines, whole_rows
 from .picture_files import remove_pictures, tidy
-from .run_folder import COCO_ENTRIES, NAMES, handed_out
-from .tables import RESULT_COLUMNS, read_results
+from .records import RECORDS, as_result
+from .run_folder import NAMES, handed_out
+from .tables import write_tables
+
+
+class Seen(NamedTuple):
+    """What an image held when it was looked at last.
+
+    Attributes:
+        digest: Of its file; empty where that is not known.
+        stamp: Of its file, likewise.
+    """
+
+    digest: str
+    stamp: Stamp | None
 
 
 class Recovered(NamedTuple):
     """What can be gone on with.
 
     Attributes:
-        images: How many have results.
-        done: Their paths.
-        names: Their names.
+        images: How many results there are.
+        seen: The images, by their places.
+        names: Names of their pictures.
+        failed: Reasons of what has failed, by what it is called.
         sizes: Bytes of each file that belong to them.
     """
 
     images: int
-    done: set[str]
+    seen: dict[str, Seen]
     names: set[str]
+    failed: dict[str, str]
     sizes: dict[str, int]
 
 
-def recover(folder: Path, coco: bool) -> Recovered:
-    """Read what is whole, and remove pictures of images that are not complete.
-
-    Failures are forgotten: what has failed is tried again.
-
-    Args:
-        folder: Output folder of the interrupted run.
-        coco: Whether it has COCO entries.
+def recover(folder: Path) -> Recovered:
+    """Read what is whole, make the tables of it, and remove pictures of images that are not in it.
 
     Raises:
-        ValueError: If its files do not belong together.
+        ValueError: If the record is damaged.
     """
-    try:
-        recovered = _read(folder, coco)
-    except ValueError as error:
-        msg = f"The tables in {folder} are damaged ({error}). Overwrite the run, or name another folder."
-        raise ValueError(msg) from error
-    tidy(folder, remove_pictures(folder, handed_out(folder) - recovered.names))
-    return recovered
-
-
-def _read(folder: Path, coco: bool) -> Recovered:
-    results = folder / "results.csv"
-    rows = whole_rows(results)
-    header = next(rows, b"")
-    if not header:  # interrupted before anything was inspected
-        return Recovered(0, set(), set(), {})
-    if header != as_rows([RESULT_COLUMNS]).encode():
-        msg = f"the columns of results.csv are not {', '.join(RESULT_COLUMNS)}"
-        raise ValueError(msg)
-    images = regions = 0
-    done: set[str] = set()
+    images = size = 0
+    seen: dict[str, Seen] = {}
     names: set[str] = set()
-    for result in read_results(results):
-        images += 1
-        regions += result.regions
-        done |= {result.path, as_given(result.path)}
-        names.add(result.name)
-    sizes = {
-        "results.csv": len(header) + sum(map(len, rows)),
-        "regions.csv": _size("regions.csv", whole_rows(folder / "regions.csv"), 1 + regions),
-        COCO_ENTRIES: _size("COCO entries", whole_lines(folder / COCO_ENTRIES), images if coco else 0),
-        NAMES: sum(map(len, whole_lines(folder / NAMES))),
-    }
-    return Recovered(images, done, names, sizes)
+    try:
+        for line in whole_lines(folder / RECORDS):
+            result = as_result(line)
+            images, size = images + 1, size + len(line)
+            names.add(result.name)
+            if result.file is not None:
+                seen[result.file.place] = Seen(result.file.digest, result.file.stamp)
+    except ValueError as error:
+        msg = f"{RECORDS} in {folder} is damaged ({error}). Overwrite the run, or name another folder."
+        raise ValueError(msg) from error
+    tidy(folder, remove_pictures(folder, handed_out(folder) - names))
+    write_tables(folder)
+    failed = dict(_failed(folder / "failed.csv"))
+    sizes = {name: (folder / name).stat().st_size for name in ("results.csv", "regions.csv")}
+    sizes |= {RECORDS: size, NAMES: sum(map(len, whole_lines(folder / NAMES)))}
+    return Recovered(images, seen, names, failed, sizes)
 
 
-def _size(what: str, entries: Iterable[bytes], count: int) -> int:
-    """Bytes of the first entries."""
-    found = size = 0
-    for entry in islice(entries, count):
-        found += 1
-        size += len(entry)
-    if found < count:
-        msg = f"{what}: {found} lines where {count} are expected"
-        raise ValueError(msg)
-    return size
+def _failed(table: Path) -> Iterator[tuple[str, str]]:
+    """What has failed, and why."""
+    for row in islice(whole_rows(table), 1, None):
+        path, reason = cells(row)
+        yield path, reason

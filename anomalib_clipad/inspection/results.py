@@ -1,28 +1,33 @@
-"""The output folder of an inspection: tables that grow as images are inspected, and pictures beside them."""
+"""The output folder of an inspection: a record that grows as images are inspected, tables and pictures beside it."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
+from anomalib_clipad.storage import atomic_folder
+
+from .coco import write_coco
+from .content import Content, content_of, digest_of, stamp_of
 from .lines import Lines, as_rows, readable
 from .lock import folder_lock
 from .names import Names
-from .picture_files import Maps, Overlays, PictureFiles, remove_pictures
-from .recovery import Recovered, recover
-from .run_folder import COCO_ENTRIES, NAMES, take_folder
+from .order import put_in_order
+from .picture_files import Maps, Overlays, PictureFiles, remove_pictures, tidy
+from .records import RECORDS, Result, as_line, read_results, result_of
+from .recovery import Recovered, Seen, recover
+from .run_folder import NAMES, new_run, take_folder
+from .run_page import write_run_page
 from .tables import (
     FAILED_COLUMNS,
     REGION_COLUMNS,
     RESULT_COLUMNS,
     Summary,
-    read_results,
     region_rows,
     result_row,
     summarize,
@@ -34,18 +39,19 @@ if TYPE_CHECKING:
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     NAMES: (),
-    COCO_ENTRIES: (),
+    RECORDS: (),
     "failed.csv": FAILED_COLUMNS,
     "regions.csv": REGION_COLUMNS,
     "results.csv": RESULT_COLUMNS,
 }
-"""Files that grow. That of results is last: where it has a line, so have the others."""
+"""Files that grow. What is in the record counts; a run that is resumed makes the tables of it anew."""
 
 
 class Results:
     """Writes findings to a folder. A run that is interrupted, by whatever, loses nothing and can be resumed.
 
-    A row is added when the pictures of its image are complete. Findings may be added by several threads.
+    A line is added when the pictures of its image are complete. Findings may be added by several threads; the record
+    has them in the order in which they are added.
 
     Args:
         folder: Output folder; created where it is missing.
@@ -55,11 +61,17 @@ class Results:
         masks: Whether masks are, as PNG of 0 and 255.
         maps: Whether maps are, as PNG of 16 bits, 65535 being 1, or as ``.npy`` of float32.
         coco: Whether ``coco.json`` is.
-        thumbnails: Whether thumbnails are, for a page.
-        settings: What else has to be the same when a run is resumed, such as model and threshold; plain data for JSON.
+        page: Title of ``index.html``, if it is to be written.
+        parquet: Writes ``results.parquet`` of the folder and of what has failed.
+        grows: Whether images arrive while the run goes on. Then a file that is rewritten is an image of its own; else
+            what was found in it last counts.
+        settings: What else has to be the same when a run is resumed, such as the threshold; plain data for JSON.
+        depends: Digests of contents that have to be the same, by what they are called.
+        about: What there is to say of the verdicts: ``decided``, ``decision`` and ``notes``, for the page.
 
     Attributes:
-        done: Paths of which a resumed run has results, as text. What has failed is none of them and is tried again.
+        grows: As given.
+        key: Tells the run from all others, and is that of the run that is resumed.
 
     Raises:
         ValueError: If an argument is none of its choices, or a run is to be both resumed and overwritten.
@@ -75,8 +87,12 @@ class Results:
         masks: bool = False,
         maps: Maps = "none",
         coco: bool = False,
-        thumbnails: bool = False,
+        page: str | None = None,
+        parquet: Callable[[Path, Mapping[str, str]], None] = write_parquet,
+        grows: bool = False,
         settings: Mapping[str, Any] | None = None,
+        depends: Mapping[str, str] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         for name, given, choices in (("overlays", overlays, Overlays), ("maps", maps, Maps)):
             if given not in get_args(choices):
@@ -86,15 +102,13 @@ class Results:
             msg = "A run is either resumed or overwritten; got both."
             raise ValueError(msg)
         self.folder = folder
-        self.done: set[str] = set()
-        self._overwrite, self._resume, self._coco = overwrite, resume, coco
-        self._pictures = PictureFiles(folder, overlays, masks, maps, thumbnails)
-        written = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "thumbnails": thumbnails}
-        self._settings: dict[str, Any] = json.loads(json.dumps({**(settings or {}), **written}))
+        self._overwrite, self._resume, self._coco, self._page, self.grows = overwrite, resume, coco, page, grows
+        self._parquet = parquet
+        self._pictures = PictureFiles(folder, overlays, masks, maps, page is not None)
+        written = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "page": page is not None}
+        self._run = new_run({**(settings or {}), **written, "grows": grows}, depends or {}, about or {})
         self._tables: dict[str, Lines] = {}
-        self._names = Names()
-        self._lock = Lock()
-        self._images = self._failed = 0
+        self._lock = RLock()
         self._changed = True
 
     def __enter__(self) -> Results:
@@ -104,7 +118,8 @@ class Results:
             BlockingIOError: If another run writes to it.
             FileExistsError: If it holds files that may not be removed.
             NotADirectoryError: If it is a file.
-            ValueError: If the run that is resumed had other settings, or its files are damaged.
+            ValueError: If the run that is resumed had other settings or depends on other contents, or its record is
+                damaged.
         """
         if self.folder.exists() and not self.folder.is_dir():
             msg = f"Results go to a folder; {self.folder} is a file. Name another."
@@ -112,16 +127,14 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(folder_lock(self.folder))
-            resumed = take_folder(self.folder, self._settings, self._overwrite, self._resume)
-            earlier = recover(self.folder, self._coco) if resumed else Recovered(0, set(), set(), {})
-            self._images, self.done, self._names = earlier.images, earlier.done, Names(earlier.names)
-            for name, columns in _COLUMNS.items():
-                if name == COCO_ENTRIES and not self._coco:
-                    continue
-                lines = Lines(self.folder / name, earlier.sizes.get(name, 0))
-                self._tables[name] = stack.enter_context(closing(lines))
-                if columns and not lines.size:
-                    lines.append(as_rows([columns]))
+            earlier = take_folder(self.folder, self._run, self._overwrite, self._resume)
+            self._run, self._resumed = earlier or self._run, earlier is not None
+            found = recover(self.folder) if self._resumed else Recovered(0, {}, set(), {}, {})
+            self._images, self._seen, self._failed = found.images, found.seen, found.failed
+            self._names, self._ranks = Names(found.names), dict[str, int]()
+            self._write_failed()
+            stack.callback(self._close)
+            self._open({**found.sizes, "failed.csv": (self.folder / "failed.csv").stat().st_size})
             self._stack = stack.pop_all()
         return self
 
@@ -132,65 +145,81 @@ class Results:
         with self._stack:
             if error is None:
                 with self._explained():
-                    self._complete()
+                    self.complete()
             else:
                 with suppress(OSError):  # what has ended the run is what the user is told
-                    self._complete()
+                    self.complete()
 
-    def add(self, finding: Finding, name: PurePath) -> None:
+    @property
+    def key(self) -> str:
+        """See the class."""
+        return self._run.key
+
+    def wants(self, path: PurePath, place: str, file: str | None) -> bool:
+        """Whether an image is still to be looked at: not if what its file holds has been.
+
+        Args:
+            path: What the image is called.
+            place: Tells where it is.
+            file: Its file.
+        """
+        if not self._resumed and not self.grows:
+            return True
+        self._ranks.setdefault(place, len(self._ranks))
+        seen = self._seen.get(place)
+        if seen is None or file is None or seen.stamp is None:
+            return True
+        stamp = stamp_of(file)
+        if stamp != seen.stamp and digest_of(file, stamp) != seen.digest:
+            return True
+        self._passed(self.called(path))
+        return False
+
+    def add(self, finding: Finding, name: PurePath, file: Content | None = None) -> None:
         """Write a finding.
 
         Args:
             finding: What was found.
             name: Path of the image below the folder it was found in. Its pictures are called so, with a number if those
                 of another image are.
+            file: What its file held; by default what it holds now.
 
         Raises:
             OSError: If that is not possible, say since the disk is full; the message says what was written.
         """
-        wanted = self._pictures.wanted(finding)
-        with self._explained():
-            with self._lock:
-                claimed = self._names.claim(name)
-                if wanted:
-                    self._tables[NAMES].append(f"{claimed}\n")
-            try:
-                self._pictures.write(finding, claimed)
-                self._append(finding, name, claimed)
-            except BaseException:
-                if wanted:
-                    remove_pictures(self.folder, [claimed])
-                raise
+        claimed = self.claim(finding, name)
+        self.draw(finding, claimed)
+        self.append(finding, claimed, file)
 
-    def fail(self, path: str | os.PathLike[str], reason: str) -> None:
-        """Write down that an image could not be inspected.
-
-        Raises:
-            OSError: If that is not possible; the message says what was written.
-        """
+    def claim(self, finding: Finding, name: PurePath) -> str:
+        """A name for the pictures of a finding; the first step of ``add``, to be taken in the order of the images."""
         with self._explained(), self._lock:
-            self._tables["failed.csv"].append(as_rows([[readable(os.fspath(path)), readable(reason)]]))
-            self._failed += 1
+            claimed = self._names.claim(name)
+            if self._pictures.wanted(finding):
+                self._tables[NAMES].append(f"{claimed}\n")
+            return claimed
 
-    def finish(self) -> Summary:
-        """Complete the files and sum up.
+    def draw(self, finding: Finding, claimed: str) -> None:
+        """Write the pictures of a finding; the second step, which several threads may take at once."""
+        with self._explained(), self._undone(claimed):
+            self._pictures.write(finding, claimed)
 
-        Raises:
-            OSError: If that is not possible; the message says what was written.
-        """
-        with self._explained():
-            self._complete()
-            return summarize(self.folder, read_results(self.folder / "results.csv"), self._failed)
+    def append(self, finding: Finding, claimed: str, file: Content | None = None) -> Result:
+        """Write a finding down; the last step, to be taken in the order of the images."""
+        path = finding.path or Path(claimed)
+        result = result_of(finding, self.called(path), claimed, file or content_of(path), self._coco)
+        with self._undone(claimed):
+            self.write(result)
+        return result
 
-    def _append(self, finding: Finding, name: PurePath, claimed: str) -> None:
-        path = os.fspath(finding.path or name)
-        texts = {"regions.csv": as_rows(region_rows(finding, path))}
-        if self._coco:
-            from .coco import coco_entry
-
-            texts[COCO_ENTRIES] = coco_entry(finding, name)
-        texts["results.csv"] = as_rows([result_row(finding, path, claimed)])
-        with self._lock:
+    def write(self, result: Result) -> None:
+        """Write down what was found, by this process or another; as ``append``."""
+        texts = {
+            RECORDS: as_line(result),
+            "regions.csv": as_rows(region_rows(result)),
+            "results.csv": as_rows([result_row(result)]),
+        }
+        with self._explained(), self._lock:
             before = {table: self._tables[table].size for table in texts}
             try:
                 for table, text in texts.items():
@@ -201,27 +230,111 @@ class Results:
                 raise
             self._images += 1
             self._changed = True
+            if result.file is not None and (self._resumed or self.grows):
+                self._seen[result.file.place] = Seen(result.file.digest, result.file.stamp)
+            self._passed(result.path)
 
-    def _complete(self) -> None:
-        """Write what is made of the tables."""
-        with self._lock:
+    def fail(self, path: str | os.PathLike[str], reason: str) -> None:
+        """Write down that an image could not be inspected.
+
+        Raises:
+            OSError: If that is not possible; the message says what was written.
+        """
+        called, reason = self.called(Path(path)), readable(reason)
+        with self._explained(), self._lock:
+            again = self._failed.pop(called, None) is not None
+            self._failed[called] = reason
+            if again:
+                self._rewrite_failed()
+            else:
+                self._tables["failed.csv"].append(as_rows([[called, reason]]))
+
+    def complete(self) -> None:
+        """Write what is made of the record so far: Parquet, ``coco.json`` and the page.
+
+        Raises:
+            OSError: If that is not possible; the message says what was written.
+        """
+        with self._explained(), self._lock:
             if not self._changed:
                 return
-            write_parquet(self.folder / "results.csv", self.folder / "results.parquet")
+            self._parquet(self.folder, self._failed)
             if self._coco:
-                from .coco import write_coco
-
-                write_coco(self.folder / COCO_ENTRIES, self.folder / "coco.json")
+                write_coco(self.folder, once=not self.grows)
+            if self._page is not None:
+                write_run_page(self.folder, self._page)
             self._changed = False
+
+    def finish(self) -> Summary:
+        """Put the record in the order of the images, complete the files and sum up.
+
+        Raises:
+            OSError: If that is not possible; the message says what was written.
+        """
+        with self._explained(), self._lock:
+            if self._resumed and not self.grows:
+                self._close()
+                gone = put_in_order(self.folder, self._ranks)
+                tidy(self.folder, remove_pictures(self.folder, gone))
+                self._open({name: (self.folder / name).stat().st_size for name in _COLUMNS})
+                self._changed = True
+            self.complete()
+            return summarize(self.folder, read_results(self.folder), len(self._failed))
+
+    def called(self, path: PurePath) -> str:
+        """The path of an image in tables: as it was given, unless that would mean another file from elsewhere."""
+        elsewhere = not path.is_absolute() and str(Path.cwd()) != self._run.folder
+        return readable(os.fspath(Path(path).absolute() if elsewhere else path))
+
+    def _passed(self, called: str) -> None:
+        """Take an image off those that failed."""
+        with self._lock:
+            if self._failed.pop(called, None) is not None:
+                self._rewrite_failed()
+
+    def _rewrite_failed(self) -> None:
+        self._tables.pop("failed.csv").close()
+        self._write_failed()
+        self._open({"failed.csv": (self.folder / "failed.csv").stat().st_size})
+
+    def _write_failed(self) -> None:
+        with atomic_folder(self.folder) as new:
+            text = as_rows([FAILED_COLUMNS, *self._failed.items()])
+            (new / "failed.csv").write_bytes(text.encode())
+
+    def _open(self, sizes: Mapping[str, int]) -> None:
+        """Open files that are to grow; those of no size get their columns."""
+        for name, columns in _COLUMNS.items():
+            if name not in self._tables:
+                lines = self._tables[name] = Lines(self.folder / name, sizes.get(name, 0))
+                if columns and not lines.size:
+                    lines.append(as_rows([columns]))
+
+    def _close(self) -> None:
+        while self._tables:
+            self._tables.popitem()[1].close()
+
+    @contextmanager
+    def _undone(self, claimed: str) -> Iterator[None]:
+        """Without pictures, if something goes wrong."""
+        try:
+            yield
+        except BaseException:
+            remove_pictures(self.folder, [claimed])
+            raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            if getattr(error, "explained", False):
+                raise
             what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
             msg = (
-                f"{what}. {self._images} images are complete in {self.folder / 'results.csv'}; when the cause is "
-                "removed, resume the run to go on from there."
+                f"{what}. {self._images} images are complete in {self.folder / 'results.csv'}; when the cause is removed, "
+                "resume the run to go on from there."
             )
-            raise (OSError(error.errno, msg) if error.errno else OSError(msg)) from error
+            told = OSError(error.errno, msg) if error.errno else OSError(msg)
+            told.explained = True  # type: ignore[attr-defined]
+            raise told from error

@@ -7,64 +7,100 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 from anomalib_clipad.storage import atomic_folder
 
 from .lines import whole_lines
 from .lock import LOCK_FILE
 from .picture_files import FOLDERS, remove_pictures, remove_unfinished, tidy
+from .records import RECORDS
 
 NAMES = ".names"
 """Names of pictures, each written down before the first of its pictures is: they tell own files from others'."""
-COCO_ENTRIES = ".coco.jsonl"
-_RUN = "run.json"
-_FORMAT = "anomalib_clipad inspection, version 1"
-_TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", COCO_ENTRIES, "coco.json", NAMES)
+RUN = "run.json"
+FORMAT = "anomalib_clipad inspection, version "
+_VERSION = 2
 CHECKPOINTS, LISTED = ".checkpoints", ".images"
 """Folders of a run on a cluster: what is done, and what was to be done."""
-_OWN = (*_TABLES, CHECKPOINTS, LISTED, "index.html", _RUN)
-"""``run.json`` last: it says whose the others are."""
+_TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", "coco.json", ".coco.jsonl", RECORDS, NAMES)
+_OWN = (*_TABLES, CHECKPOINTS, LISTED, "index.html", RUN)
+"""What runs of this version and of those before have written; ``run.json`` last: it says whose the others are."""
 
 
-def take_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool, resume: bool) -> bool:
+class Run(NamedTuple):
+    """What ``run.json`` says of a run.
+
+    Attributes:
+        settings: What was asked for; plain data for JSON.
+        depends: Digests of what results depend on, by name, such as ``calibration``: contents, wherever they lie.
+        about: What there is to say of its verdicts.
+        folder: Where it was started; relative paths of its tables begin there.
+        key: Tells it from all other runs.
+    """
+
+    settings: dict[str, Any]
+    depends: dict[str, str]
+    about: dict[str, Any]
+    folder: str
+    key: str
+
+
+def new_run(settings: Mapping[str, Any], depends: Mapping[str, str], about: Mapping[str, Any]) -> Run:
+    """A run that begins here and now."""
+    first, second, third = json.loads(json.dumps([settings, depends, about]))
+    return Run(first, second, third, str(Path.cwd()), uuid4().hex)
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run whose folder this is; ``None`` if it is that of no run of this version."""
+    about = _said(folder)
+    return None if about.pop("format", "") != f"{FORMAT}{_VERSION}" else Run(**about)
+
+
+def take_folder(folder: Path, run: Run, overwrite: bool, resume: bool) -> Run | None:
     """Make a folder that of this run.
 
     Args:
         folder: A folder that is there, and that no other run writes to.
-        settings: Of the run; plain data for JSON.
+        run: What to write to it.
         overwrite: Remove what an earlier run has written.
         resume: Go on with an earlier run, if there is one.
 
     Returns:
-        Whether there is an earlier run to go on with.
+        The earlier run to go on with, if there is one.
 
     Raises:
         FileExistsError: If it holds files that may not be removed.
-        ValueError: If the earlier run had other settings.
+        ValueError: If the earlier run had other settings, or what it depends on has changed.
     """
-    earlier = _earlier(folder)
-    if earlier is not None:
+    said = _said(folder)
+    if said:
         remove_unfinished(folder)
-    if resume and earlier is not None:
-        _check_settings(folder, earlier, settings)
-        return True
+    if resume and said:
+        earlier = read_run(folder)
+        if earlier is None:
+            msg = f"The run in {folder} is of another version. Overwrite it, or name another folder."
+            raise ValueError(msg)
+        _check_same(folder, earlier, run)
+        return earlier
     held = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE)
     if held and not overwrite:
-        what = f"other files, such as {held[0]}" if earlier is None else "results of an earlier run"
-        way = "Overwrite what is of earlier runs," if earlier is None else "Resume it, overwrite it,"
+        what = "results of an earlier run" if said else f"other files, such as {held[0]}"
+        way = "Resume it, overwrite it," if said else "Overwrite what is of earlier runs,"
         msg = f"{folder} holds {what}. {way} or name another folder."
         raise FileExistsError(msg)
-    if earlier is not None:
+    if said:
         _remove_own(folder)
     for name in (*_OWN, *FOLDERS):
         if os.path.lexists(folder / name):
             msg = f"{folder / name} is not of an earlier run, and is never replaced. Name another folder."
             raise FileExistsError(msg)
     with atomic_folder(folder) as new:
-        text = json.dumps({"format": _FORMAT, "settings": settings}, indent=2)
-        (new / _RUN).write_text(f"{text}\n", encoding="utf-8")
-    return False
+        text = json.dumps({"format": f"{FORMAT}{_VERSION}", **run._asdict()}, indent=2)
+        (new / RUN).write_text(f"{text}\n", encoding="utf-8")
+    return None
 
 
 def handed_out(folder: Path) -> set[str]:
@@ -72,24 +108,39 @@ def handed_out(folder: Path) -> set[str]:
     return {line.decode().rstrip("\n") for line in whole_lines(folder / NAMES)}
 
 
-def _earlier(folder: Path) -> dict[str, Any] | None:
-    """The settings of the run whose folder this is."""
+def _said(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` of any version says; nothing if it is not ours."""
     try:
-        about = json.loads((folder / _RUN).read_text(encoding="utf-8"))
-        return dict(about["settings"]) if about["format"] == _FORMAT else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+        about = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return dict(about) if about["format"].startswith(FORMAT) else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
-def _check_settings(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    for name in sorted({*earlier, *settings}):
-        before, now = earlier.get(name), settings.get(name)
-        if before != now:
-            msg = (
-                f"The run in {folder} has {name} {before!r}, this one {now!r}. Resume it with the same settings, "
-                "overwrite it, or name another folder."
-            )
-            raise ValueError(msg)
+def _check_same(folder: Path, earlier: Run, run: Run) -> None:
+    """Refuse to mix results.
+
+    Raises:
+        ValueError: If something is not what it was; the message says what, all of it.
+    """
+    told = [
+        f"{name} was {earlier.settings.get(name)!r} and is {run.settings.get(name)!r}"
+        for name in sorted({*earlier.settings, *run.settings})
+        if earlier.settings.get(name) != run.settings.get(name)
+    ]
+    told += [
+        f"{name} holds other content than then"
+        if name in earlier.depends and name in run.depends
+        else f"it had {'a' if name in earlier.depends else 'no'} {name}"
+        for name in sorted({*earlier.depends, *run.depends})
+        if earlier.depends.get(name) != run.depends.get(name)
+    ]
+    if told:
+        msg = (
+            f"The run in {folder} cannot be resumed, since results would be mixed: {'; '.join(told)}. Resume it with "
+            "what it began with, overwrite it, or name another folder."
+        )
+        raise ValueError(msg)
 
 
 def _remove_own(folder: Path) -> None:

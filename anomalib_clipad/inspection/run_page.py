@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .page import PageRow, write_page
 from .picture_files import THUMBNAILS
-from .tables import LABELS, read_results
+from .records import LABELS, read_results
 
 
 def write_run_page(folder: Path, title: str) -> Path:
@@ -22,12 +22,12 @@ def write_run_page(folder: Path, title: str) -> Path:
     Raises:
         OSError: If it cannot be written.
     """
-    threshold = next((result.threshold for result in read_results(folder / "results.csv")), 0.5)
+    threshold = next((result.threshold for result in read_results(folder)), 0.5)
     return write_page(folder, _rows(folder), title, threshold)
 
 
 def _rows(folder: Path) -> Iterator[PageRow]:
-    for result in read_results(folder / "results.csv"):
+    for result in read_results(folder):
         small = folder / THUMBNAILS / f"{result.name}.jpg"
         yield PageRow(
             path=result.path,
@@ -38,7 +38,7 @@ def _rows(folder: Path) -> Iterator[PageRow]:
             image=relative_to(Path(result.path), folder),
             overlay=_written(folder, "overlays", result.name),
             mask=_written(folder, "masks", result.name),
-            regions=result.regions,
+            regions=len(result.regions),
         )
 
 

@@ -1,10 +1,10 @@
-"""Where images come from: files, folders, patterns, lists, videos, standard input, a folder that fills."""
+"""Where images come from: files, folders, patterns, lists, videos, standard input."""
 
 from __future__ import annotations
 
 import glob
+import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -25,11 +25,18 @@ class Source(NamedTuple):
         image: What ``Inspector`` takes.
         path: What it is called in tables; a frame of a video is called ``film.mp4#000012``.
         name: Path below the folder it was found in, by which its pictures are called.
+        file: The file whose content it is, all links followed; ``None`` where there is none.
     """
 
     image: Any
     path: Path
     name: PurePath
+    file: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What tells it from other images: its file, and the number of a frame."""
+        return self.file or os.path.realpath(self.path)
 
 
 def find(inputs: Sequence[str]) -> Iterator[Source]:
@@ -136,34 +143,3 @@ def _frames(path: Path) -> Iterator[Source]:
             yield Source(picture, place, PurePath(path.stem) / f"{number:06d}")
     finally:
         film.release()
-
-
-def watch(folder: Path, interval: float = 0.5) -> Iterator[Source | None]:
-    """The images of a folder, and those that arrive, until the generator is closed.
-
-    A file counts when its size has stayed the same for an interval, so that none is read while it is still written.
-
-    Returns:
-        A generator; ``None`` where there is no other image for now.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
-    given: set[Path] = set()
-    sizes: dict[Path, int] = {}
-    while True:
-        found = [path for path in files_in(folder) if path not in given]
-        before, sizes = sizes, {path: size for path in found if (size := _size(path))}
-        for path in found:
-            if path in sizes and before.get(path) == sizes[path]:
-                given.add(path)
-                yield Source(path, path, path.relative_to(folder))
-        yield None
-        time.sleep(interval)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # it has gone
-        return 0

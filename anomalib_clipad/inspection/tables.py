@@ -1,55 +1,30 @@
-"""The tables of a run: what is in them, how they are read again, and what they come to."""
+"""The tables of a run, made of its record, and what they come to."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from anomalib_clipad.storage import atomic_folder
 
-from .lines import Cell, cells, readable, whole_rows
+from .lines import Cell, as_rows
+from .records import LABELS, Result, read_results
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from .finding import Finding
-
-RESULT_COLUMNS = ("path", "score", "p_value", "label", "threshold", "width", "height", "regions", "name")
+RESULT_COLUMNS = (
+    *("path", "score", "p_value", "label", "threshold", "width", "height", "regions", "name"),
+    *("text_score", "reference_score", "remark"),
+)
 REGION_COLUMNS = ("path", "left", "top", "width", "height", "area", "peak", "mean", "p_value")
 FAILED_COLUMNS = ("path", "reason")
-LABELS = ("good", "defective")
+PARQUET = "results.parquet"
 WORST = 10
-
-
-class Result(NamedTuple):
-    r"""A row of ``results.csv``.
-
-    Attributes:
-        path: As it was given; bytes that are no text as ``\udcff``.
-        score: Image score.
-        p_value: If the model is calibrated.
-        label: ``good`` or ``defective``.
-        threshold: Of the score.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
-        regions: How many rows of ``regions.csv`` are of this image.
-        name: Its pictures are ``masks/<name>.png``, ``overlays/<name>.jpg``, ``maps/<name>.png`` or ``.npy``.
-    """
-
-    path: str
-    score: float
-    p_value: float | None
-    label: str
-    threshold: float
-    width: int
-    height: int
-    regions: int
-    name: str
 
 
 @dataclass(frozen=True)
@@ -71,36 +46,30 @@ class Summary:
     worst: tuple[Result, ...]
 
 
-def result_row(finding: Finding, path: str, name: str) -> list[Cell]:
-    """The row of a finding in ``results.csv``."""
-    height, width = finding.image.shape[:2]
-    p_value = None if finding.p_value is None else float(finding.p_value)
-    label = LABELS[bool(finding.label)]
-    numbers = (float(finding.threshold), width, height, len(finding.regions))
-    return [readable(path), float(finding.score), p_value, label, *numbers, name]
+def result_row(result: Result) -> list[Cell]:
+    """Its row in ``results.csv``."""
+    first: list[Cell] = [result.path, result.score, result.p_value, result.label, result.threshold]
+    first += [result.width, result.height, len(result.regions), result.name]
+    return [*first, result.text_score, result.reference_score, result.remark]
 
 
-def region_rows(finding: Finding, path: str) -> list[list[Cell]]:
-    """The rows of a finding in ``regions.csv``."""
-    return [
-        [
-            readable(path),
-            *(int(edge) for edge in region.box),
-            int(region.area),
-            float(region.peak),
-            float(region.mean),
-            None if region.p_value is None else float(region.p_value),
-        ]
-        for region in finding.regions
-    ]
+def region_rows(result: Result) -> list[list[Cell]]:
+    """Its rows in ``regions.csv``."""
+    return [[result.path, *box, *numbers] for box, *numbers in result.regions]
 
 
-def read_results(path: Path) -> Iterator[Result]:
-    """The whole rows of ``results.csv``, one in memory at a time."""
-    for row in islice(whole_rows(path), 1, None):
-        where, score, p_value, label, threshold, width, height, regions, name = cells(row)
-        rare = float(p_value) if p_value else None
-        yield Result(where, float(score), rare, label, float(threshold), int(width), int(height), int(regions), name)
+def write_tables(folder: Path) -> None:
+    """Write ``results.csv`` and ``regions.csv`` of a record anew, both or neither."""
+    with (
+        atomic_folder(folder) as new,
+        (new / "results.csv").open("w", encoding="utf-8", newline="") as results,
+        (new / "regions.csv").open("w", encoding="utf-8", newline="") as regions,
+    ):
+        results.write(as_rows([RESULT_COLUMNS]))
+        regions.write(as_rows([REGION_COLUMNS]))
+        for result in read_results(folder):
+            results.write(as_rows([result_row(result)]))
+            regions.write(as_rows(region_rows(result)))
 
 
 def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0) -> Summary:
@@ -126,15 +95,15 @@ def result_types() -> dict[str, pa.DataType]:
     import pyarrow as pa
 
     text, real, count = pa.string(), pa.float64(), pa.int64()
-    return dict(zip(RESULT_COLUMNS, (text, real, real, text, real, count, count, count, text), strict=True))
+    first = (text, real, real, text, real, count, count, count, text)
+    return dict(zip(RESULT_COLUMNS, (*first, real, real, text), strict=True))
 
 
-def write_parquet(table: Path, target: Path) -> None:
-    """Write ``results.csv`` as Parquet, a megabyte in memory at a time; no cell needs a guard there.
+def write_parquet(folder: Path, _failed: Mapping[str, str]) -> None:
+    """Write ``results.csv`` as ``results.parquet``, a megabyte in memory at a time; no cell needs a guard there.
 
     Args:
-        table: ``results.csv``; all of its rows are whole.
-        target: File to write; replaced as a whole or not at all.
+        folder: Of the run; the file is replaced as a whole or not at all.
     """
     import pyarrow as pa
     from pyarrow import compute, csv, parquet
@@ -142,13 +111,13 @@ def write_parquet(table: Path, target: Path) -> None:
     text, types = pa.string(), result_types()
     schema = pa.schema(types.items())
     reader = csv.open_csv(
-        table,
+        folder / "results.csv",
         parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=types, null_values=[""]),
+        convert_options=csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
     )
     with (
-        atomic_folder(target.parent) as folder,
-        parquet.ParquetWriter(folder / target.name, schema) as writer,
+        atomic_folder(folder) as new,
+        parquet.ParquetWriter(new / PARQUET, schema) as writer,
         reader,
     ):
         for batch in reader:

@@ -1,26 +1,27 @@
-"""Images through Ray Data: paths in a Parquet file, inspectors in a pool of actors, rows in Parquet files."""
+"""Images through Ray Data: paths in Parquet files, inspectors in a pool of actors, lines of the record in order."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_clipad.inspection.run_folder import CHECKPOINTS, LISTED
+from anomalib_clipad.images.picture import UnreadableError
+from anomalib_clipad.inspection.run_folder import LISTED
 from anomalib_clipad.inspection.sources import Source
 from anomalib_clipad.storage import atomic_folder
 
-from .rows import RESULTS, found
+from .rows import found
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 256
-"""Images that are read, written and checkpointed together."""
+"""Images that are read, inspected and written down together."""
 _SMALL = 0.01
-"""Share of a CPU of tasks that only read or write lists: they never wait for one that the workers leave free."""
+"""Share of a CPU of tasks that only read lists: they never wait for one that the workers leave free."""
 
 
 class Worker:
@@ -41,12 +42,25 @@ class Worker:
             self._inspector.live("a GPU").to("cuda")
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """Inspect images by their paths."""
-        return found(self._inspector, images["path"].to_pylist(), images["file"].to_pylist())
+        """Inspect images; see ``found``."""
+        return found(self._inspector, images)
 
 
-def list_images(folder: Path, sources: Iterable[Source], block: int) -> int:
-    """Write down what is to be inspected: a Parquet file for each block; a path that is named twice, once.
+def list_images(
+    folder: Path,
+    sources: Iterable[Source],
+    block: int,
+    called: Callable[[Path], str] = str,
+    fail: Callable[[Path, str], None] = lambda *_: None,
+) -> int:
+    """Write down what is to be inspected: a Parquet file for each block.
+
+    Args:
+        folder: Of the run.
+        sources: The images.
+        block: How many make one.
+        called: What an image is called in tables.
+        fail: Called with what cannot be had, and why.
 
     Returns:
         How many images there are.
@@ -57,50 +71,51 @@ def list_images(folder: Path, sources: Iterable[Source], block: int) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
-    count, files = 0, _files(sources)
+    count, files = 0, _files(sources, called, fail)
     with atomic_folder(folder / LISTED) as new:
         while rows := list(islice(files, block)):
-            paths, places = zip(*rows, strict=True)
-            name = f"{count // block:07d}.parquet"
-            parquet.write_table(pa.table({"path": list(paths), "file": list(places)}), new / name)
+            parquet.write_table(pa.Table.from_pylist(rows), new / f"{count // block:07d}.parquet")
             count += len(rows)
     return count
 
 
-def _files(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
-    given: set[str] = set()
+def _files(
+    sources: Iterable[Source], called: Callable[[Path], str], fail: Callable[[Path, str], None]
+) -> Iterator[dict[str, str]]:
     for source in sources:
-        path = str(source.path)
-        if not isinstance(source.image, Path):
-            msg = f"{path} is no file of its own, and a cluster inspects files. Save the frames, or leave out --engine."
+        if isinstance(source.image, UnreadableError):
+            fail(source.path, str(source.image))
+        elif not isinstance(source.image, Path):
+            msg = (
+                f"{source.path} is no file of its own, and a cluster inspects files. Save the frames, or leave out "
+                "--engine."
+            )
             raise ValueError(msg)
-        if path not in given:
-            given.add(path)
-            yield path, str(source.path.absolute())
+        else:
+            yield {"path": called(source.path), "file": str(source.path.absolute()), "place": source.place}
 
 
-def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> None:
-    """Inspect what ``list_images`` has written down and is not done yet.
+def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> Iterator[pa.Table]:
+    """Inspect what ``list_images`` has written down.
 
-    Ray Data does it: it feeds the actors, starts those anew that die, and gives their images to others. A block counts
-    as done when its rows are written.
+    Ray Data does it: it feeds the actors, starts those anew that die, and gives their images to others.
 
     Args:
         folder: Of the run; every machine reaches it by this path.
         shipped: As of ``Worker``.
         workers: How many actors do it.
         gpus: GPUs of each, or a share of one.
+
+    Returns:
+        What was found, in the order of the list; see ``found``.
     """
     import ray
-    from ray.data.checkpoint import CheckpointConfig
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.use_datasource_v2 = False  # it would make one block of all small files
-    context.checkpoint_config = CheckpointConfig(
-        id_column="path", checkpoint_path=str((folder / CHECKPOINTS).absolute()), delete_checkpoint_on_success=False
-    )
+    context.execution_options.preserve_order = True
     with ray.data.DataContext.current(context):
         listed = ray.data.read_parquet(
             str((folder / LISTED).absolute()),
@@ -116,4 +131,4 @@ def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> None:
             num_cpus=1,
             num_gpus=gpus,
         )
-        rows.write_parquet(str((folder / RESULTS).absolute()), ray_remote_args={"num_cpus": _SMALL})
+        yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")

@@ -1,87 +1,75 @@
-"""Rows of a run on a cluster: in Parquet, with the regions of an image in its row."""
+"""What workers of a cluster find, on its way to the record of a run, and the Parquet file of such a run."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_clipad.inspection import tables
+from anomalib_clipad.inspection.content import Content, digest_of, stamp_of
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.inspection.tables import (
-    REGION_COLUMNS,
-    RESULT_COLUMNS,
-    WORST,
-    Result,
-    Summary,
-    region_rows,
-    result_row,
-)
+from anomalib_clipad.inspection.records import as_line, read_results, result_of
+from anomalib_clipad.inspection.tables import PARQUET, REGION_COLUMNS, RESULT_COLUMNS, region_rows, result_row
+from anomalib_clipad.storage import atomic_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RESULTS = "results.parquet"
-"""Folder of the Parquet files; readers take such a folder as they take a file."""
+_ROWS = 10_000
+"""Rows in memory at a time."""
 
 
-def schema() -> pa.Schema:
-    """Columns of the results: those of a run in one process without names of pictures, regions, and why one failed."""
-    import pyarrow as pa
-
-    text, real, count = pa.string(), pa.float64(), pa.int64()
-    kinds = (count, count, count, count, count, real, real, real)
-    region = pa.struct(list(zip(REGION_COLUMNS[1:], kinds, strict=True)))
-    columns = {**tables.result_types(), "boxes": pa.list_(region), "remark": text, "error": text}
-    del columns["name"]
-    return pa.schema(columns.items())
-
-
-def found(inspector: Inspector, paths: Sequence[str], files: Sequence[str]) -> pa.Table:
+def found(inspector: Inspector, images: pa.Table) -> pa.Table:
     """Inspect images.
 
     Args:
         inspector: Who does it.
-        paths: What they are called.
-        files: Where they are.
+        images: What they are called, where they are, and what identifies them: ``path``, ``file`` and ``place``.
 
     Returns:
-        A row for each; of one that cannot be read, ``error`` says why, and there is no score.
+        A row for each, in order: ``path``, its ``line`` in the record, or why it could not be inspected, ``error``.
     """
     import pyarrow as pa
 
-    called = {Path(file): path for file, path in zip(files, paths, strict=True)}
-    rows: list[dict[str, Any]] = []
-
-    def fail(file: Path, error: ValueError) -> None:
-        rows.append({"path": called[file], "error": str(error)})
-
-    for finding in inspector.stream(list(called), fail):
-        assert finding.path is not None
-        path = called[finding.path]
-        row = dict(zip(RESULT_COLUMNS[:-1], [path, *result_row(finding, path, "")[1:-1]], strict=True))
-        boxes = [dict(zip(REGION_COLUMNS[1:], box[1:], strict=True)) for box in region_rows(finding, path)]
-        rows.append({**row, "boxes": boxes, "remark": finding.remark})
-    return pa.Table.from_pylist(rows, schema())
-
-
-def tell_remarks(folder: Path) -> None:
-    """Warn of images that the model knew, as an inspector in this process does."""
-    from pyarrow import dataset
-
-    known = dataset.field("remark").is_valid()
-    found = dataset.dataset(folder / RESULTS, schema()).to_table(columns=["path", "remark"], filter=known)
-    for row in found.slice(0, WORST).to_pylist():
-        warnings.warn(f"{row['path']}: {row['remark']}.", stacklevel=2)
+    given = {Path(row["file"]): row for row in images.to_pylist()}
+    stamps = {file: stamp_of(row["place"]) for file, row in given.items()}
+    lines: dict[Path, str] = {}
+    errors: dict[Path, str] = {}
+    for finding in inspector.stream(list(given), lambda file, error: errors.update({file: str(error)})):
+        file = finding.path
+        assert file is not None
+        place, stamp = given[file]["place"], stamps[file]
+        digest = digest_of(place, stamp) if stamp else ""
+        content = Content(place, digest, stamp if digest else None)
+        lines[file] = as_line(result_of(finding, given[file]["path"], "", content))
+    text = pa.string()
+    rows = [{"path": row["path"], "line": lines.get(file), "error": errors.get(file)} for file, row in given.items()]
+    return pa.Table.from_pylist(rows, pa.schema([("path", text), ("line", text), ("error", text)]))
 
 
-def summarize(folder: Path) -> Summary:
-    """What the results of a run come to, a batch of rows in memory at a time."""
-    from pyarrow import dataset
+def write_parquet(folder: Path, failed: Mapping[str, str]) -> None:
+    """Write ``results.parquet`` of a run on a cluster: with the regions of an image in its row, and with what failed.
 
-    rows = dataset.dataset(folder / RESULTS, schema()).to_batches(columns=[*RESULT_COLUMNS[:-1], "error"])
-    entries = (entry for batch in rows for entry in batch.to_pylist())
-    return tables.summarize(
-        folder, (None if entry.pop("error") is not None else Result(**entry, name="") for entry in entries)
-    )
+    Args:
+        folder: Of the run; the file is replaced as a whole or not at all.
+        failed: Reasons by what the images are called.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text, real, count = pa.string(), pa.float64(), pa.int64()
+    region = pa.struct(list(zip(REGION_COLUMNS[1:], (*[count] * 5, *[real] * 3), strict=True)))
+    schema = pa.schema({**tables.result_types(), "boxes": pa.list_(region), "error": text}.items())
+    schema = schema.remove(schema.get_field_index("name"))  # there are no pictures
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for result in read_results(folder):
+            boxes = [dict(zip(REGION_COLUMNS[1:], row[1:], strict=True)) for row in region_rows(result)]
+            yield {**dict(zip(RESULT_COLUMNS, result_row(result), strict=True)), "boxes": boxes}
+
+    whole = chain(rows(), ({"path": path, "error": reason} for path, reason in failed.items()))
+    with atomic_folder(folder) as new, parquet.ParquetWriter(new / PARQUET, schema) as writer:
+        while some := list(islice(whole, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(some, schema))

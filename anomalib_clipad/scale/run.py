@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anomalib_clipad.inspection.dependencies import about_of, depends_on
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.inspection.lock import folder_lock
-from anomalib_clipad.inspection.run_folder import take_folder
+from anomalib_clipad.inspection.records import as_result
+from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.sources import Source
-from anomalib_clipad.inspection.tables import Summary
+from anomalib_clipad.inspection.tables import WORST, Summary
 
 from . import engine
 from .cluster import cluster
 from .fits import OnCluster
-from .rows import summarize, tell_remarks
+from .rows import write_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Cluster(NamedTuple):
@@ -40,38 +45,55 @@ def inspect_on_cluster(
     build: Callable[[Fitting], Inspector],
     sources: Iterable[Source],
     folder: Path,
-    settings: Mapping[str, Any],
+    asked: Mapping[str, Any],
     who: Cluster,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> Summary:
+    **written: Any,
+) -> tuple[Summary, dict[str, Any]]:
     """Inspect images and write results.
 
     Args:
         build: Makes the inspector, fitted by tasks of the cluster.
         sources: The images, files.
         folder: Output folder, which every machine reaches by this path.
-        settings: What has to be the same when a run is resumed; plain data for JSON.
+        asked: What the inspector is made of, as of ``depends_on``.
         who: Who works.
-        overwrite: Remove what an earlier run has written.
-        resume: Go on with an earlier run.
+        **written: Arguments of ``Results``: ``overwrite``, ``resume``, ``settings``.
+
+    Returns:
+        What it came to, and what there is to say of the verdicts.
 
     Raises:
         FileExistsError, BlockingIOError, ValueError: As of ``Results``.
         ConnectionError: If the cluster cannot be reached.
     """
-    if overwrite and resume:
-        msg = "A run is either resumed or overwritten; got both."
-        raise ValueError(msg)
     with cluster(who.address, who.workers) as workers:
         import ray
 
-        shipped = [ray.put(build(OnCluster()))]  # what cannot be built writes nothing
-        folder.mkdir(parents=True, exist_ok=True)
-        with folder_lock(folder):
-            take_folder(folder, json.loads(json.dumps(settings)), overwrite, resume)
-            engine.list_images(folder, sources, engine.BLOCK if who.block is None else who.block)
-            engine.run(folder, shipped, workers, who.gpus or 0)
-            tell_remarks(folder)
-            return summarize(folder)
+        inspector = build(OnCluster())  # what cannot be built writes nothing
+        shipped, about = [ray.put(inspector)], about_of(inspector)
+        with Results(
+            folder,
+            overlays="none",
+            parquet=write_parquet,
+            depends=depends_on(inspector, asked),
+            about=about,
+            **written,
+        ) as results:
+            block = engine.BLOCK if who.block is None else who.block
+            wanted = (one for one in sources if results.wants(one.path, one.place, one.file))
+            if engine.list_images(folder, wanted, block, results.called, results.fail):
+                _write_down(engine.run(folder, shipped, workers, who.gpus or 0), results)
+            return results.finish(), about
+
+
+def _write_down(found: Iterable[pa.Table], results: Results) -> None:
+    remarks = 0
+    for row in chain.from_iterable(table.to_pylist() for table in found):
+        if row["line"] is None:
+            results.fail(row["path"], row["error"])
+            continue
+        result = as_result(row["line"])
+        results.write(result)
+        remarks += result.remark is not None
+        if result.remark is not None and remarks <= WORST:
+            warnings.warn(f"{result.path}: {result.remark}.", stacklevel=2)

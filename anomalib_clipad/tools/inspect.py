@@ -5,32 +5,27 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
-from pathlib import Path, PurePath
-from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+from anomalib_clipad.inspection.dependencies import about_of, depends_on, plain
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.page import PAGE
 from anomalib_clipad.inspection.results import Results
-from anomalib_clipad.inspection.run_page import write_run_page
+from anomalib_clipad.inspection.run import inspect_all
 from anomalib_clipad.inspection.sources import Source, find
-from anomalib_clipad.inspection.sources import watch as watched
+from anomalib_clipad.inspection.watching import watch as watched
 
 from .arguments import check_counts
 
 if TYPE_CHECKING:
-    from anomalib_clipad.inspection.finding import Finding
+    from anomalib_clipad.inspection.drift_log import DriftLog
+    from anomalib_clipad.inspection.records import Result
     from anomalib_clipad.inspection.tables import Summary
-    from anomalib_clipad.verdicts.drift import Drift
-
-_WRITERS = 2
-_BEHIND = 16
-"""How many findings may wait to be written."""
 
 
 def inspect(
@@ -102,7 +97,7 @@ def inspect(
     files: dict[str, Any] = {"model": model, "product": product}
     asked = {name: _plain(value) for name, value in {"class_name": class_name, **files, **settings, **decision}.items()}
     how: dict[str, Any] = {**settings, **decision, "batch_size": batch_size, "workers": workers}
-    run: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
+    run: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "settings": {**plain(asked), "engine": engine}}
     if engine == "ray":
         from anomalib_clipad.scale.run import Cluster, inspect_on_cluster  # it takes torch
 
@@ -112,32 +107,53 @@ def inspect(
         who = Cluster(ray_address, actors, gpus, block)
         found = (source for source in sources if source is not None)
         with _quietly():
-            summary = inspect_on_cluster(build, found, output, {**asked, "engine": engine}, who, **run)
-        _tell(summary, output / "results.parquet")
+            summary, told = inspect_on_cluster(build, found, output, asked, who, **run)
+        _tell(summary, told, output / "results.parquet")
         sys.exit(3 if summary.failed else 0)
+    together: list[Source] = []
     if how.pop("mutual", False):
         together = _all_of(sources, watch)
         sources, how["mutual"] = iter(together), [source.image for source in together]
     with _quietly():
         inspector = Inspector(class_name, **files, **how)
-    drifting = None if drift is None else _watched(drift, inspector)
-    pictures |= {"overlays": overlays or "defective", "thumbnails": page is not False}
+    depends = depends_on(inspector, asked, [source.place for source in together])
+    log = None if drift is None else _watch_over(drift, inspector, depends)
+    title = None if page is False else f"Inspection of {class_name or 'images'}"
+    run |= {"depends": depends, "about": about_of(inspector), "grows": watch is not None, "page": title}
+    pictures["overlays"] = overlays or "defective"
     complete = False
-    with Results(output, **run, **pictures, settings=asked) as results:
+    with ExitStack() as stack:
+        results = stack.enter_context(Results(output, **run, **pictures))
+        each = _each(watch is not None, stack, log, results)
         with _until_interrupted():
-            remaining = (one for one in sources if one is None or str(one.path) not in results.done)
-            inspect_all(inspector, remaining, results, drifting)
+            inspect_all(inspector, sources, results, each)
             complete = True
         summary = results.finish()
-        written = None if page is False else write_run_page(output, f"Inspection of {class_name or 'images'}")
-    _tell(summary, written)
-    if drift is not None and drifting is not None:
-        drifting.save(drift)
-        print(drifting)
+    _tell(summary, about_of(inspector), output / (PAGE if title else "results.csv"))
+    if log is not None:
+        print(log.drift)
     if not complete and watch is None:
         sys.exit("interrupted; go on with --resume")
     if summary.failed:
         sys.exit(3)
+
+
+def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Results) -> Callable[[Result], None]:
+    """What is done with each result once it is written down."""
+    if log is not None:
+        stack.enter_context(log.going_on(results.folder, results.key))
+        if log.begun_anew:
+            print("The calibration is another than before: the watch over it begins anew.")
+
+    def each(result: Result) -> None:
+        if log is not None and log.update(result):
+            print(f"\n{log.drift}", file=sys.stderr)
+        if watching:
+            rare = "" if result.p_value is None else f"  p-value {result.p_value:.3f}"
+            remark = f"  ({result.remark})" if result.remark else ""
+            print(f"{result.path}  {result.score:.3f}{rare}  {result.label}{remark}", flush=True)
+
+    return each
 
 
 def _check_engine(engine: str, alone: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:
@@ -190,48 +206,6 @@ def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Sourc
     return found
 
 
-def inspect_all(
-    inspector: Inspector, sources: Iterable[Source | None], results: Results, drift: Drift | None = None
-) -> None:
-    """Inspect all sources; files are written while the next images go through the tower."""
-    from tqdm import tqdm
-
-    names: dict[Path, PurePath] = {}
-    slots = BoundedSemaphore(_BEHIND)
-    progress = tqdm(unit=" images", dynamic_ncols=True, disable=not sys.stderr.isatty())
-
-    def opened() -> Iterator[Any]:
-        for source in sources:
-            if source is not None:
-                names[source.path] = source.name
-            yield None if source is None else source.image
-
-    def fail(path: Any, error: ValueError) -> None:
-        results.fail(path, str(error))
-        progress.update()
-
-    def write(finding: Finding) -> None:
-        try:
-            path = cast("Path", finding.path)
-            results.add(finding, names.pop(path, PurePath(path.name)))
-            progress.update()
-        finally:
-            slots.release()
-
-    with progress, ThreadPoolExecutor(_WRITERS) as writers:
-        pending: deque[Future[None]] = deque()
-        for finding in inspector.stream(opened(), fail):
-            known = drift is None or drift.alarm
-            if drift is not None and drift.update(finding.score) and not known:
-                print(f"\n{drift}", file=sys.stderr)
-            slots.acquire()
-            pending.append(writers.submit(write, finding))
-            while pending and pending[0].done():
-                pending.popleft().result()
-        for future in pending:
-            future.result()
-
-
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without what a model tells of itself: a bar and a table are all there is on the terminal."""
@@ -255,29 +229,39 @@ def _until_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watched(path: Path, inspector: Inspector) -> Drift:
-    """The watch over the calibration of an inspector that a file keeps; begun where it is missing."""
-    from anomalib_clipad.verdicts.drift import Drift
+def _watch_over(path: Path, inspector: Inspector, depends: Mapping[str, str]) -> DriftLog:
+    """The watch over the calibration of an inspector that a file keeps."""
+    from anomalib_clipad.inspection.drift_log import DriftLog
 
     if inspector.model.normal is None:
         msg = "drift watches whether the calibration still fits, and there is none: pass calibration."
         raise ValueError(msg)
-    return Drift.load(path) if path.exists() else Drift(inspector.model.normal.image_scores)
+    return DriftLog(
+        path, inspector.model.normal.image_scores, {"class_name": inspector.model.class_name, "depends": depends}
+    )
 
 
-def _tell(summary: Summary, page: Path | None) -> None:
-    """How many, how many defective, the worst, and where the files are."""
+def _tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
+    """How many, how many defective, the worst, what decides, and where the files are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{summary.images} images, {summary.defective} defective, {summary.failed} not readable")
+    verdicts = f", {summary.defective} defective" if about["decided"] else ""
+    table = Table(title=f"{summary.images} images{verdicts}, {summary.failed} not readable")
     table.add_column("image", overflow="fold")
-    for name in ("score", "p-value", "label", "regions"):
+    eyes = any(row.text_score is not None for row in summary.worst)
+    for name in ("score", *(("text", "references") if eyes else ()), "p-value", "label", "regions"):
         table.add_column(name, justify="right")
     for row in summary.worst:
-        p_value = "" if row.p_value is None else f"{row.p_value:.3f}"
-        table.add_row(Text(row.path), f"{row.score:.3f}", p_value, row.label, str(row.regions))
+        apart = [_number(row.text_score), _number(row.reference_score)] if eyes else []
+        numbers = [_number(row.score), *apart, _number(row.p_value), row.label, str(len(row.regions))]
+        table.add_row(Text(row.path), *numbers)
     console = Console()
     console.print(table)
-    console.print(f"{page or summary.folder / 'results.csv'}", soft_wrap=True, highlight=False, markup=False)
+    for sentence in (about["decision"], *about["notes"], str(where)):
+        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

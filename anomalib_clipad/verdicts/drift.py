@@ -8,19 +8,13 @@ are those of the Simple Jumper (Vovk et al., Algorithmic Learning in a Random Wo
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anomalib_clipad.storage import atomic_folder
-
-_FORMAT = "anomalib_clipad drift, version 1"
 _JUMP = 0.01
 """Share of the stake that changes between bets at each image."""
 
@@ -28,14 +22,14 @@ _JUMP = 0.01
 class Drift:
     """Watches a stream of image scores.
 
-    True defects count as well; the stake bears about one in twenty of them. A file keeps the state, eight bytes for
-    each image.
+    True defects count as well; the stake bears about one in twenty of them.
 
     Args:
         calibration: Image scores of the normal images (n,), as of ``Certificate``.
         level: Chance of an alarm, over all time, where nothing has changed.
 
     Attributes:
+        calibration: As given, sorted.
         evidence: The stake, 1 at the start.
         seen: Number of images since the calibration.
         alarmed_at: Number of the image with which the stake reached 1 / level, if it did.
@@ -59,7 +53,8 @@ class Drift:
         if isinstance(level, bool) or not 0 < level < 1:
             msg = f"The level of a drift alarm has to be a share between 0 and 1, such as 0.001; got {level!r}."
             raise ValueError(msg)
-        self._scores = np.sort(np.asarray(calibration, np.float64)).tolist()
+        self.calibration = np.sort(np.asarray(calibration, np.float64))
+        self._scores = self.calibration.tolist()
         if not self._scores or not math.isfinite(sum(self._scores)):
             msg = "Drift is seen against the scores of normal images, which have to be numbers; there are none."
             raise ValueError(msg)
@@ -110,38 +105,3 @@ class Drift:
             f"the calibration no longer fits: 1 in {1 / self.level:,.0f}, since image {self.alarmed_at} of "
             f"{self.seen}. Look at lamp, focus and parts, then calibrate anew."
         )
-
-    def save(self, path: Path) -> None:
-        """Write the state: the whole file or nothing.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        about = {"format": _FORMAT, "level": self.level, "seen": self.seen, "alarmed_at": self.alarmed_at}
-        with atomic_folder(path.absolute().parent) as folder, (folder / path.name).open("wb") as file:
-            scores = np.asarray(self._scores, np.float64)
-            np.savez(file, about=np.array(json.dumps(about)), scores=scores, accounts=self._accounts)
-
-    @classmethod
-    def load(cls, path: Path) -> Drift:
-        """Go on from a file.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is damaged, or another file.
-        """
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                about: dict[str, Any] = json.loads(str(content["about"]))
-                scores, accounts = content["scores"], content["accounts"]
-            if about["format"] != _FORMAT:
-                raise ValueError(about["format"])  # noqa: TRY301  # another version's
-            drift = cls([0.0], about["level"])
-            drift.seen, drift.alarmed_at = about["seen"], about["alarmed_at"]
-            drift._scores, drift._accounts = scores.tolist(), accounts.reshape(drift._accounts.shape)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # zip, numpy and JSON readers each raise their own
-            msg = f"{path} holds no state of a drift alarm, or is damaged ({error}). Delete it to begin anew."
-            raise ValueError(msg) from error
-        return drift

@@ -25,6 +25,7 @@ from pyarrow import parquet
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.lines import Lines, as_rows, cells, whole_rows
 from anomalib_clipad.inspection.picture_files import THUMBNAILS
+from anomalib_clipad.inspection.records import RECORDS, read_results
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
 from anomalib_clipad.verdicts.regions import Region
@@ -43,6 +44,10 @@ def found(path: str | None = "a.png", score: float = 0.75, regions: tuple[Region
     p_value = 0.05 if score > 0.5 else None
     kept = regions if score > 0.5 else ()
     return Finding(image, score, score > 0.5, 0.5, heat, kept, p_value, path=Path(path) if path else None)
+
+
+def is_done(results: Results, path: Path) -> bool:
+    return not results.wants(path, os.path.realpath(path), os.fspath(path))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -80,7 +85,7 @@ def test_tables_are_what_independent_readers_say(tmp_path: Path) -> None:
     assert rows(tmp_path / "out/failed.csv") == [
         {"path": "in/c.png", "reason": 'cannot be read: broken, "half"\nof it'}
     ]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/results.parquet"), table)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/results.parquet"), table, check_dtype=False)
     assert (summary.images, summary.defective, summary.failed) == (2, 1, 1)
     assert [result.path for result in summary.worst] == ["in/a.png", "in/b.png"]
 
@@ -138,7 +143,9 @@ NASTY = [
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_cells_are_no_formulas_and_come_back(text: str, tmp_path: Path) -> None:
+def test_cells_are_no_formulas_and_come_back(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f"{text}.png").write_text("an image")
     row = as_rows([(f"{text}.png", -0.5, None, "")])
     [(read, number, *_)] = csv.reader(row.splitlines(keepends=True))
     assert not re.match(r"[=+\-@\t\r]", read)
@@ -146,25 +153,27 @@ def test_cells_are_no_formulas_and_come_back(text: str, tmp_path: Path) -> None:
     assert cells(row.encode()) == [f"{text}.png", "-0.5", "", ""]
     with Results(tmp_path / "out", overlays="none") as results:
         results.add(found(f"{text}.png"), PurePosixPath(f"{text}.png"))
-        results.fail(f"{text}.png", f"{text} is no image")
+        results.fail(f"{text}.jpg", f"{text} is no image")
     assert pd.read_parquet(tmp_path / "out/results.parquet").path.tolist() == [f"{text}.png"]
     for line in (*rows(tmp_path / "out/results.csv"), *rows(tmp_path / "out/failed.csv")):
         assert not any(
             re.match(r"[=+\-@\t\r]", cell) for key, cell in line.items() if key in {"path", "reason", "name"}
         )
     with Results(tmp_path / "out", overlays="none", resume=True) as results:
-        assert f"{text}.png" in results.done
+        assert is_done(results, Path(f"{text}.png"))
 
 
-def test_names_that_are_no_text_are_written_and_resumed(tmp_path: Path) -> None:
+def test_names_that_are_no_text_are_written_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     path = os.fsdecode(b"caf\xe9.png")
+    Path(path).write_text("an image")
     with Results(tmp_path / "out") as results:
         results.add(found(path), PurePath(path))
-        results.fail(path, "x")
+        results.fail(f"{path}.txt", "x")
     assert pd.read_csv(tmp_path / "out/results.csv").path.tolist() == ["caf\\udce9.png"]
     assert (tmp_path / "out/overlays/caf_.jpg").exists()
     with Results(tmp_path / "out", resume=True) as results:
-        assert path in results.done
+        assert is_done(results, Path(path))
 
 
 # --- pictures ---
@@ -193,7 +202,7 @@ def test_pictures_are_what_pillow_and_numpy_read(tmp_path: Path) -> None:
 
 
 def test_thumbnails_are_small_and_of_every_image(tmp_path: Path) -> None:
-    with Results(tmp_path / "out", overlays="none", thumbnails=True) as results:
+    with Results(tmp_path / "out", overlays="none", page="A run") as results:
         results.add(found("fine.png", 0.1), PurePath("sub/fine.png"))
     small = Image.open(tmp_path / "out" / THUMBNAILS / "sub/fine.jpg")
     assert small.size == (40, 30)  # never larger than the image
@@ -264,7 +273,8 @@ def test_overwriting_removes_all_of_the_earlier_run(tmp_path: Path) -> None:
         pass
     with Results(tmp_path, overwrite=True, overlays="none") as results:
         results.add(found("b.png"), PurePath("b.png"))
-    assert tree(tmp_path) == {".names", "failed.csv", "regions.csv", "results.csv", "results.parquet", "run.json"}
+    tables = {"failed.csv", "regions.csv", "results.csv", "results.parquet"}
+    assert tree(tmp_path) == {".names", "run.json", RECORDS, *tables}
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     assert pd.read_csv(tmp_path / "results.csv").path.tolist() == ["b.png"]
     assert rows(tmp_path / "failed.csv") == []
@@ -335,9 +345,10 @@ def test_a_killed_run_blocks_nobody_and_loses_nothing(tmp_path: Path) -> None:
         child.wait()
         assert (output / ".lock").exists()  # stale
         with Results(output, resume=True, masks=True, overlays="all", coco=True) as results:
-            done = len(results.done)
+            found_before = [result.path for result in read_results(output)]
+            done = len(found_before)
             assert done >= 20
-            assert results.done == {f"{number}.png" for number in range(done)}
+            assert found_before == [f"{number}.png" for number in range(done)]
             results.add(found("last.png"), PurePath("sub/last.png"))
             assert results.finish().images == done + 1
         assert_consistent(output, done + 1)
@@ -352,7 +363,7 @@ def assert_consistent(output: Path, count: int) -> None:
     for picture in pictures:
         Image.open(output / picture).load()
     coco = json.loads((output / "coco.json").read_text())
-    assert [image["file_name"] for image in coco["images"]] == [f"sub/{path}" for path in table.path]
+    assert [image["file_name"] for image in coco["images"]] == table.path.tolist()
     assert len(coco["annotations"]) == 2 * count
 
 
@@ -372,49 +383,57 @@ def test_a_resumed_run_is_that_of_one_piece(tmp_path: Path) -> None:
     def inspect(output: Path, numbers: range, resume: bool = False) -> None:
         with Results(output, masks=True, coco=True, resume=resume, settings={"threshold": 0.5}) as results:
             for number in numbers:
-                path = f"{number % 7}/a.png"
-                if f"in{number}/{path}" not in results.done:
-                    results.add(found(f"in{number}/{path}"), PurePath(path))
+                path = tmp_path / f"in{number}/{number % 7}/a.png"
+                if not path.exists():
+                    path.parent.mkdir(parents=True)
+                    path.write_text(str(number))
+                if not is_done(results, path):
+                    results.add(found(str(path)), PurePath(f"{number % 7}/a.png"))
+            results.finish()
 
     inspect(tmp_path / "whole", range(20))
     for end in (0, 3, 11, 20):
         inspect(tmp_path / "pieces", range(end), resume=True)
     assert tree(tmp_path / "pieces") == tree(tmp_path / "whole")
-    for file in tree(tmp_path / "whole") - {"results.parquet"}:
+    for file in tree(tmp_path / "whole") - {"results.parquet", "run.json"}:
         assert (tmp_path / "pieces" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("cut", [1, 5, 40, 100, 300])
+@pytest.mark.parametrize("cut", [1, 5, 40, 100, 900])
 def test_half_a_line_is_dropped(cut: int, tmp_path: Path) -> None:
+    def path(number: int) -> Path:
+        return tmp_path / f'a "{number}",\n.png'
+
     with Results(tmp_path / "out") as results:
         for number in range(10):
-            results.add(found(f'a "{number}",\n.png'), PurePath(f"{number}.png"))
-    table = tmp_path / "out/results.csv"
-    whole = table.read_bytes()
-    table.write_bytes(whole[:-cut])
-    kept = b"".join(whole_rows(table))
-    assert whole.startswith(kept)
+            path(number).write_text(str(number))
+            results.add(found(str(path(number))), PurePath(f"{number}.png"))
+    record, table = tmp_path / "out" / RECORDS, tmp_path / "out/results.csv"
+    whole = record.read_bytes(), table.read_bytes()
+    record.write_bytes(whole[0][:-cut])
     with Results(tmp_path / "out", resume=True) as results:
-        done = len(results.done)
+        done = sum(is_done(results, path(number)) for number in range(10))
         assert done < 10
-        assert table.read_bytes() == kept
+        assert whole[0].startswith(record.read_bytes())
+        assert record.read_bytes().count(b"\n") == done
+        assert table.read_bytes() == b"".join(list(whole_rows(table))[: done + 1])
         assert len(pd.read_csv(tmp_path / "out/regions.csv")) == 2 * done
         assert len(list((tmp_path / "out/overlays").iterdir())) == done
         for number in range(done, 10):
-            results.add(found(f'a "{number}",\n.png'), PurePath(f"{number}.png"))
-    assert table.read_bytes() == whole
+            results.add(found(str(path(number))), PurePath(f"{number}.png"))
+    assert (record.read_bytes(), table.read_bytes()) == whole
 
 
 def test_other_settings_are_not_resumed(tmp_path: Path) -> None:
     with Results(tmp_path, settings={"threshold": 0.5, "model": "mini"}):
         pass
     with (
-        pytest.raises(ValueError, match=r"has threshold 0\.5, this one 0\.6"),
+        pytest.raises(ValueError, match=r"threshold was 0\.5 and is 0\.6"),
         Results(tmp_path, resume=True, settings={"threshold": 0.6, "model": "mini"}),
     ):
         pass
     with (
-        pytest.raises(ValueError, match="has masks False, this one True"),
+        pytest.raises(ValueError, match="masks was False and is True"),
         Results(tmp_path, resume=True, masks=True, settings={"threshold": 0.5, "model": "mini"}),
     ):
         pass
@@ -426,26 +445,30 @@ def test_failures_are_tried_again(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.fail("a.png", "was being copied")
     with Results(tmp_path, resume=True) as results:
-        assert results.done == set()
+        assert not is_done(results, Path("a.png"))
         results.add(found("a.png"), PurePath("a.png"))
         assert (results.finish().images, results.finish().failed) == (1, 0)
     assert rows(tmp_path / "failed.csv") == []
 
 
-def test_damaged_tables_are_named(tmp_path: Path) -> None:
+def test_tables_are_made_of_the_record_anew(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.add(found("a.png"), PurePath("a.png"))
-    whole = (tmp_path / "regions.csv").read_bytes()
-    (tmp_path / "regions.csv").write_bytes(whole[:-5])
-    with (
-        pytest.raises(ValueError, match=r"damaged .*regions\.csv: 2 lines where 3"),
-        Results(tmp_path, resume=True),
-    ):
-        pass
-    (tmp_path / "regions.csv").write_bytes(whole)
+    whole = {name: (tmp_path / name).read_bytes() for name in ("results.csv", "regions.csv")}
+    (tmp_path / "regions.csv").write_bytes(whole["regions.csv"][:-5])
     (tmp_path / "results.csv").write_text("path,score\r\na,b\r\n")
-    with pytest.raises(ValueError, match="are damaged"), Results(tmp_path, resume=True):
+    with Results(tmp_path, resume=True):
         pass
+    assert whole == {name: (tmp_path / name).read_bytes() for name in whole}
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.add(found("a.png"), PurePath("a.png"))
+    for damaged in ('{"path": "a.png"}\n', "no JSON\n", "[]\n"):
+        (tmp_path / RECORDS).write_text(damaged)
+        with pytest.raises(ValueError, match=r"results\.jsonl in .* is damaged"), Results(tmp_path, resume=True):
+            pass
     with Results(tmp_path, overwrite=True):
         pass
 
@@ -489,13 +512,13 @@ def inspect_until_full(output: Path, table: str | None, room: int) -> None:
             results.add(found(f"{number}.png"), PurePath(f"sub/{number}.png"))
 
 
-@pytest.mark.parametrize("table", ["results.csv", "regions.csv", ".coco.jsonl", ".names"])
+@pytest.mark.parametrize("table", ["results.csv", "regions.csv", RECORDS, ".names"])
 @pytest.mark.parametrize("room", [0, 1, 30, 500])
 def test_rows_stay_whole_on_a_full_disk(table: str, room: int, tmp_path: Path) -> None:
     complete = complete_on_full_disk(tmp_path / "out", table, room)
     assert_consistent(tmp_path / "out", complete)
     with Results(tmp_path / "out", masks=True, overlays="all", coco=True, resume=True) as results:
-        assert len(results.done) == complete
+        assert len(list(read_results(tmp_path / "out"))) == complete
         results.add(found("more.png"), PurePath("sub/more.png"))
     assert_consistent(tmp_path / "out", complete + 1)
 

@@ -18,10 +18,9 @@ from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
-from anomalib_clipad.inspection.run_page import write_run_page
+from anomalib_clipad.inspection.run import inspect_all
 from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.parts.samples import named_sample
-from anomalib_clipad.tools.inspect import inspect_all
 
 from .comparison import Comparison
 from .timing import interleaved
@@ -84,7 +83,6 @@ def _score(inspector: Inspector, ready: list[Any], batch_size: int) -> None:
 
 
 def _inspect(inspector: Inspector, images: Path, output: Path) -> None:
-    with Results(output, overwrite=True, thumbnails=True) as results:
+    with Results(output, overwrite=True, page="Benchmark") as results:
         inspect_all(inspector, find([str(images)]), results)
         results.finish()
-        write_run_page(output, "Benchmark")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from time import perf_counter, process_time, time
+from threading import Thread
+from time import perf_counter, process_time, sleep, time
 from typing import NamedTuple
 
 import torch
@@ -15,10 +16,10 @@ from PIL import Image
 
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.records import RECORDS
 from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.scale.cluster import cluster
-from anomalib_clipad.scale.rows import RESULTS
 from anomalib_clipad.scale.run import Cluster, inspect_on_cluster
 
 _CATEGORY, _DIFFERENT = "bracket", 32
@@ -61,14 +62,20 @@ def scale(images: int = 600, workers: list[int] | None = None, side: int = 512, 
 def measure(folder: Path, inspector: Inspector, workers: int, block: int) -> Throughput:
     """Inspect the images of a folder on a cluster."""
     output = folder / f"results-{workers}"
-    begin = time()
+    begin, record, first = time(), output / RECORDS, list[float]()
+
+    def wait() -> None:
+        while not (record.exists() and record.stat().st_size):
+            sleep(0.01)
+        first.append(time())
+
+    waiting = Thread(target=wait, daemon=True)
+    waiting.start()
     who = Cluster(workers=workers, block=block)
-    summary = inspect_on_cluster(lambda _: inspector, find([str(folder / "images")]), output, {}, who)
-    files = [path.stat() for path in (output / RESULTS).iterdir()]
-    first, last = (choose(file.st_mtime for file in files) for choose in (min, max))
-    rate = (summary.images - block) / (last - first)
-    size = sum(file.st_size for file in files) / summary.images
-    return Throughput(rate, first - begin - block * workers / rate, size)
+    summary, _ = inspect_on_cluster(lambda _: inspector, find([str(folder / "images")]), output, {}, who)
+    waiting.join()
+    rate = (summary.images - block) / (record.stat().st_mtime - first[0])
+    return Throughput(rate, first[0] - begin - block * workers / rate, record.stat().st_size / summary.images)
 
 
 def describe(found: Throughput) -> str:
