@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalib_clipad.images.listing import RUN_FILE, RUN_FORMAT
 from anomalib_clipad.storage import atomic_folder
 
 from .lines import whole_lines
@@ -18,8 +19,8 @@ from .picture_files import FOLDERS, remove_pictures, remove_unfinished, tidy
 NAMES = ".names"
 """Names of pictures, each written down before the first of its pictures is: they tell own files from others'."""
 COCO_ENTRIES = ".coco.jsonl"
-_RUN = "run.json"
-_FORMAT = "anomalib_clipad inspection, version 1"
+_RUN = RUN_FILE
+_FORMAT = f"{RUN_FORMAT}, version 1"
 _TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", COCO_ENTRIES, "coco.json", NAMES)
 CHECKPOINTS, LISTED = ".checkpoints", ".images"
 """Folders of a run on a cluster: what is done, and what was to be done."""

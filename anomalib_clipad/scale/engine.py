@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_clipad.images.picture import Picture, UnreadableError
 from anomalib_clipad.inspection.run_folder import CHECKPOINTS, LISTED
 from anomalib_clipad.inspection.sources import Source
 from anomalib_clipad.storage import atomic_folder
@@ -42,11 +43,11 @@ class Worker:
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Inspect images by their paths."""
-        return found(self._inspector, images["path"].to_pylist(), images["file"].to_pylist())
+        return found(self._inspector, *(images[name].to_pylist() for name in ("path", "file", "error")))
 
 
 def list_images(folder: Path, sources: Iterable[Source], block: int) -> int:
-    """Write down what is to be inspected: a Parquet file for each block; a path that is named twice, once.
+    """Write down what is to be inspected: a Parquet file for each block.
 
     Returns:
         How many images there are.
@@ -57,26 +58,24 @@ def list_images(folder: Path, sources: Iterable[Source], block: int) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
+    kinds = pa.schema({"path": pa.string(), "file": pa.string(), "error": pa.string()}.items())
     count, files = 0, _files(sources)
     with atomic_folder(folder / LISTED) as new:
         while rows := list(islice(files, block)):
-            paths, places = zip(*rows, strict=True)
             name = f"{count // block:07d}.parquet"
-            parquet.write_table(pa.table({"path": list(paths), "file": list(places)}), new / name)
+            parquet.write_table(pa.Table.from_pylist(rows, kinds), new / name)
             count += len(rows)
     return count
 
 
-def _files(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
-    given: set[str] = set()
+def _files(sources: Iterable[Source]) -> Iterator[dict[str, str | None]]:
     for source in sources:
         path = str(source.path)
-        if not isinstance(source.image, Path):
+        if isinstance(source.image, Picture):
             msg = f"{path} is no file of its own, and a cluster inspects files. Save the frames, or leave out --engine."
             raise ValueError(msg)
-        if path not in given:
-            given.add(path)
-            yield path, str(source.path.absolute())
+        error = str(source.image) if isinstance(source.image, UnreadableError) else None
+        yield {"path": path, "file": str(source.path.absolute()), "error": error}
 
 
 def run(folder: Path, shipped: list[Any], workers: int, gpus: float) -> None:

@@ -38,21 +38,23 @@ def schema() -> pa.Schema:
     return pa.schema(columns.items())
 
 
-def found(inspector: Inspector, paths: Sequence[str], files: Sequence[str]) -> pa.Table:
+def found(inspector: Inspector, paths: Sequence[str], files: Sequence[str], errors: Sequence[str | None]) -> pa.Table:
     """Inspect images.
 
     Args:
         inspector: Who does it.
         paths: What they are called.
         files: Where they are.
+        errors: Why there is none of a name, if that is known already.
 
     Returns:
         A row for each; of one that cannot be read, ``error`` says why, and there is no score.
     """
     import pyarrow as pa
 
-    called = {Path(file): path for file, path in zip(files, paths, strict=True)}
-    rows: list[dict[str, Any]] = []
+    named = list(zip(files, paths, errors, strict=True))
+    called = {Path(file): path for file, path, error in named if error is None}
+    rows: list[dict[str, Any]] = [{"path": path, "error": error} for _, path, error in named if error is not None]
 
     def fail(file: Path, error: ValueError) -> None:
         rows.append({"path": called[file], "error": str(error)})

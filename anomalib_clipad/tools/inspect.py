@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
@@ -184,7 +185,7 @@ def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Sou
 def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Source]:
     """All images of a run whose images judge each other, which are read twice."""
     found = [] if folder is not None else [source for source in sources if source is not None]
-    if folder is not None or any(not isinstance(source.image, Path) for source in found):
+    if folder is not None or any(isinstance(source.image, Picture) for source in found):
         msg = "mutual reads its images twice, so they have to be files, no videos and no folder to watch."
         raise ValueError(msg)
     return found
@@ -206,8 +207,8 @@ def inspect_all(
                 names[source.path] = source.name
             yield None if source is None else source.image
 
-    def fail(path: Any, error: ValueError) -> None:
-        results.fail(path, str(error))
+    def fail(image: Any, error: ValueError) -> None:
+        results.fail(getattr(image, "path", image), str(error))
         progress.update()
 
     def write(finding: Finding) -> None:
