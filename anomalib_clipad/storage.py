@@ -12,6 +12,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 DIRECTORY_VARIABLE = "ANOMALIB_CLIPAD_CACHE"
+UNFINISHED = ".unfinished-"
+"""How the names of folders begin whose files are still being written."""
 
 
 def cache_directory() -> Path:
@@ -36,7 +38,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         target: Folder of the finished files; created where it is missing.
     """
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
+    with tempfile.TemporaryDirectory(dir=target, prefix=UNFINISHED) as name:
         new, old = Path(name) / "new", Path(name) / "old"
         new.mkdir()
         old.mkdir()

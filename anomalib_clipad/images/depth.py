@@ -23,7 +23,7 @@ class UnknownDepthError(ValueError):
     """The file does not tell which value is white."""
 
 
-def grey_levels(image: Image.Image, path: str | Path) -> np.ndarray | None:
+def grey_levels(image: Image.Image, path: str | Path) -> tuple[np.ndarray | None, str | None]:
     """Values of a grey image of more than 8 bits, 0 for black and 1 for white.
 
     Warns, once for each folder, where a 16-bit file may hold values of a camera of fewer bits.
@@ -33,7 +33,8 @@ def grey_levels(image: Image.Image, path: str | Path) -> np.ndarray | None:
         path: Its file, to be named in a warning.
 
     Returns:
-        (H, W) float32, or None for all other images, which Pillow converts to RGB at the right scale.
+        (H, W) float32, or None for all other images, which Pillow converts to RGB at the right scale; and what there is
+        to say of a 16-bit file that may be dark.
 
     Raises:
         UnknownDepthError: If the file does not tell which value is white, or Pillow cannot read its layout.
@@ -46,19 +47,20 @@ def grey_levels(image: Image.Image, path: str | Path) -> np.ndarray | None:
         if bits > 8 and not sixteen_bit:
             msg = f"its {bits}-bit colours are stored as separate planes, without compression"
             raise UnknownDepthError(msg)
-        if sixteen_bit:
-            _warn_if_dark(path, 256 * int(np.asarray(image.convert("RGB")).max()) + 255)  # of 16 bits Pillow gives 8
-        return None
-    values = np.asarray(image)
+        if not sixteen_bit:
+            return None, None
+        brightest = 256 * int(np.asarray(image.convert("RGB")).max()) + 255  # of 16 bits Pillow gives 8
+        return None, _remark_if_dark(path, brightest)
+    values, remark = np.asarray(image), None
     if image.mode == "F":
         _check_unit_range(values)
         full_scale = 1
     else:
         full_scale = _integer_scale(image, bits, values)
         if sixteen_bit:
-            _warn_if_dark(path, int(values.max()))
+            remark = _remark_if_dark(path, int(values.max()))
     levels = values.astype(np.float32) / np.float32(full_scale)
-    return 1 - levels if tags.get(_WHITE_IS_ZERO) == 0 else levels
+    return (1 - levels if tags.get(_WHITE_IS_ZERO) == 0 else levels), remark
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
@@ -77,7 +79,7 @@ def _integer_scale(image: Image.Image, bits: int, values: np.ndarray) -> int:
     elif image.mode != "I" or image.format in {"PNG", "PPM"}:  # of PGM, Pillow scales any depth to 16 bits
         return _FULL_SCALE
     else:
-        kind = f"{image.format} integers"
+        kind = f"{image.format or '32-bit'} integers"
     msg = f"it holds {kind}, here from {values.min()} to {values.max()}, and does not tell which value is white"
     raise UnknownDepthError(msg)
 
@@ -89,9 +91,11 @@ def _check_unit_range(values: np.ndarray) -> None:
         raise UnknownDepthError(msg)
 
 
-def _warn_if_dark(path: str | Path, brightest: int) -> None:
+def _remark_if_dark(path: str | Path, brightest: int) -> str | None:
     folder = Path(path).parent
-    if 0 < brightest < _DARK and folder not in _warned:
+    if not 0 < brightest < _DARK:
+        return None
+    if folder not in _warned:
         _warned.add(folder)
         logger.warning(
             "The 16-bit image %s has no value above %d, and white is %d. If its camera gives fewer bits, such as 12, "
@@ -100,3 +104,7 @@ def _warn_if_dark(path: str | Path, brightest: int) -> None:
             brightest,
             _FULL_SCALE,
         )
+    return (
+        f"its 16 bits hold no value above {brightest}, and white is {_FULL_SCALE}: if its camera gives fewer bits, the "
+        "model sees a dark image, and its values are to be scaled to 16 bits"
+    )

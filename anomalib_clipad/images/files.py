@@ -14,24 +14,28 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 """Orientations whose height and width change places."""
 
 
-def decoded(image: Any, path: Path | None) -> NDArray[Any]:
-    """The pixels of an image.
+def decoded(image: Any, path: Path | None) -> tuple[NDArray[Any], str | None]:
+    """The pixels of an image, and what there is to say of them.
 
     Args:
         image: As ``Image.open`` gives it, its pixels best not loaded yet.
         path: Its file, to be named in a warning.
 
     Returns:
-        RGB (H, W, 3): uint8, or float32 in [0, 1] where it is grey of more than 8 bits.
+        RGB (H, W, 3): uint8, or float32 in [0, 1] where it is grey of more than 8 bits. And a remark, if there is one.
 
     Raises:
+        ValueError: If it is empty.
         Exception: What Pillow's plugins raise, each its own.
     """
     from anomalib_clipad.images.depth import grey_levels
 
+    if not (image.width and image.height):
+        msg = f"it is empty: {image.width} x {image.height} pixels"
+        raise ValueError(msg)
     warn_of_frames(image, path)
     key, turn = _key(image), turn_left(image)
-    grey = grey_levels(image, path or "image")
+    grey, remark = grey_levels(image, path or "image")
     if grey is not None:
         if key is not None:
             grey[grey == np.float32(key) / np.float32(2**16 - 1)] = 1
@@ -43,7 +47,7 @@ def decoded(image: Any, path: Path | None) -> NDArray[Any]:
         pixels = on_white(with_alpha(image))
     else:
         pixels = np.asarray(image.convert("RGB"))
-    return turned(pixels, turn)
+    return turned(pixels, turn), remark
 
 
 def warn_of_frames(image: Any, path: Path | None) -> None:

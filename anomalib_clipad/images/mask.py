@@ -70,7 +70,7 @@ def _of_image(image: Any, path: Path | None) -> tuple[NDArray[np.bool_], str]:
 
     warn_of_frames(image, path)
     turn = turn_left(image)
-    grey = grey_levels(image, path or "image")
+    grey, _ = grey_levels(image, path or "image")
     if grey is not None:
         mask, found = _of_levels((2**16 - 1) * grey, 2**16 - 1)
     elif image.has_transparency_data:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.images.files import decoded, on_white
+from anomalib_clipad.images.formats import open_image
 
 Channels = Literal["rgb", "bgr"]
 MAX_PIXELS = 89_000_000
@@ -20,7 +21,13 @@ _WHOLE = 0.1  # of a level: how far half precision moves one
 
 
 class UnreadableError(ValueError):
-    """A file, or what was given in its place, is no image that can be looked at."""
+    """A file, or what was given in its place, is no image that can be looked at.
+
+    Attributes:
+        path: What it is called, where the error itself is passed on in place of the image.
+    """
+
+    path: Path | None = None
 
 
 class Picture(NamedTuple):
@@ -29,10 +36,12 @@ class Picture(NamedTuple):
     Attributes:
         pixels: RGB (H, W, 3): uint8, or float32 in [0, 1] where it has more than 8 bits.
         path: Its file, if it came from one.
+        remark: What there is to say of it, such as that it may be too dark.
     """
 
     pixels: NDArray[Any]
     path: Path | None = None
+    remark: str | None = None
 
     @property
     def shown(self) -> NDArray[np.uint8]:
@@ -54,7 +63,7 @@ def read(source: Any, channels: Channels = "rgb", max_pixels: int | None = MAX_P
     Args:
         source: A path, a Pillow image, a numpy array (H, W), (H, W, 3) or (H, W, 4), or a torch tensor (H, W),
             (3, H, W) or (4, H, W); arrays and tensors of uint8, of floats in [0, 1], or of bool. A fourth channel is
-            transparency.
+            transparency. An ``UnreadableError`` in place of an image is raised.
         channels: Order of the channels of arrays; ``bgr`` is OpenCV's.
         max_pixels: Larger images are refused; with None, those that Pillow refuses.
 
@@ -63,14 +72,18 @@ def read(source: Any, channels: Channels = "rgb", max_pixels: int | None = MAX_P
     """
     if isinstance(source, Picture):
         return source
+    if isinstance(source, UnreadableError):
+        raise source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with explained(path):
-            return Picture(_of_file(path, max_pixels), path)
+            pixels, remark = _of_file(path, max_pixels)
+            return Picture(pixels, path, remark)
     if is_pillow(source):
         with explained(getattr(source, "filename", None) or "The image"):
             check_size(source.width * source.height, max_pixels)
-            return Picture(decoded(source, None))
+            pixels, remark = decoded(source, None)
+            return Picture(pixels, None, remark)
     return Picture(_as_rgb(as_array(source), channels, max_pixels))
 
 
@@ -81,7 +94,10 @@ def opened(path: Path, max_pixels: int | None) -> Iterator[Any]:
 
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # the user's word counts, not Pillow's
-    with path.open("rb") as file, Image.open(file) as image:
+    if path.is_symlink() and not path.exists():
+        msg = f"it is a link to {path.readlink()}, which is not there"
+        raise FileNotFoundError(msg)
+    with path.open("rb") as file, open_image(file) as image:
         check_size(image.width * image.height, max_pixels)
         yield image
 
@@ -117,10 +133,15 @@ def as_array(source: Any) -> NDArray[Any]:
     if not hasattr(source, "detach"):
         msg = f"Expected a path, a Pillow image, a numpy array or a torch tensor; got {type(source).__name__}."
         raise UnreadableError(msg)
-    tensor = source.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # numpy has none
-        tensor = tensor.float()
-    array: NDArray[Any] = tensor.numpy()
+    try:
+        tensor = source.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":  # numpy has none
+            tensor = tensor.float()
+        array: NDArray[Any] = tensor.numpy()
+    except Exception as error:  # of a quantised, sparse or meta tensor each its own
+        layout = f"{source.dtype}, {source.layout}, on {source.device}"
+        msg = f"A tensor of {layout} holds no plain numbers to look at; make it a dense one of uint8 or float32."
+        raise UnreadableError(msg) from error
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
@@ -135,7 +156,7 @@ def check_size(pixels: int, max_pixels: int | None) -> None:
         raise UnreadableError(msg)
 
 
-def _of_file(path: Path, max_pixels: int | None) -> NDArray[Any]:
+def _of_file(path: Path, max_pixels: int | None) -> tuple[NDArray[Any], str | None]:
     with opened(path, max_pixels) as image:
         return decoded(image, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomalib_clipad.images.files import shown_size
+from anomalib_clipad.images.formats import open_image
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -13,7 +14,5 @@ def read_size(path: str | Path) -> tuple[int, int]:
     Raises:
         Exception: What Pillow's plugins raise, each its own, where it is no image.
     """
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with Path(path).open("rb") as file, open_image(file) as image:
         return shown_size(image)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomalib_clipad.predictor.base import Shown
+    from anomalib_clipad.predictor.base import Prepared, Shown
 
     from .inspector import Inspector
 
@@ -35,16 +35,29 @@ class Fitting:
         inspector.model.calibrate(inspector.shown(images), rate, inspector.look)
 
     def pool(self, inspector: Inspector, images: Sequence[Any], limit: int) -> None:
-        """Let these images judge each other, and those that are inspected."""
-        from anomalib_clipad.vision.pool import choose
+        """Let images judge each other, and those that are inspected: these, or so many of them that can be read."""
+        from anomalib_clipad.vision.pool import drawn
 
-        chosen = (images[place] for place in choose(len(images), limit))
-        groups = list(inspector.read_ahead(chosen, inspector.model.prepare, lambda *_: None))
-        count = sum(map(len, groups))
-        if count < 2:
-            msg = f"mutual compares images with each other; {count} of {len(images)} can be read. It takes 2 or more."
-            raise ValueError(msg)
-        inspector.live("mutual").gather(groups)
+        prepared: dict[int, Prepared] = {}
+        for places in drawn(len(images), limit, lambda: len(prepared)):
+            given = (images[place] for place in places)
+            for batch in inspector.read_ahead(given, inspector.model.prepare, lambda *_: None):
+                prepared.update((places[one.number], one.taken) for one in batch)
+        check_several(len(prepared), len(images))
+        chosen = [prepared[place] for place in sorted(prepared)]
+        size = inspector.batch_size
+        inspector.live("mutual").gather(chosen[start : start + size] for start in range(0, len(chosen), size))
+
+
+def check_several(readable: int, count: int) -> None:
+    """Check that there are images to judge each other.
+
+    Raises:
+        ValueError: If fewer than two of them can be read.
+    """
+    if readable < 2:
+        msg = f"mutual compares images with each other; {readable} of {count} can be read. It takes 2 or more."
+        raise ValueError(msg)
 
 
 def remark_few(count: int) -> None:

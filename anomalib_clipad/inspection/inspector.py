@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.mask import read_mask
-from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, is_pillow, read
+from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, is_pillow, read
 from anomalib_clipad.predictor.base import Look, Predictor, Prepared, Scored, Shown
 from anomalib_clipad.predictor.exported import ExportedPredictor
 from anomalib_clipad.predictor.frame import WHOLE
@@ -41,6 +42,21 @@ class _Taken(NamedTuple):
     picture: Picture
     prepared: Prepared
     remark: str | None
+
+
+@dataclass(frozen=True)
+class Ahead(Generic[T]):
+    """What was taken of an image ahead of its turn.
+
+    Attributes:
+        number: Of the image among those that were given, from 0.
+        source: What was given.
+        taken: What was taken of it.
+    """
+
+    number: int
+    source: Any
+    taken: T
 
 
 class Inspector:
@@ -202,7 +218,7 @@ class Inspector:
             UnreadableError: If one of them is no image.
             ValueError: If one does not go with the tiles or with the mask of what to ignore.
         """
-        if isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
+        if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):  # noqa: PTH112  # of a long name, too
             return self.stream(files_in(Path(images)))
         if _is_one(images):
             taken = self._take(read(images, self.channels, self.max_pixels))
@@ -216,14 +232,32 @@ class Inspector:
 
         Args:
             images: As of ``inspect``; a ``None`` among them says that there is none for now, so that those before it
-                wait for no others.
+                wait for no others. An ``UnreadableError`` stands for an image that cannot be had.
             on_error: Called with what cannot be looked at and why; by default the error ends it all.
+
+        Raises:
+            ValueError: Without ``on_error``, if an image cannot be looked at; after the findings of those before it.
+            Exception: What ``images`` raises, likewise; and what concerns all images, such as a full memory.
         """
         self._last = None
         for batch in self.read_ahead(images, self._take, on_error):
-            scored = self.model.score([taken.prepared for taken in batch])
-            for index, taken in enumerate(batch):
-                yield self._conclude(taken, float(scored.score[index]), scored.anomaly_map[index])
+            yield from self._found(batch, on_error)
+
+    def _found(self, batch: Sequence[Ahead[_Taken]], on_error: OnError | None) -> Iterator[Finding]:
+        """The findings of a batch; one by one if the model refuses one of its images."""
+        try:
+            scored = self.model.score([one.taken.prepared for one in batch])
+        except ValueError as error:
+            if len(batch) > 1:
+                for one in batch:
+                    yield from self._found([one], on_error)
+            elif on_error is None:
+                raise
+            else:
+                on_error(batch[0].source, error)
+            return
+        for index, one in enumerate(batch):
+            yield self._conclude(one.taken, float(scored.score[index]), scored.anomaly_map[index])
 
     def again(
         self,
@@ -373,42 +407,63 @@ class Inspector:
             path=picture.path,
             map_threshold=limits.region,
             ignored=ignored,
-            remark=taken.remark,
+            remark="; ".join(filter(None, (taken.remark, picture.remark))) or None,
         )
 
     def read_ahead(
         self, images: Iterable[Any], take: Callable[[Picture], T], on_error: OnError | None
-    ) -> Iterator[list[T]]:
-        """What is taken of images, some at a time, read ahead by some threads."""
+    ) -> Iterator[list[Ahead[T]]]:
+        """What is taken of images, some at a time, read ahead by some threads.
+
+        Raises:
+            Exception: As of ``stream``, after what came before.
+        """
 
         def one(source: Any) -> T:
-            return take(read(source, self.channels, self.max_pixels))
+            try:
+                picture = read(source, self.channels, self.max_pixels)
+                return take(picture)
+            except (MemoryError, RuntimeError) as error:  # as torch calls it, too; of one image, be it that large
+                reason = " ".join(str(error).split())[:200].rstrip(".") or "it takes more memory than there is"
+                msg = f"{_called(source)} cannot be looked at ({reason})."
+                raise UnreadableError(msg) from error
 
         sources = iter(images)
-        ahead: deque[tuple[Any, Future[T]]] = deque()
+        ahead: deque[tuple[int, Any, Future[T]]] = deque()
+        failure: Exception | None = None
         with ThreadPoolExecutor(self.workers) as pool:
-            batch: list[T] = []
-            more = True
+            batch: list[Ahead[T]] = []
+            more, count = True, 0
             while more or ahead:
                 pause = False
                 while more and not pause and len(ahead) < 2 * self.batch_size:
-                    source = next(sources, _END)
+                    try:
+                        source = next(sources, _END)
+                    except Exception as error:  # what was given before is looked at first
+                        more, failure = False, error
+                        break
                     more, pause = source is not _END, source is None
                     if more and not pause:
-                        ahead.append((source, pool.submit(one, source)))
+                        ahead.append((count, source, pool.submit(one, source)))
+                        count += 1
                 if ahead:
-                    source, future = ahead.popleft()
+                    number, source, future = ahead.popleft()
                     try:
-                        batch.append(future.result())
+                        batch.append(Ahead(number, source, future.result()))
                     except ValueError as error:
                         if on_error is None:
-                            raise
+                            failure = error
+                            break
                         on_error(source, error)
                 if len(batch) == self.batch_size or (batch and pause and not ahead):
                     yield batch
                     batch = []
+            for _, _, future in ahead:
+                future.cancel()
             if batch:
                 yield batch
+        if failure is not None:
+            raise failure
 
     def shown(self, images: Iterable[Any], reference: bool = False) -> list[Shown]:
         """Normal images, read and prepared.
@@ -424,7 +479,7 @@ class Inspector:
         def take(picture: Picture) -> Shown:
             return self.show(picture, reference)
 
-        shown = [one for batch in self.read_ahead(images, take, None) for one in batch]
+        shown = [one.taken for batch in self.read_ahead(images, take, None) for one in batch]
         purpose = "references" if reference else "calibration"
         return [
             one if one.identity.name else one._replace(identity=one.identity._replace(name=f"{purpose} {number}"))
@@ -519,6 +574,12 @@ def _sources(images: Any, needed_for: str | None = None) -> list[Any]:
         msg = f"There are no images in {needed_for}."
         raise ValueError(msg)
     return found
+
+
+def _called(source: Any) -> str:
+    """What an image is called in messages."""
+    path = source if isinstance(source, (str, os.PathLike)) else getattr(source, "path", None)
+    return "The image" if path is None else os.fspath(path)
 
 
 def _is_one(images: Any) -> bool:

@@ -155,7 +155,7 @@ class Results:
         """See the class."""
         return self._run.key
 
-    def wants(self, path: PurePath, place: str, file: str | None) -> bool:
+    def wants(self, path: PurePath, place: str, file: Path | None) -> bool:
         """Whether an image is still to be looked at: not if what its file holds has been.
 
         Args:
@@ -332,8 +332,8 @@ class Results:
                 raise
             what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
             msg = (
-                f"{what}. {self._images} images are complete in {self.folder / 'results.csv'}; when the cause is removed, "
-                "resume the run to go on from there."
+                f"{what}. {self._images} images are complete in {self.folder / 'results.csv'}; when the cause is "
+                "removed, resume the run to go on from there."
             )
             told = OSError(error.errno, msg) if error.errno else OSError(msg)
             told.explained = True  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from anomalib_clipad.images.listing import RUN_FILE, RUN_FORMAT
 from anomalib_clipad.storage import atomic_folder
 
 from .lines import whole_lines
@@ -19,13 +20,11 @@ from .records import RECORDS
 
 NAMES = ".names"
 """Names of pictures, each written down before the first of its pictures is: they tell own files from others'."""
-RUN = "run.json"
-FORMAT = "anomalib_clipad inspection, version "
-_VERSION = 2
+_VERSION = f"{RUN_FORMAT}, version 2"
 CHECKPOINTS, LISTED = ".checkpoints", ".images"
 """Folders of a run on a cluster: what is done, and what was to be done."""
 _TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", "coco.json", ".coco.jsonl", RECORDS, NAMES)
-_OWN = (*_TABLES, CHECKPOINTS, LISTED, "index.html", RUN)
+_OWN = (*_TABLES, CHECKPOINTS, LISTED, "index.html", RUN_FILE)
 """What runs of this version and of those before have written; ``run.json`` last: it says whose the others are."""
 
 
@@ -56,7 +55,7 @@ def new_run(settings: Mapping[str, Any], depends: Mapping[str, str], about: Mapp
 def read_run(folder: Path) -> Run | None:
     """The run whose folder this is; ``None`` if it is that of no run of this version."""
     about = _said(folder)
-    return None if about.pop("format", "") != f"{FORMAT}{_VERSION}" else Run(**about)
+    return None if about.pop("format", "") != _VERSION else Run(**about)
 
 
 def take_folder(folder: Path, run: Run, overwrite: bool, resume: bool) -> Run | None:
@@ -98,8 +97,8 @@ def take_folder(folder: Path, run: Run, overwrite: bool, resume: bool) -> Run | 
             msg = f"{folder / name} is not of an earlier run, and is never replaced. Name another folder."
             raise FileExistsError(msg)
     with atomic_folder(folder) as new:
-        text = json.dumps({"format": f"{FORMAT}{_VERSION}", **run._asdict()}, indent=2)
-        (new / RUN).write_text(f"{text}\n", encoding="utf-8")
+        text = json.dumps({"format": _VERSION, **run._asdict()}, indent=2)
+        (new / RUN_FILE).write_text(f"{text}\n", encoding="utf-8")
     return None
 
 
@@ -111,8 +110,8 @@ def handed_out(folder: Path) -> set[str]:
 def _said(folder: Path) -> dict[str, Any]:
     """What ``run.json`` of any version says; nothing if it is not ours."""
     try:
-        about = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return dict(about) if about["format"].startswith(FORMAT) else {}
+        about = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        return dict(about) if about["format"].startswith(RUN_FORMAT) else {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.listing import check_folder, walk
 
 from .content import Stamp, stamp_of
 from .sources import Source
@@ -43,12 +42,14 @@ def watch(folder: Path, still: float = STILL, often: float = _OFTEN) -> Iterator
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If it is the output folder of an inspection.
     """
+    check_folder(folder)
     seen: dict[Path, _Seen] = {}
     while True:
         now = time.monotonic()
         before, seen = seen, {}
-        for path in files_in(folder):
+        for path, real in walk(folder):
             stamp = stamp_of(path) or (_NOWHERE if path.is_symlink() else None)
             if stamp is None:  # it has gone
                 continue
@@ -58,6 +59,6 @@ def watch(folder: Path, still: float = STILL, often: float = _OFTEN) -> Iterator
             seen[path] = known
             if not known.given and now - known.since >= still:
                 seen[path] = known._replace(given=True)
-                yield Source(path, path, path.relative_to(folder), os.path.realpath(path))
+                yield Source(path, path, path.relative_to(folder), None if real is None else Path(real))
         yield None
         time.sleep(often)

@@ -122,6 +122,17 @@ class ExportedPredictor(Predictor):
         msg = "An exported file cannot take references: build the model from a backbone, or write a product file."
         raise ValueError(msg)
 
+    def check_size(self, height: int, width: int) -> None:
+        """See ``Predictor.check_size``; a file may be for images of one size."""
+        super().check_size(height, width)
+        if self._runtime.size not in {None, (height, width)}:
+            expected = " x ".join(map(str, reversed(self._runtime.size or ())))
+            msg = (
+                f"{self._files[0]} takes images of {expected} pixels, and this one has {width} x {height}. Resize it, "
+                "or export a file for any size (without input_size)."
+            )
+            raise ValueError(msg)
+
     def _prepare(self, picture: Picture) -> Prepared:
         """The image itself: the file resizes and normalises it."""
         return picture.levels

@@ -33,12 +33,14 @@ class Runtime(ABC):
         name: Runtime and version.
         precision: Number format in which it computes matrix products outside of int8.
         inputs: Names of the inputs it needs beside the images.
+        size: Height and width of the images it takes, where it takes no others.
     """
 
     metadata: dict[str, str]
     name: str
     precision: str = "float32"
     inputs: frozenset[str]
+    size: tuple[int, int] | None = None
 
     @abstractmethod
     def __init__(self, path: Path, precision: str | None = None) -> None: ...
@@ -121,7 +123,10 @@ class OnnxRuntime(Runtime):
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._has_rate = RATE in {entry.name for entry in self._session.get_overridable_initializers()}
-        self.inputs = frozenset(entry.name for entry in self._session.get_inputs()) - {"input"}
+        shapes = {entry.name: entry.shape for entry in self._session.get_inputs()}
+        self.inputs = frozenset(shapes) - {"input"}
+        height, width = shapes["input"][2:]
+        self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:
         """See ``Runtime.run``."""
@@ -157,7 +162,10 @@ class OpenVinoRuntime(Runtime):
         self.precision = _HINTS.get(computes_in, computes_in)
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
         self._request = compiled.create_infer_request()
-        self.inputs = frozenset(entry.any_name for entry in model.inputs) - {"input"}
+        shapes = {entry.any_name: entry.partial_shape for entry in model.inputs}
+        self.inputs = frozenset(shapes) - {"input"}
+        height, width = list(shapes["input"])[2:]
+        self.size = (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
         self._states = {state.name: state for state in self._request.query_state()}
 
     def run(self, images: NDArray[np.float32], rate: float | None = None, inputs: Inputs | None = None) -> Arrays:

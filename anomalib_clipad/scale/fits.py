@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_clipad.images.picture import read
-from anomalib_clipad.inspection.fitting import Fitting
+from anomalib_clipad.inspection.fitting import Fitting, check_several
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Measured, Shown
 from anomalib_clipad.vision.detector import Evidence
-from anomalib_clipad.vision.pool import Pool, choose, first_of_each, joined, key_of, picked
+from anomalib_clipad.vision.pool import Pool, drawn, first_of_each, joined, key_of, picked
 from anomalib_clipad.vision.references import mutual_rows
 
 _IMAGES = 32
@@ -50,14 +49,23 @@ class OnCluster(Fitting):
         import ray
 
         live = inspector.live("mutual")
-        chosen = [images[place] for place in choose(len(images), limit)]
-        parts = _spread(_examine, inspector, chosen)
-        keys = list(chain.from_iterable(keys for _, keys in parts))
+        parts: list[tuple[Any, list[str]]] = []
+        places: list[int] = []
+        for tried in drawn(len(images), limit, lambda: len(places)):
+            found = _spread(_examine, inspector, [images[place] for place in tried])
+            for start, (arrays, keys, read) in zip(range(0, len(tried), _IMAGES), found, strict=True):
+                if read:
+                    parts.append((arrays, keys))
+                    places.extend(tried[start + row] for row in read)
+        check_several(len(places), len(images))
+        order = sorted(range(len(places)), key=places.__getitem__)
+        every = list(chain.from_iterable(keys for _, keys in parts))
+        keys = [every[row] for row in order]
         rows = first_of_each(keys)
         if len(rows) < 2:
             msg = f"Mutual scoring compares images with each other; got {len(rows)} image. It takes at least 2."
             raise ValueError(msg)
-        evidence = picked(joined([_evidence(arrays) for arrays, _ in parts]), rows)
+        evidence = picked(joined([_evidence(arrays) for arrays, _ in parts]), [order[row] for row in rows])
         tokens = ray.put(evidence.tokens.numpy())
         task = ray.remote(_rows)
         starts = range(0, len(rows), _IMAGES)
@@ -99,12 +107,16 @@ def _measure(shipped: list[Any], files: Sequence[Path]) -> Measured:
     return inspector.model.measure(inspector.shown(files), inspector.look)
 
 
-def _examine(shipped: list[Any], files: Sequence[Path]) -> tuple[tuple[Any, ...], list[str]]:
+def _examine(shipped: list[Any], files: Sequence[Path]) -> tuple[tuple[Any, ...], list[str], list[int]]:
+    """Evidence of those files that can be read, their keys, and which they are."""
     inspector = _inspector(shipped)
-    prepared = [inspector.model.prepare(read(file, max_pixels=inspector.max_pixels)) for file in files]
-    images = [torch.from_numpy(image) for image in prepared]
+    ahead = list(chain.from_iterable(inspector.read_ahead(files, inspector.model.prepare, lambda *_: None)))
+    if not ahead:
+        return (), [], []
+    images = [torch.from_numpy(one.taken) for one in ahead]
     evidence = inspector.live("mutual").model.examine(torch.stack(images))
-    return tuple(None if one is None else one.numpy() for one in evidence), list(map(key_of, images))
+    arrays = tuple(None if one is None else one.numpy() for one in evidence)
+    return arrays, list(map(key_of, images)), [one.number for one in ahead]
 
 
 def _evidence(arrays: Sequence[Any]) -> Evidence:

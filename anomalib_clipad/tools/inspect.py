@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.dependencies import about_of, depends_on, plain
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
@@ -200,7 +201,7 @@ def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Sou
 def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Source]:
     """All images of a run whose images judge each other, which are read twice."""
     found = [] if folder is not None else [source for source in sources if source is not None]
-    if folder is not None or any(not isinstance(source.image, Path) for source in found):
+    if folder is not None or any(isinstance(source.image, Picture) for source in found):
         msg = "mutual reads its images twice, so they have to be files, no videos and no folder to watch."
         raise ValueError(msg)
     return found

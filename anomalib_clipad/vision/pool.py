@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -26,7 +26,21 @@ _NORMAL = 1.4826
 
 def choose(count: int, limit: int) -> list[int]:
     """Which of ``count`` images are compared with: all, or ``limit`` of them by a fixed seed, in order."""
-    return sorted(np.random.default_rng(_SEED).permutation(count)[:limit].tolist())
+    return next(drawn(count, limit, lambda: 0), [])
+
+
+def drawn(count: int, limit: int, had: Callable[[], int]) -> Iterator[list[int]]:
+    """Which of ``count`` images to try, in order: those of ``choose``, then others for those that cannot be read.
+
+    Args:
+        count: How many images there are.
+        limit: How many are compared with at most.
+        had: How many could be read by now.
+    """
+    order = np.random.default_rng(_SEED).permutation(count).tolist()
+    while order and (missing := limit - had()) > 0:
+        places, order = sorted(order[:missing]), order[missing:]
+        yield places
 
 
 class Pool:

@@ -47,7 +47,7 @@ def found(path: str | None = "a.png", score: float = 0.75, regions: tuple[Region
 
 
 def is_done(results: Results, path: Path) -> bool:
-    return not results.wants(path, os.path.realpath(path), os.fspath(path))
+    return not results.wants(path, os.path.realpath(path), path)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

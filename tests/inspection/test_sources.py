@@ -1,8 +1,6 @@
 """Where images come from, and what they are called."""
 
 import io
-import threading
-import time
 from pathlib import Path, PurePath
 
 import cv2
@@ -12,8 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from anomalib_clipad.inspection import sources
-from anomalib_clipad.inspection.sources import find, watch
+from anomalib_clipad.inspection.sources import find
 
 
 @pytest.fixture
@@ -61,28 +58,6 @@ def test_a_video_gives_its_frames(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     with pytest.raises(ValueError, match="no video"):
         list(find([str(tmp_path / "broken.mp4")]))
-
-
-def test_a_watched_folder_gives_files_once_they_are_whole(folder: Path) -> None:
-    arrived = (source for source in watch(folder, 0.05) if source is not None)
-    assert {next(arrived).name for _ in range(3)} == {PurePath(n) for n in ("a.png", "sub/a.png", "sub/deep/b.JPG")}
-    content = (folder / "a.png").read_bytes()
-    late = folder / "late.png"
-
-    def write_slowly() -> None:
-        with late.open("wb") as file:
-            for byte in range(0, len(content), 8):
-                file.write(content[byte : byte + 8])
-                file.flush()
-                time.sleep(0.02)
-
-    thread = threading.Thread(target=write_slowly)
-    thread.start()
-    source = next(arrived)
-    assert source.path == late
-    assert late.read_bytes() == content
-    thread.join()
-    assert sources.files_in(folder)
 
 
 def test_a_parquet_file_lists_paths_beside_it(tmp_path: Path) -> None:
