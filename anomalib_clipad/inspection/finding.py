@@ -43,8 +43,10 @@ class Finding:
         remark: What else there is to say of the image, such as that the model was calibrated on it.
         decided: Whether the label is a verdict: by a threshold, a calibration, or a model that has one. Else scores
             only sort images by suspicion, and the label says no more than that the score is above the midpoint.
-        text_score: The score of the text alone, where the model compares with images too and knows it.
-        reference_score: The score of that comparison alone, likewise.
+        text_score: The score of the text alone, where the model compares with images too: that of a model without
+            these images that nothing is fitted to, 0.5 at its midpoint. ``None`` where the text has no share, of an
+            exported file, and where something is ignored.
+        reference_score: The score of that comparison alone, likewise: that of a model with ``text_weight=0``.
     """
 
     image: NDArray[np.uint8]

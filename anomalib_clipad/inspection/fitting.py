@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.base import Prepared, Shown
+    from anomalib_clipad.verdicts.normal_scores import NormalScores
 
     from .inspector import Inspector
 
@@ -67,3 +68,10 @@ def remark_few(count: int) -> None:
     if count < FEW:
         msg = f"mutual compares only {count} images with each other; from {FEW} on it is worth more."
         warnings.warn(msg, stacklevel=4)
+
+
+def remark_doubt(normal: NormalScores) -> None:
+    """Warn where a calibration that came with a model looks wrong."""
+    doubt = normal.doubt()
+    if doubt is not None:
+        warnings.warn(doubt, stacklevel=3)

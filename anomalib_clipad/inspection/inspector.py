@@ -18,14 +18,16 @@ from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.mask import read_mask
 from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, is_pillow, read
+from anomalib_clipad.noted import noted
 from anomalib_clipad.predictor.base import Look, Predictor, Prepared, Scored, Shown
 from anomalib_clipad.predictor.exported import ExportedPredictor
 from anomalib_clipad.predictor.frame import WHOLE
+from anomalib_clipad.verdicts.decision import Decision
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
 
 from .finding import Finding, at_size
-from .fitting import Fitting, remark_few
+from .fitting import Fitting, remark_doubt, remark_few
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import LivePredictor
@@ -92,6 +94,9 @@ class Inspector:
             ``prompts``, ``rvs``, ``smoothing``, ``precision``, ``adapter``, ``text_weight``, ``tiles`` ...; for an
             exported file ``precision``, OpenVINO's hint.
 
+    Attributes:
+        model: What scores images.
+
     Raises:
         ValueError: If an argument is not valid, or does not go with another.
         FileNotFoundError: If a file or folder is not there.
@@ -143,23 +148,27 @@ class Inspector:
         path = None if product is None else Path(product).expanduser()
         self.model = _predictor(class_name, model, path, mutual is not None, settings)
         self._last: tuple[Picture, Scored, int] | None = None
-        fitting = fitting or Fitting()
-        if references is not None:
-            given = _sources(references, "references")
-            shown = fitting.references(self, given, memory_size)
-        if mutual is not None:
-            fitting.pool(self, _sources(mutual), pool)
-            remark_few(0 if (pooled := self.live("mutual").model.pool) is None else len(pooled.rows))
-        if calibration is not None:
-            fitting.calibration(self, _sources(calibration, "calibration"), false_alarm_rate)
-        elif false_alarm_rate is not None and self.model.normal is None and len(self.model.references) > 1:
-            if references is None:
-                msg = (
-                    "The model is not calibrated, and the images that it compares with are not at hand. Pass "
-                    "calibration, a folder of other normal images."
-                )
-                raise ValueError(msg)
-            fitting.left_out(self, given, shown, false_alarm_rate)
+        self._mutual, fitting = mutual is not None, fitting or Fitting()
+        with noted() as notes:
+            if references is not None:
+                given = _sources(references, "references")
+                shown = fitting.references(self, given, memory_size)
+            if mutual is not None:
+                fitting.pool(self, _sources(mutual), pool)
+                remark_few(0 if (pooled := self.live("mutual").model.pool) is None else len(pooled.rows))
+            if calibration is not None:
+                fitting.calibration(self, _sources(calibration, "calibration"), false_alarm_rate)
+            elif self.model.normal is not None:
+                remark_doubt(self.model.normal)
+            elif false_alarm_rate is not None and len(self.model.references) > 1:
+                if references is None:
+                    msg = (
+                        "The model is not calibrated, and the images that it compares with are not at hand. Pass "
+                        "calibration, a folder of other normal images."
+                    )
+                    raise ValueError(msg)
+                fitting.left_out(self, given, shown, false_alarm_rate)
+        self._notes = tuple(notes)
         self.decide_by(threshold, false_alarm_rate)
 
     def decide_by(self, threshold: float | None = None, false_alarm_rate: float | None = None) -> None:
@@ -180,25 +189,38 @@ class Inspector:
                 "several references."
             )
             raise ValueError(msg)
-        self._limits_by(threshold, false_alarm_rate, self.model.normal)
+        self._decision_by(threshold, false_alarm_rate, self.model.normal)
         self._asked = threshold, false_alarm_rate
 
-    def _limits_by(
+    @property
+    def decision(self) -> Decision:
+        """By what images are called defective now, and where that comes from."""
+        return self._decision_by(*self._asked, self.model.normal)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say of the images that it was fitted to.
+
+        It is what was warned of: copies, images whose scores stand apart, so few that they are of little use; and where
+        the threshold hangs on a single image, which one that is.
+        """
+        hint = self.decision.hint
+        return self._notes if hint is None else (*self._notes, hint)
+
+    def _decision_by(
         self, threshold: float | None, false_alarm_rate: float | None, normal: NormalScores | None
-    ) -> Limits:
-        """The largest score and map value that are not defective, with the calibration of now."""
+    ) -> Decision:
+        """By what images are called defective, with the calibration of now."""
         rate = normal.rate if normal is not None and false_alarm_rate is None else false_alarm_rate
-        own: Limits | None
         if threshold is not None:
-            own = Limits(threshold, threshold)
-        elif normal is not None and rate is not None:
-            own = normal.limits(rate)
-        else:
-            own = self.model.own_limits
+            return Decision(Limits(threshold, threshold), threshold=threshold)
+        if normal is not None and rate is not None:
+            return Decision(normal.limits(rate), rate=rate, normal=normal)
+        own = self.model.own_limits
         if own is None:
             msg = "This model only scores images (its enable_thresholding is off): pass a threshold to decide by."
             raise ValueError(msg)
-        return own if self._ignore is None else Limits(own.region, own.region)
+        return Decision(own, normal=normal, fitted=self.model.fitted, mutual=self._mutual)
 
     @overload
     def inspect(self, images: str | os.PathLike[str] | NDArray[Any]) -> Finding: ...
@@ -224,7 +246,7 @@ class Inspector:
             taken = self._take(read(images, self.channels, self.max_pixels))
             scored = self.model.score_and_keep(taken.prepared)
             self._last = taken.picture, scored, self.model.version
-            return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
+            return self._conclude(taken, scored)
         return self.stream(images)
 
     def stream(self, images: Iterable[Any], on_error: OnError | None = None) -> Iterator[Finding]:
@@ -257,7 +279,7 @@ class Inspector:
                 on_error(batch[0].source, error)
             return
         for index, one in enumerate(batch):
-            yield self._conclude(one.taken, float(scored.score[index]), scored.anomaly_map[index])
+            yield self._conclude(one.taken, scored, index)
 
     def again(
         self,
@@ -302,12 +324,14 @@ class Inspector:
                     "for it. Make another Inspector with calibration, or pass references with the rate."
                 )
                 raise ValueError(msg)
-            shown = [] if references is None else self.shown(_sources(references, "references"), reference=True)
-            live.look_for(class_name, prompts)
-            if shown:
-                live.fit(shown)
-            if false_alarm_rate is not None:
-                live.calibrate_left_out(shown, false_alarm_rate, self.look)
+            with noted() as notes:
+                shown = [] if references is None else self.shown(_sources(references, "references"), reference=True)
+                live.look_for(class_name, prompts)
+                if shown:
+                    live.fit(shown)
+                if false_alarm_rate is not None:
+                    live.calibrate_left_out(shown, false_alarm_rate, self.look)
+            self._notes = tuple(notes)
         if false_alarm_rate is not None:
             self.decide_by(None, false_alarm_rate)
         return self.look_again()
@@ -323,7 +347,7 @@ class Inspector:
             scored = self.live("another look").rescore()
             self._last = picture, scored, self.model.version
         taken = _Taken(picture, scored.anomaly_map[0], self._remark(picture))
-        return self._conclude(taken, float(scored.score[0]), scored.anomaly_map[0])
+        return self._conclude(taken, scored)
 
     def _looked_at(self) -> tuple[Picture, Scored, int]:
         if self._last is None:
@@ -381,13 +405,17 @@ class Inspector:
             return None
         return f"it is, or looks like, the reference or calibration image {found.name}: nothing can be said about it"
 
-    def _conclude(self, taken: _Taken, score: float, anomaly_map: NDArray[np.float32]) -> Finding:
+    def _conclude(self, taken: _Taken, scored: Scored, index: int = 0) -> Finding:
         picture, normal = taken.picture, self.model.normal
-        limits = self._limits_by(*self._asked, normal)
+        decision = self._decision_by(*self._asked, normal)
+        limits = decision.limits
+        score, anomaly_map = float(scored.score[index]), scored.anomaly_map[index]
+        by_text, by_references = scored.text, scored.references
         shown, ignored = picture.shown, self._ignored(picture)
         large = at_size(anomaly_map, shown.shape[:2], ignored)
         if ignored is not None:
-            score = float(large.max())
+            score, limits = float(large.max()), Limits(limits.region, limits.region)
+            by_text = by_references = None
         p_value = None
         if normal is not None:
             p_value = normal.p_value(score) if ignored is None else normal.region_p_value(score)
@@ -408,6 +436,9 @@ class Inspector:
             map_threshold=limits.region,
             ignored=ignored,
             remark="; ".join(filter(None, (taken.remark, picture.remark))) or None,
+            decided=decision.decided,
+            text_score=None if by_text is None else float(by_text[index]),
+            reference_score=None if by_references is None else float(by_references[index]),
         )
 
     def read_ahead(

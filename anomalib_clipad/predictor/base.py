@@ -39,10 +39,14 @@ class Scored(NamedTuple):
     Attributes:
         score: Of each image (B,).
         anomaly_map: Of each image (B, h, w).
+        text: Scores as of the text alone (B,), where it is joined with a comparison with images and that is known.
+        references: Scores as of that comparison alone (B,), likewise.
     """
 
     score: NDArray[np.float32]
     anomaly_map: NDArray[np.float32]
+    text: NDArray[np.float32] | None = None
+    references: NDArray[np.float32] | None = None
 
 
 class Shown(NamedTuple):
@@ -82,6 +86,7 @@ class Predictor(ABC):
         frame: ``whole``, or what the pre-processing cuts off or adds, so that a map does not lie on its image.
         own_limits: The largest score and map value that are not defective, by the model's own decision; ``None`` if it
             has none.
+        fitted: Whether the model's own decision was fitted to images; else it is the midpoint of its scale.
         precision: Number format in which its tower computes.
         version: How often something has changed that scores depend on.
     """
@@ -90,6 +95,7 @@ class Predictor(ABC):
     references: tuple[Identity, ...] = ()
     _known: tuple[tuple[Any, Any], Known | None] = ((None, None), None)  # of which images, and these
     frame: str = WHOLE
+    fitted: bool = False
     precision: str = "float32"
     version: int = 0
 
@@ -254,13 +260,9 @@ class Predictor(ABC):
         if rate is not None:
             normal.limits()  # whether so many images allow it
         self.keep_normal(normal)
-        apart = [kept[place].name for place in normal.standing_apart()]
-        if apart:
-            msg = (
-                f"The scores of {', '.join(apart)} stand apart from those of the other calibration images. If they "
-                "show defects, remove them: each of them hides defects of its kind."
-            )
-            warnings.warn(msg, stacklevel=2)
+        doubt = None if self.normal is None else self.normal.doubt()
+        if doubt is not None:
+            warnings.warn(doubt, stacklevel=2)
 
     def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:
         """Calibrate on the references themselves, each judged by all the others.

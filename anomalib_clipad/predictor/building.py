@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from anomalib_clipad.adaptors.files import adapter_file, load_adapter
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.noted import noted
 from anomalib_clipad.settings import Settings
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.class_encoder import check_class_name
@@ -109,8 +109,7 @@ def _build(
     """A model with its text tower, noted for a quick start the next time."""
     from anomalib_clipad.backbones import load_backbone
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with noted() as notes:
         loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
         model = ClipADModel(loaded, settings, cache)
         layers = model.detector.adapter
@@ -118,8 +117,6 @@ def _build(
             load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
         if settings.text_weight and class_name is not None:
             model.setup(class_name)
-    for one in said:
-        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    if cache is not None and adapter is None and not any(one.category is UserWarning for one in said):
+    if cache is not None and adapter is None and not notes:
         quick_start.keep(settings, class_name, model, loaded)
     return model, loaded

@@ -104,6 +104,11 @@ class Decision(nn.Module):
             score, _defective(score, score_threshold), anomaly_map, _defective(anomaly_map, map_threshold)
         )
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its ranges and thresholds were fitted to images."""
+        return not bool(torch.isnan(self.image_min))
+
     def limits(self) -> Limits | None:
         """The largest score and map value that are not defective, if there are labels."""
         if not self.label:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ class ExportedPredictor(Predictor):
         self._normal = self._runtime.normal
         self._check_precision(path)
         self._unsaid = "version" not in facts  # by version 0.2, which did not write down how it decides
+        self.fitted = not math.isnan(float(facts.get("image_min", "nan")))
         self._limits, self._grid = _limits(facts, self._unsaid), _grid(facts)
 
     def _check_class(self, path: Path, asked: str | None) -> None:

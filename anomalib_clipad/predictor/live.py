@@ -16,7 +16,7 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.text.prompts import load_prompts
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
-from anomalib_clipad.vision.detector import Prediction, Seen
+from anomalib_clipad.vision.detector import Joined, Prediction, Seen
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 from anomalib_clipad.vision.surgery import ScoreScale
 from anomalib_clipad.vision.tile_grid import TileGrid
@@ -140,6 +140,11 @@ class LivePredictor(Predictor):
     def own_limits(self) -> Limits | None:
         """By its thresholds."""
         return self.processor.decision.limits()
+
+    @property
+    def fitted(self) -> bool:  # type: ignore[override]  # its statistics know
+        """Whether its thresholds were fitted to images."""
+        return self.processor.decision.fitted
 
     @property
     def normalized(self) -> bool:
@@ -358,7 +363,11 @@ class LivePredictor(Predictor):
         return self.model.predict(self._joined(images))
 
     def _scored(self, raw: Prediction) -> Scored:
-        return numbers(self._arrays(self.processor.decision(raw)))
+        found = numbers(self._arrays(self.processor.decision(raw)))
+        if not isinstance(raw, Joined):
+            return found
+        text, images = (scores.float().cpu().numpy() for scores in raw.alone())
+        return found._replace(text=text, references=images)
 
     @staticmethod
     def _arrays(found: Prediction) -> Scored:

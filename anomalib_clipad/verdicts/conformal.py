@@ -16,8 +16,17 @@ CONFIDENCE = 0.95
 """Confidence of what is said about one calibration set."""
 ROUNDING = 1e-3
 """Share of one image by which rate * (n + 1) may miss an integer in float32."""
-_APART = 1.5
-"""Gap, in interquartile ranges, above which the largest scores stand apart."""
+# Measured with clipad-mini on 100 good and 35 defective pictures of each of 19 categories of generated parts, and on 30
+# and 17 photographs of hazelnuts, scored by text, by four references, and by both: 150 sets drawn of each. Of sets of
+# 20, 30 and 50 good images 4.8, 4.4 and 4.7 % are said to have some that stand apart. Of one defective image among 20
+# good ones 51 % are found, and 67 % of those that matter, since they score above all the others; of two among 38, 45 %.
+# At 4.5 it would be 73 % of those that matter, and one in ten good sets. Of hazelnuts less than one in ten is found:
+# good ones differ as much from each other. On the scores' own scale, 1.5 interquartile ranges between neighbours (the
+# rule before) find 92 %, and something in 38 to 45 % of good sets.
+_APART = 5.25
+"""Standard deviations of all other scores, as log-odds, by which the largest have to lie above their mean."""
+_CERTAIN = 1e-6
+"""Scores count as no nearer to 0 and 1 than this."""
 
 
 def check_rate(rate: float) -> None:
@@ -74,31 +83,41 @@ def false_alarms_at_most(rate: float, count: int, confidence: float = CONFIDENCE
 
 
 def promise(count: int, rate: float, left_out: bool = False) -> str:
-    """What calibration images promise, in words."""
-    words = (
-        f"{count} normal images calibrate a false-alarm rate of {rate:.2%}; the smallest rate they allow is "
-        f"{smallest_rate(count):.2%}. "
-    )
+    """What calibration images promise, in words.
+
+    Args:
+        count: Number of calibration images.
+        rate: The false-alarm rate.
+        left_out: Whether they are the references, each judged by the others.
+
+    Example:
+        >>> promise(20, 0.05)
+        '5 % false alarms, from 20 images; at most 13.9 % with 95 % confidence'
+    """
+    asked = f"{100 * rate:.4g} % false alarms, from {count}"
     if left_out:
-        return words + (
-            "Each was left out in turn, which guarantees less: at most twice the rate on average, usually about it."
-        )
-    return words + f"With 95 % confidence at most {false_alarms_at_most(rate, count):.1%} of normal images are flagged."
+        return f"{asked} references, each left out in turn; on average at most twice that, usually about it"
+    most = false_alarms_at_most(rate, count)
+    return f"{asked} images; at most {100 * most:.1f} % with {100 * CONFIDENCE:.0f} % confidence"
 
 
 def standing_apart(scores: ArrayLike) -> list[int]:
-    """Which of the largest scores, at most a tenth of all, a wide gap divides from the rest: perhaps defects.
+    """Which of the largest scores, at most a tenth of all, are much larger than the rest: perhaps defects.
 
     Args:
-        scores: Scores (n,).
+        scores: Scores (n,); where they lie in [0, 1] they are compared as log-odds, which spread more evenly.
 
     Returns:
         Indices, the largest score first; none for fewer than ten scores.
     """
     values = np.asarray(scores, np.float64)
+    if values.min(initial=0) >= 0 and values.max(initial=1) <= 1:
+        inside = values.clip(_CERTAIN, 1 - _CERTAIN)
+        values = np.log(inside / (1 - inside))
     order = np.argsort(-values)
-    several = len(values) // 10
-    spread = np.subtract(*np.percentile(values, [75, 25]))
-    gaps = -np.diff(values[order])[:several]
-    wide = np.flatnonzero(gaps > _APART * spread)
-    return order[: wide[-1] + 1].tolist() if len(wide) else []
+    for count in range(len(values) // 10, 0, -1):
+        rest = values[order[count:]]
+        if values[order[count - 1]] > rest.mean() + _APART * rest.std():
+            found: list[int] = order[:count].tolist()
+            return found
+    return []

@@ -144,6 +144,20 @@ class NormalScores:
         """Which images score so much higher than the rest, or have so high a peak, that they may show defects."""
         return sorted({*standing_apart(self.image_scores), *standing_apart(self.region_scores)})
 
+    def name(self, place: int) -> str:
+        """What one of the images is called."""
+        return str(self.identities[place]["name"]) if self.identities else f"image {place + 1}"
+
+    def doubt(self) -> str | None:
+        """What looks wrong about them, in words, if anything does."""
+        places = self.standing_apart()
+        if not places:
+            return None
+        return (
+            f"The scores of {', '.join(map(self.name, places))} stand apart from those of the other calibration "
+            "images. If they show defects, remove them: each of them hides defects of its kind."
+        )
+
     def to_json(self) -> str:
         """For the metadata of a file."""
         return json.dumps(

@@ -44,6 +44,35 @@ class Prediction(NamedTuple):
     pred_mask: Tensor | None = None
 
 
+class Alone(NamedTuple):
+    """Image scores as they would be without the other part, each 0.5 between normal and abnormal.
+
+    Attributes:
+        text: Of the text alone (B,).
+        images: Of the comparison with other images alone (B,).
+    """
+
+    text: Tensor
+    images: Tensor
+
+
+class Joined(Prediction):
+    """What is found by text and by a comparison with images together.
+
+    Attributes:
+        alone: What each of the two says alone; worked out when it is asked for, so that no graph computes it.
+    """
+
+    alone: Callable[[], Alone]
+
+    @classmethod
+    def of(cls, prediction: Prediction, alone: Callable[[], Alone]) -> Joined:
+        """A prediction that knows its parts."""
+        joined = cls(*prediction)
+        joined.alone = alone
+        return joined
+
+
 def patch_size(visual: nn.Module) -> int:
     """Height and width of an image tower's patches in pixels."""
     return int(cast("nn.Conv2d", visual.conv1).stride[0])
@@ -73,7 +102,7 @@ class Evidence(NamedTuple):
         tokens: Outputs of the blocks that end the stages, for the patches (B, 4, N, width).
         cls: Projected, L2-normalised CLS features of the last stage (B, D).
         probability: Probability of the abnormal state by the text (B,), if the text has a share.
-        text_map: Text's part of the map (B, H, W), in units of four probabilities, if it has a share.
+        text_map: Map of the text alone (B, H, W), as of ``forward`` without a memory, if it has a share.
     """
 
     tokens: Tensor
@@ -139,6 +168,11 @@ class Detector(nn.Module):
         """How its raw outputs become probabilities."""
         if self.memory is not None:
             return self.reference_scale(self.midpoint(self.memory.farthest))
+        return self._text_scale
+
+    @property
+    def _text_scale(self) -> ScoreScale:
+        """That of the text alone."""
         return SDP if self.adapter is None else SDP_PLUS
 
     @property
@@ -208,8 +242,27 @@ class Detector(nn.Module):
             probability, anomaly_map, _ = self._compare_with_text(seen.stages, text)
             return self._merge(probability, anomaly_map, seen.size)
         evidence = self._evidence(seen.stages, text if self.text_weight else None)
-        judged = self.judge(evidence, self._distance(evidence.tokens, memory))
-        return self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
+        distance = self._distance(evidence.tokens, memory)
+        judged = self.judge(evidence, distance)
+        found = self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
+        if evidence.text_map is None or self.memory is None:
+            return found
+        return Joined.of(found, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
+
+    def _alone(self, evidence: Evidence, distance: Tensor, farthest: Tensor, size: Sequence[int]) -> Alone:
+        """Scores of text and references, each as ``forward`` and ``scale`` would have it without the other."""
+        peak = self._merge(None, smooth(distance, self.reference_matrix), size).pred_score
+        return Alone(self.score_by_text(evidence, size), calibrate_reference_map(peak, farthest))
+
+    def score_by_text(self, evidence: Evidence, size: Sequence[int]) -> Tensor:
+        """Image scores (B,) without validation data of the text alone, whatever images are compared with.
+
+        Args:
+            evidence: Of ``examine``, with a text.
+            size: Height and width of the images.
+        """
+        found = self._merge(evidence.probability, cast("Tensor", evidence.text_map), size)
+        return self._text_scale.score(found.pred_score, cast("Tensor", found.anomaly_map).amax(dim=(-2, -1)))
 
     def examine(self, images: Tensor, text: Tensor | None) -> Evidence:
         """One pass through the tower, for views that are to be compared with others.
@@ -229,8 +282,7 @@ class Detector(nn.Module):
         tokens = _stage_by_stage([cast("Tensor", stage.output) for stage in stages])
         if text is None:
             return Evidence(tokens, project_features(self.visual, stages[-1].ordinary[:, :1]).squeeze(1))
-        probability, anomaly_map, cls = self._compare_with_text(stages, text)
-        text_map = STAGES * calibrate_map(anomaly_map) if self.adapter is None else anomaly_map
+        probability, text_map, cls = self._compare_with_text(stages, text)
         return Evidence(tokens, cls, probability, text_map)
 
     def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
@@ -248,7 +300,8 @@ class Detector(nn.Module):
         anomaly_map = references * smooth(distance, self.reference_matrix)  # (B, H, W)
         if evidence.text_map is None:
             return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
-        anomaly_map = anomaly_map + text * evidence.text_map
+        text_part = STAGES * calibrate_map(evidence.text_map) if self.adapter is None else evidence.text_map
+        anomaly_map = anomaly_map + text * text_part
         return Prediction(pred_score=cast("Tensor", evidence.probability), anomaly_map=anomaly_map)
 
     @torch.no_grad()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .detector import Detector, Evidence, Prediction
+from .detector import Alone, Detector, Evidence, Joined, Prediction
 from .dual_path import STAGES
 from .references import mutual_scores, ranged, rescore, scores_against
 from .surgery import ScoreScale, calibrate_reference_map
@@ -92,6 +93,24 @@ class Pool:
         distance = self.distance[[row or 0 for row in rows]]
         if outside:
             distance[outside] = STAGES * scores_against(evidence.tokens[outside], self.evidence.tokens)
+        prediction = self._judge(evidence, distance, rows)
+        if evidence.text_map is None:
+            return prediction
+        return Joined.of(prediction, partial(self._alone, evidence, distance, rows))
+
+    @cached_property
+    def _without_text(self) -> Pool:
+        """The same images, compared with each other alone."""
+        return Pool(self.detector, _wordless(self.evidence), list(self.rows), self.distance / STAGES)
+
+    def _alone(self, evidence: Evidence, distance: Tensor, rows: Sequence[int | None]) -> Alone:
+        """Scores of the text, and of the pool without it."""
+        images = self._without_text._judge(_wordless(evidence), distance, rows).pred_score
+        text_map = cast("Tensor", evidence.text_map)
+        return Alone(self.detector.score_by_text(evidence, text_map.shape[-2:]), images)
+
+    def _judge(self, evidence: Evidence, distance: Tensor, rows: Sequence[int | None]) -> Prediction:
+        """``judge``, by distances (B, N) and the rows of the images in the pool."""
         prediction = self.detector.judge(evidence, distance)
         peak = _peak(prediction)
         scores = [
@@ -116,6 +135,11 @@ class Pool:
         if probability is None:
             return scores
         return scores + self.detector.factors[0] * ranged(probability)
+
+
+def _wordless(evidence: Evidence) -> Evidence:
+    """The same without what the text says."""
+    return evidence._replace(probability=None, text_map=None)
 
 
 def _peak(prediction: Prediction) -> Tensor:

@@ -268,7 +268,7 @@ def test_verify_prints_what_it_finds(torch_file: Path, capsys: pytest.CaptureFix
         "largest difference of scores   0.0e+00, 1.0e-04 allowed",
         "verdicts that flip             0 of 3",
         "images per second",
-        "24 normal images calibrate a false-alarm rate of 20.00%",
+        "20 % false alarms, from 24 images",
         "within tolerance",
     ):
         assert words in printed

@@ -15,7 +15,7 @@ from conftest import shallow
 from PIL import Image
 
 from anomalib_clipad import Inspector
-from anomalib_clipad.inspection.tables import read_results
+from anomalib_clipad.inspection.records import read_results
 from anomalib_clipad.tools import cli
 
 MODEL = shallow()
@@ -55,12 +55,12 @@ def test_a_folder_becomes_tables_pictures_and_a_page(
 ) -> None:
     run(folder, OPTIONS, "--threshold 0.0 --masks true --maps npy --coco true --output out")
     out = Path("out")
-    rows = {row.path: row for row in read_results(out / "results.csv")}
+    rows = {row.path: row for row in read_results(out)}
     inspector = Inspector("nut", **MODEL, threshold=0.0)
     for finding in inspector.inspect(folder):
         row = rows[str(finding.path)]
         assert row.score == pytest.approx(finding.score, abs=1e-6)
-        assert row.regions == len(finding.regions)
+        assert row.regions == tuple(finding.regions)
         saved = np.asarray(Image.open(out / f"masks/{row.name}.png")) > 0
         assert np.array_equal(saved, finding.mask)
         assert (out / f"overlays/{row.name}.jpg").is_file()

@@ -139,11 +139,10 @@ def test_what_is_no_calibration_is_refused() -> None:
 
 def test_promises_are_at_its_own_rate_or_another() -> None:
     normal = both(DRAWS.random(20), 0.05)
-    assert "20 normal images calibrate a false-alarm rate of 5.00%" in normal.promise()
-    assert "at most 13.9%" in normal.promise()
-    assert "rate of 10.00%" in normal.promise(0.1)
+    assert normal.promise() == "5 % false alarms, from 20 images; at most 13.9 % with 95 % confidence"
+    assert normal.promise(0.1) == "10 % false alarms, from 20 images; at most 21.6 % with 95 % confidence"
     left_out = NormalScores(normal.image_scores, normal.region_scores, 0.05, left_out=True)
-    assert "Each was left out in turn" in left_out.promise()
+    assert "5 % false alarms, from 20 references, each left out in turn" in left_out.promise()
 
 
 def test_images_stand_apart_by_their_score_or_their_peak() -> None:
