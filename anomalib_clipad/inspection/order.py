@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +20,13 @@ class _Line(NamedTuple):
     length: int
 
 
-def put_in_order(folder: Path, ranks: Mapping[str, int]) -> set[str]:
+def put_in_order(folder: Path, ranks: Mapping[str, int], stale: Set[str | None] = frozenset()) -> set[str]:
     """Sort a record, keep of each file what was found in it last, and make the tables of it.
 
     Args:
         folder: Of the run.
         ranks: Where images come, by their places. Others come first, as they are.
+        stale: Places of which nothing counts any longer.
 
     Returns:
         Names of the pictures whose images are no longer in it.
@@ -43,6 +44,9 @@ def put_in_order(folder: Path, ranks: Mapping[str, int]) -> set[str]:
             changed = True
         lines[place] = (_Line(ranks.get(place, -1), start, len(line)), result.name)
         start += len(line)
+    for place in [place for place in lines if place in stale]:
+        gone.add(lines.pop(place)[1])
+        changed = True
     ordered = sorted((line for line, _ in lines.values()), key=lambda line: (line.rank, line.start))
     if changed or any(first.start > second.start for first, second in pairwise(ordered)):
         with (

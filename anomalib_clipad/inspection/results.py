@@ -132,6 +132,7 @@ class Results:
             found = recover(self.folder) if self._resumed else Recovered(0, {}, set(), {}, {})
             self._images, self._seen, self._failed = found.images, found.seen, found.failed
             self._names, self._ranks = Names(found.names), dict[str, int]()
+            self._stale: set[str | None] = set()
             self._write_failed()
             stack.callback(self._close)
             self._open({**found.sizes, "failed.csv": (self.folder / "failed.csv").stat().st_size})
@@ -234,14 +235,21 @@ class Results:
                 self._seen[result.file.place] = Seen(result.file.digest, result.file.stamp)
             self._passed(result.path)
 
-    def fail(self, path: str | os.PathLike[str], reason: str) -> None:
+    def fail(self, path: str | os.PathLike[str], reason: str, place: str | None = None) -> None:
         """Write down that an image could not be inspected.
+
+        Args:
+            path: What it is called.
+            reason: Why.
+            place: Tells where it is; what was found there before no longer counts.
 
         Raises:
             OSError: If that is not possible; the message says what was written.
         """
         called, reason = self.called(Path(path)), readable(reason)
         with self._explained(), self._lock:
+            if place in self._seen:
+                self._stale.add(place)
             again = self._failed.pop(called, None) is not None
             self._failed[called] = reason
             if again:
@@ -274,7 +282,7 @@ class Results:
         with self._explained(), self._lock:
             if self._resumed and not self.grows:
                 self._close()
-                gone = put_in_order(self.folder, self._ranks)
+                gone = put_in_order(self.folder, self._ranks, self._stale)
                 tidy(self.folder, remove_pictures(self.folder, gone))
                 self._open({name: (self.folder / name).stat().st_size for name in _COLUMNS})
                 self._changed = True

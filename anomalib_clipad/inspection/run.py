@@ -117,7 +117,7 @@ class _Run:
         path = given.source.path
         self._given[path] = deque(one for one in self._given[path] if one is not given)
         self._forget(given)
-        self._results.fail(given.source.path, str(error))
+        self._results.fail(given.source.path, str(error), given.source.place)
         self._progress.update()
 
     def _draw(self, finding: Finding, name: str, given: _Given) -> str:

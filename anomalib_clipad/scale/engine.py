@@ -51,7 +51,7 @@ def list_images(
     sources: Iterable[Source],
     block: int,
     called: Callable[[Path], str] = str,
-    fail: Callable[[Path, str], None] = lambda *_: None,
+    fail: Callable[[Path, str, str], None] = lambda *_: None,
 ) -> int:
     """Write down what is to be inspected: a Parquet file for each block.
 
@@ -80,11 +80,11 @@ def list_images(
 
 
 def _files(
-    sources: Iterable[Source], called: Callable[[Path], str], fail: Callable[[Path, str], None]
+    sources: Iterable[Source], called: Callable[[Path], str], fail: Callable[[Path, str, str], None]
 ) -> Iterator[dict[str, str]]:
     for source in sources:
         if isinstance(source.image, UnreadableError):
-            fail(source.path, str(source.image))
+            fail(source.path, str(source.image), source.place)
         elif not isinstance(source.image, Path):
             msg = (
                 f"{source.path} is no file of its own, and a cluster inspects files. Save the frames, or leave out "

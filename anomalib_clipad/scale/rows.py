@@ -29,7 +29,8 @@ def found(inspector: Inspector, images: pa.Table) -> pa.Table:
         images: What they are called, where they are, and what identifies them: ``path``, ``file`` and ``place``.
 
     Returns:
-        A row for each, in order: ``path``, its ``line`` in the record, or why it could not be inspected, ``error``.
+        A row for each, in order: ``path``, ``place``, its ``line`` in the record, or why it could not be inspected,
+        ``error``.
     """
     import pyarrow as pa
 
@@ -45,8 +46,8 @@ def found(inspector: Inspector, images: pa.Table) -> pa.Table:
         content = Content(place, digest, stamp if digest else None)
         lines[file] = as_line(result_of(finding, given[file]["path"], "", content))
     text = pa.string()
-    rows = [{"path": row["path"], "line": lines.get(file), "error": errors.get(file)} for file, row in given.items()]
-    return pa.Table.from_pylist(rows, pa.schema([("path", text), ("line", text), ("error", text)]))
+    rows = [{**row, "line": lines.get(file), "error": errors.get(file)} for file, row in given.items()]
+    return pa.Table.from_pylist(rows, pa.schema([(name, text) for name in ("path", "place", "line", "error")]))
 
 
 def write_parquet(folder: Path, failed: Mapping[str, str]) -> None:
@@ -67,7 +68,8 @@ def write_parquet(folder: Path, failed: Mapping[str, str]) -> None:
     def rows() -> Iterator[dict[str, Any]]:
         for result in read_results(folder):
             boxes = [dict(zip(REGION_COLUMNS[1:], row[1:], strict=True)) for row in region_rows(result)]
-            yield {**dict(zip(RESULT_COLUMNS, result_row(result), strict=True)), "boxes": boxes}
+            row = {name: value for name, value in zip(RESULT_COLUMNS, result_row(result), strict=True) if value != ""}
+            yield {**row, "boxes": boxes}
 
     whole = chain(rows(), ({"path": path, "error": reason} for path, reason in failed.items()))
     with atomic_folder(folder) as new, parquet.ParquetWriter(new / PARQUET, schema) as writer:

@@ -90,7 +90,7 @@ def _write_down(found: Iterable[pa.Table], results: Results) -> None:
     remarks = 0
     for row in chain.from_iterable(table.to_pylist() for table in found):
         if row["line"] is None:
-            results.fail(row["path"], row["error"])
+            results.fail(row["path"], row["error"], row["place"])
             continue
         result = as_result(row["line"])
         results.write(result)

@@ -1,0 +1,426 @@
+"""Runs of `anomalib-clipad inspect` that are resumed: equal to one run of one piece, or refused by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from conftest import shallow
+from PIL import Image
+
+from anomalib_clipad import Inspector
+from anomalib_clipad.inspection.results import Results
+from anomalib_clipad.tools import cli
+
+MODEL = shallow()
+OPTIONS = f"--class-name nut --backbone {MODEL['backbone']} --pretrained {MODEL['pretrained']} --output out"
+FEW = "ignore:(mutual compares only|Images may be copies|.*stand apart)"
+
+
+def draw(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(256, size=(*size, 3), dtype=np.uint8)
+    Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), 1 + seed % 4)).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        draw(Path(f"parts/{number}.png"), number)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Run the command; its status."""
+
+    def run(arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", "inspect", *f"{OPTIONS} {arguments}".split()])
+        try:
+            cli.main()
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                raise
+            return int(end.code or 0)
+        return 0
+
+    return run
+
+
+def rows(table: str = "results") -> list[dict[str, str]]:
+    with Path(f"out/{table}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def paths() -> list[str]:
+    return [row["path"] for row in rows()]
+
+
+def score(path: str, **given: Any) -> float:
+    return float(Inspector("nut", **MODEL, **given).inspect(path).score)
+
+
+def folder_of(name: str, seed: int, count: int = 3) -> str:
+    for number in range(count):
+        draw(Path(f"{name}/{number}.png"), seed + number)
+    return name
+
+
+# --- what a run depends on ---
+
+
+def change_folder(name: str) -> None:
+    draw(Path(f"{name}/1.png"), 99)
+
+
+def change_mask(name: str) -> None:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[:30] = 255
+    Image.fromarray(mask).save(name)
+
+
+def change_prompts(name: str) -> None:
+    Path(name).write_text(Path(name).read_text().replace("flawless", "perfect"))
+
+
+def options_of(kind: str) -> str:
+    if kind == "calibration":
+        return f"--calibration {folder_of('given', 50, 5)} --false_alarm_rate 0.2"
+    if kind == "references":
+        return f"--references {folder_of('given', 50)}"
+    if kind == "ignore":
+        mask = np.zeros((40, 50), np.uint8)
+        mask[:10] = 255
+        Image.fromarray(mask).save("given.png")
+        return "--ignore given.png"
+    Path("given.yaml").write_text(
+        json.dumps({"normal": ["flawless {}"], "abnormal": ["broken {}"], "templates": ["a photo of a {}."]})
+    )
+    return "--prompts given.yaml --rvs mean"
+
+
+KINDS: dict[str, tuple[str, Callable[[str], None]]] = {
+    "calibration": ("given", change_folder),
+    "references": ("given", change_folder),
+    "ignore": ("given.png", change_mask),
+    "prompts": ("given.yaml", change_prompts),
+}
+
+
+@pytest.mark.filterwarnings(FEW)
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_content_under_the_same_name_is_refused(kind: str, run: Callable[[str], int]) -> None:
+    name, change = KINDS[kind]
+    options = options_of(kind)
+    run(f"parts/0.png parts/1.png {options}")
+    before = Path("out/results.csv").read_bytes()
+    change(name)
+    with pytest.raises(SystemExit, match=f"results would be mixed: .*{kind} holds other content than then"):
+        run(f"parts {options} --resume true")
+    assert Path("out/results.csv").read_bytes() == before
+
+
+@pytest.mark.filterwarnings(FEW)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_content_under_another_name_goes_on(kind: str, run: Callable[[str], int]) -> None:
+    name, _ = KINDS[kind]
+    options = options_of(kind)
+    run(f"parts/0.png {options}")
+    other = name.replace("given", "moved")
+    shutil.move(name, other)
+    run(f"parts {options.replace(name, other)} --resume true")
+    assert paths() == [f"parts/{number}.png" for number in range(4)]
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_a_run_with_references_does_not_go_on_without(run: Callable[[str], int]) -> None:
+    run(f"parts/0.png {options_of('references')}")
+    with pytest.raises(SystemExit, match="it had a references"):
+        run("parts --resume true")
+
+
+@pytest.mark.slow
+def test_a_file_that_is_exported_again_is_refused(run: Callable[[str], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from anomalib_clipad import ClipAD
+
+    def export(smoothing: float) -> Path:
+        module = ClipAD("nut", **MODEL, smoothing=smoothing)
+        module.prepare()
+        return Path(module.to_onnx(Path.cwd()))
+
+    monkeypatch.setattr(sys.modules[__name__], "OPTIONS", "--output out")
+    model = export(4.0)
+    run(f"parts/0.png --model {model}")
+    assert export(2.0) == model
+    with pytest.raises(SystemExit, match="model holds other content than then"):
+        run(f"parts --model {model} --resume true")
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_images_that_judge_each_other_are_one_pool(run: Callable[[str], int]) -> None:
+    run("parts --mutual true")
+    before = rows()
+    draw(Path("parts/9.png"), 9)
+    with pytest.raises(SystemExit, match="mutual holds other content than then"):
+        run("parts --mutual true --resume true")
+    assert rows() == before
+
+
+# --- which image it is ---
+
+
+def test_images_of_another_folder_of_the_same_name_are_others(
+    run: Callable[[str], int], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("parts")
+    for number in range(4):
+        draw(place / f"elsewhere/parts/{number}.png", 20 + number)
+    (place / "elsewhere/out").symlink_to(place / "out")
+    monkeypatch.chdir(place / "elsewhere")
+    run("parts --resume true")
+    assert [row["path"] for row in rows()] == [
+        *(f"parts/{number}.png" for number in range(4)),
+        *(f"{place}/elsewhere/parts/{number}.png" for number in range(4)),
+    ]
+    for row in rows()[4:]:
+        assert float(row["score"]) == pytest.approx(score(row["path"]), abs=1e-5)
+
+
+def test_absolute_and_relative_paths_are_the_same_images(run: Callable[[str], int], place: Path) -> None:
+    run("parts")
+    before = rows()
+    run(f"{place}/parts --resume true")
+    assert rows() == before
+    assert rows("failed") == []
+
+
+def test_a_replaced_image_gets_a_new_verdict_in_its_place(run: Callable[[str], int]) -> None:
+    run("parts --masks true")
+    before = rows()
+    draw(Path("parts/1.png"), 31)
+    run("parts --masks true --resume true")
+    after = rows()
+    assert [row["path"] for row in after] == [row["path"] for row in before]
+    assert float(after[1]["score"]) == pytest.approx(score("parts/1.png"), abs=1e-5)
+    assert after[1]["score"] != before[1]["score"]
+    assert [after[place] for place in (0, 2, 3)] == [before[place] for place in (0, 2, 3)]
+    assert {path.stem for path in Path("out/masks").iterdir()} == {row["name"] for row in after}
+    lines = map(json.loads, Path("out/results.jsonl").read_text().splitlines())
+    (line,) = [one for one in lines if one["path"] == "parts/1.png"]
+    assert line["score"] == float(after[1]["score"])
+
+
+def test_an_image_that_is_touched_is_not_looked_at_again(
+    run: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("parts")
+    before = rows()
+    for path in Path("parts").iterdir():
+        path.touch()
+    monkeypatch.setattr(Results, "append", None)
+    run("parts --resume true")
+    assert rows() == before
+
+
+def test_one_that_is_replaced_by_no_image_has_no_verdict(run: Callable[[str], int]) -> None:
+    run("parts")
+    Path("parts/2.png").write_text("no image")
+    assert run("parts --resume true") == 3
+    assert paths() == [f"parts/{number}.png" for number in (0, 1, 3)]
+    assert [row["path"] for row in rows("failed")] == ["parts/2.png"]
+    draw(Path("parts/2.png"), 2)
+    assert run("parts --resume true") == 0
+    assert paths() == [f"parts/{number}.png" for number in range(4)]
+    assert rows("failed") == []
+
+
+# --- in which order ---
+
+
+def test_two_runs_write_the_same(run: Callable[[str], int]) -> None:
+    for number in range(4, 20):
+        draw(Path(f"parts/{number:02}.png"), number, (30 + 7 * (number % 5), 60))
+    (Path("parts") / "broken.png").write_text("no image")
+    assert run("parts --coco true --workers 4 --batch_size 3 --threshold 0.3") == 3
+    names = ("results.csv", "regions.csv", "failed.csv", "coco.json", "results.jsonl")
+    first = {name: (Path("out") / name).read_bytes() for name in names}
+    assert run("parts --coco true --workers 4 --batch_size 3 --threshold 0.3 --overwrite true") == 3
+    assert first == {name: (Path("out") / name).read_bytes() for name in names}
+    assert paths() == sorted(paths())
+
+
+def test_a_resumed_run_has_the_order_of_one_of_one_piece(run: Callable[[str], int]) -> None:
+    image = Path("parts/1.png").read_bytes()
+    Path("parts/1.png").write_text("no image yet")
+    assert run("parts/0.png parts/1.png parts/3.png --coco true") == 3
+    Path("parts/1.png").write_bytes(image)
+    assert run("parts --coco true --resume true") == 0
+    pieces = rows(), rows("regions"), json.loads(Path("out/coco.json").read_text())
+    assert run("parts --coco true --overwrite true") == 0
+    whole = rows(), rows("regions"), json.loads(Path("out/coco.json").read_text())
+    for piece, expected in zip(pieces[:2], whole[:2], strict=True):
+        assert [row["path"] for row in piece] == [row["path"] for row in expected]
+    assert pieces[2]["images"] == whole[2]["images"]
+    assert [one["image_id"] for one in pieces[2]["annotations"]] == [one["image_id"] for one in whole[2]["annotations"]]
+
+
+def test_names_in_coco_are_unique_and_lead_to_the_files(run: Callable[[str], int]) -> None:
+    draw(Path("a/000.png"), 1)
+    draw(Path("b/000.png"), 2)
+    run("a b --coco true")
+    names = [image["file_name"] for image in json.loads(Path("out/coco.json").read_text())["images"]]
+    assert len(set(names)) == 2
+    assert all(Path(name).is_file() for name in names)
+
+
+# --- its own output ---
+
+
+@pytest.mark.parametrize("way", ["--resume true", "--overwrite true"])
+def test_what_a_run_writes_is_never_looked_at(way: str, run: Callable[[str], int]) -> None:
+    expected = [f"parts/{number}.png" for number in range(4)]
+    assert run(". --overlays all --masks true") == 0
+    assert paths() == expected
+    assert run(f". --overlays all --masks true {way}") == 0
+    assert paths() == expected
+
+
+# --- the watch over a calibration ---
+
+
+@pytest.fixture
+def calibrated() -> str:
+    return f"--calibration {folder_of('normal', 50, 8)} --false_alarm_rate 0.2 --drift state"
+
+
+def seen(said: str) -> int:
+    return int(re.findall(r"(\d+) images since the calibration", said)[-1])
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_a_watch_belongs_to_a_class(run: Callable[[str], int], calibrated: str) -> None:
+    run(f"parts {calibrated}")
+    with pytest.raises(SystemExit, match=r"state holds no watch .*of class 'nut', and .* of 'bolt'"):
+        run(f"parts {calibrated} --overwrite true --class-name bolt")
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_a_new_calibration_begins_anew(
+    run: Callable[[str], int], calibrated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"parts {calibrated}")
+    run(f"parts {calibrated} --overwrite true")
+    assert seen(capsys.readouterr().out) == 8
+    draw(Path("normal/8.png"), 77)
+    run(f"parts {calibrated} --overwrite true")
+    said = capsys.readouterr().out
+    assert "begins anew" in said
+    assert seen(said) == 4
+    run(f"parts {calibrated} --overwrite true")
+    assert seen(capsys.readouterr().out) == 8
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_a_run_that_dies_between_row_and_watch_is_caught_up(
+    run: Callable[[str], int], calibrated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"parts {calibrated}")
+    whole = Path("state").read_bytes()
+    for kept in (1, 3):
+        lines = whole.splitlines(keepends=True)[:kept]
+        Path("state").write_bytes(b"".join(lines) + b'{"score": 0.')
+        capsys.readouterr()
+        run(f"parts {calibrated} --resume true")
+        assert seen(capsys.readouterr().out) == 4
+        assert Path("state").read_bytes() == whole
+
+
+@pytest.mark.filterwarnings(FEW)
+@pytest.mark.parametrize("content", [b"PK\x03\x04 a state of 0.2", b"{}\n", b'{"format": "other"}\n'])
+def test_another_file_is_no_watch(run: Callable[[str], int], calibrated: str, content: bytes) -> None:
+    Path("state").write_bytes(content)
+    with pytest.raises(SystemExit, match="state holds no watch over a calibration"):
+        run(f"parts {calibrated}")
+    assert Path("state").read_bytes() == content
+    assert not Path("out").exists()
+
+
+# --- images that arrive ---
+
+
+@pytest.fixture
+def watching(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
+    """What happens, one thing after the other, whenever nothing arrives; then the run is interrupted."""
+    from anomalib_clipad.inspection import watching as module
+
+    todo: list[Callable[[], None]] = []
+    watch = module.watch
+
+    def acted(folder: Path) -> Iterator[Any]:
+        idle = 0
+        for source in watch(folder, 0.2, 0.02):
+            yield source
+            idle = idle + 1 if source is None else 0
+            if idle > 20:
+                idle = 0
+                if not todo:
+                    raise KeyboardInterrupt
+                todo.pop(0)()
+
+    monkeypatch.setattr("anomalib_clipad.tools.inspect.watched", acted)
+    yield todo
+    assert not todo
+
+
+def test_a_watched_file_that_is_written_again_is_another_image(
+    run: Callable[[str], int], watching: list[Callable[[], None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("parts/0.png")
+    watching += [lambda: draw(path, 40) and None, lambda: path.touch(), lambda: Path("parts/late.png").write_text("x")]
+    first = score("parts/0.png")
+    assert run("--watch parts --threshold 0.5 --coco true") == 3
+    assert paths() == [*(f"parts/{number}.png" for number in range(4)), "parts/0.png"]
+    assert float(rows()[0]["score"]) == pytest.approx(first, abs=1e-5)
+    assert float(rows()[4]["score"]) == pytest.approx(score("parts/0.png"), abs=1e-5)
+    assert [row["path"] for row in rows("failed")] == ["parts/late.png"]
+    names = [image["file_name"] for image in json.loads(Path("out/coco.json").read_text())["images"]]
+    assert sorted(names) == sorted(set(names))
+    said = capsys.readouterr().out
+    assert said.count("parts/0.png  0.") == 2  # each verdict is told when it is found
+
+
+def test_a_watched_file_that_failed_is_tried_again_when_it_changes(
+    run: Callable[[str], int], watching: list[Callable[[], None]]
+) -> None:
+    whole = Path("parts/3.png").read_bytes()
+    Path("parts/3.png").write_bytes(whole[:-200])  # its writer pauses
+    watching += [lambda: Path("parts/3.png").write_bytes(whole) and None]
+    assert run("--watch parts") == 0
+    assert paths() == [f"parts/{number}.png" for number in range(4)]
+    assert rows("failed") == []
+
+
+def test_page_and_parquet_are_current_while_images_are_waited_for(
+    run: Callable[[str], int], watching: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+
+    monkeypatch.setattr("anomalib_clipad.inspection.run._CURRENT", 0.0)
+
+    found: list[Any] = []
+    watching += [lambda: found.extend([pd.read_parquet("out/results.parquet"), Path("out/index.html").read_text()])]
+    run("--watch parts")
+    table, page = found
+    assert table.path.tolist() == [f"parts/{number}.png" for number in range(4)]
+    assert all(f"parts/{number}.png" in page for number in range(4))
