@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from anomalib_clipad.checks import check_counts, is_number
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.lock import folder_lock
@@ -61,6 +62,10 @@ def inspect_on_cluster(
         FileExistsError, BlockingIOError, ValueError: As of ``Results``.
         ConnectionError: If the cluster cannot be reached.
     """
+    check_counts(actors=who.workers, block=who.block)
+    if who.gpus is not None and not is_number(who.gpus, 0):
+        msg = f"gpus has to be a number of GPUs, 0 or more; got {who.gpus!r}."
+        raise ValueError(msg)
     if overwrite and resume:
         msg = "A run is either resumed or overwritten; got both."
         raise ValueError(msg)

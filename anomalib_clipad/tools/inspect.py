@@ -14,14 +14,13 @@ from pathlib import Path, PurePath
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_page import write_run_page
 from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.sources import watch as watched
-
-from .arguments import check_counts
 
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.finding import Finding

@@ -147,8 +147,8 @@ def test_after_several_images_there_is_none_to_look_at_again(around: Any) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"memory_size": 9}, "number of patches, 1 or more, that are kept of references"),
-        ({"memory_size": 0, "references": ["a.png"]}, "number of patches, 1 or more"),
+        ({"memory_size": 9}, "number of patches that are kept of references"),
+        ({"memory_size": 0, "references": ["a.png"]}, "memory_size has to be an integer, 1 or more; got 0"),
         ({"product": "a.safetensors", "references": ["a.png"]}, "has its references already"),
         ({"aligned": True, "tiles": [2, 2]}, "pass references with it"),
         ({"calibration": ["a.png"]}, "pass false_alarm_rate too"),

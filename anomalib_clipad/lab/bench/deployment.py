@@ -25,7 +25,7 @@ from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.host.evaluator import SevenMetrics
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.metrics import METRICS, Metrics
-from anomalib_clipad.tools.arguments import check_counts
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import Row, markdown_table
 
