@@ -108,7 +108,7 @@ def end(program: str, message: str) -> NoReturn:
 class _Parser(ArgumentParser):
     """A parser that says in one line what is wrong, without a page of options before it."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # of jsonargparse
         """End the program with what is wrong."""
         program, text = self.prog.replace("[options] ", ""), " ".join(message.split())
         for pattern, words in _REPHRASED.items():
