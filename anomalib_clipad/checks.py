@@ -16,7 +16,8 @@ def is_whole(value: Any, least: int = 1) -> bool:
 
 def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
     """Whether it is a finite number in a range; true and false are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and least <= value <= most
+    kind = isinstance(value, Real) and not isinstance(value, bool)
+    return kind and bool(-math.inf < value < math.inf and least <= value <= most)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:

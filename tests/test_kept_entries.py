@@ -144,8 +144,7 @@ def test_an_entry_that_vanishes_while_it_is_counted_is_no_error(
 @pytest.mark.slow
 def test_processes_that_fill_and_clear_a_small_cache_disturb_none(folder: Path) -> None:
     program = (
-        "import sys, torch; from anomalib_clipad.adaptors.files import released_adapter
-from anomalib_clipad.cache import Cache, Entry\n"
+        "import sys, torch; from anomalib_clipad.cache import Cache, Entry\n"
         "for step in range(150):\n"
         "    number = (step * int(sys.argv[1])) % 20\n"
         "    found = Cache('text').get(f'{number:064x}')\n"

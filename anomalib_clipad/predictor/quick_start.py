@@ -1,8 +1,8 @@
 """Models by name that were built before: read again in torch alone, without what open_clip imports.
 
 The first time a backbone is loaded for a class, an entry of the cache notes where its weights are, the digest of all of
-them, what makes its image tower, and the text features. From then on the tower is built from the weights file, if all of
-its weights are still those: another text tower would give other text features. What gave a warning is not noted: the
+them, what makes its image tower, and the text features. From then on the tower is built from the weights file, if its
+weights are all still those: another text tower would give other text features. What gave a warning is not noted: the
 warning belongs to every run.
 """
 

@@ -130,8 +130,8 @@ def load_prompts(source: str | Path | Mapping[str, Sequence[str]]) -> PromptSet:
     path = Path(source).expanduser()
     if not path.is_file():
         msg = (
-            f"No prompt set '{source}'{suggestion(source, BUILT_IN)}: expected one of {sorted(BUILT_IN)} or the path of "
-            "a YAML file with the lists normal, abnormal and templates."
+            f"No prompt set '{source}'{suggestion(source, BUILT_IN)}: expected one of {sorted(BUILT_IN)} or the path "
+            "of a YAML file with the lists normal, abnormal and templates."
         )
         raise ValueError(msg)
     try:

@@ -227,9 +227,11 @@ class Command:
             warnings.warn(msg, DeprecationWarning, stacklevel=1)
             flag = "--references"
         name = flag.partition(".")[0]  # --rvs_options.eps
-        near = None if name in self._options else nearest(name, self._options)
+        nested = any(option.startswith(f"{name}.") for option in self._options)
+        known = flag in self._options or (name in self._options and not nested)
+        near = None if known else nearest(flag, self._options)
         if near is not None:
-            end(f"{self._program} {self.name}", f"There is no option {name}; did you mean {near}?")
+            end(f"{self._program} {self.name}", f"There is no option {flag}; did you mean {near}?")
         return flag + equals + value
 
     def run(self, arguments: dict[str, Any]) -> None:

@@ -23,9 +23,6 @@ def smoothing_matrix(grid: int, size: int, sigma: float) -> Tensor:
     Returns:
         Matrix A (size, grid); the smoothed map of a patch map P is A P A^T.
 
-    Raises:
-        ValueError: If the Gaussian is wider than the image.
-
     Example:
         Two patches become four pixels, without a Gaussian.
 
@@ -45,9 +42,6 @@ def blur_matrix(size: int, sigma: float) -> Tensor:
 
 
 def _blurred(columns: NDArray[np.float64], sigma: float) -> Tensor:
-    if sigma > len(columns):
-        msg = f"A smoothing of {sigma:g} pixels is wider than the whole image of {len(columns)}; take a smaller one."
-        raise ValueError(msg)
     from scipy.ndimage import gaussian_filter1d  # an exported file has its matrices, and starts faster without
 
     smoothed = gaussian_filter1d(columns, sigma, axis=0) if sigma else columns
