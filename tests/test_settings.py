@@ -74,7 +74,7 @@ def test_a_value_of_a_wrong_type_gets_a_sentence(setting: dict[str, Any], messag
 
 def test_settings_made_by_hand_are_checked_too() -> None:
     for wrong in ({"prompts": "industrial"}, {"rvs_options": None}):
-        with pytest.raises(ValueError, match="ha(s|ve) to be a"):
+        with pytest.raises(ValueError, match=r"ha(s|ve) to be a"):
             Settings(**wrong)
 
 
