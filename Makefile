@@ -64,7 +64,7 @@ lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of impo
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/lint-imports
-	$(BIN)/python -m anomalib_clipad.lab option-tables --check true
+	$(BIN)/python -m anomalib_clipad.lab option-tables --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails

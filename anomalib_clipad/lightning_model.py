@@ -6,7 +6,6 @@ Paper: "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly 
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from torch.optim import Adam, Optimizer
 from . import plugin
 from .adaptors.files import adapter_file, load_adapter
 from .backbones import load_backbone
+from .checks import check_choice, check_count, is_number
 from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
@@ -605,15 +605,11 @@ class ClipAD(AnomalibModule):
 
 
 def _check_training(epochs: int, learning_rate: float, feature_cache: str) -> None:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        msg = f"epochs has to be a positive integer; got {epochs!r}."
-        raise ValueError(msg)
-    if isinstance(learning_rate, bool) or not 0 < learning_rate < math.inf:
+    check_count("epochs", epochs)
+    if not (is_number(learning_rate) and learning_rate > 0):
         msg = f"learning_rate has to be a positive number; got {learning_rate!r}."
         raise ValueError(msg)
-    if feature_cache not in CACHE_KINDS:
-        msg = f"Unknown feature_cache '{feature_cache}'; expected one of {', '.join(CACHE_KINDS)}."
-        raise ValueError(msg)
+    check_choice("feature_cache", feature_cache, CACHE_KINDS)
 
 
 def _plain(value: Any) -> Any:

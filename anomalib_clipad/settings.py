@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
+from .checks import check_choice, check_count, check_share, is_number
 from .text.methods import Method, check_options
 from .text.prompts import BUILT_IN, INDUSTRIAL, PromptSet, load_prompts
 from .vision.choices import PRECISIONS, TAPS, Precision, Tap
 
 Variant = Literal["sdp", "sdp_plus"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
+_WIDEST = 1000
+"""The largest smoothing in pixels, several times the size at which a backbone sees images."""
 
 
 class Option(NamedTuple):
@@ -121,22 +125,28 @@ class Settings:
     def __post_init__(self) -> None:
         choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS}
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                msg = f"Unknown {name} '{getattr(self, name)}'; expected one of {', '.join(allowed)}."
-                raise ValueError(msg)
+            check_choice(name, getattr(self, name), allowed)
         check_options(self.rvs, self.rvs_options)
-        if isinstance(self.smoothing, bool) or not 0 <= self.smoothing < float("inf"):
-            msg = f"The smoothing has to be a standard deviation in pixels, 0 or more; got {self.smoothing}."
+        if not is_number(self.smoothing, 0, _WIDEST):
+            msg = (
+                f"The smoothing has to be a standard deviation in pixels, from 0 to {_WIDEST}; got {self.smoothing!r}."
+            )
             raise ValueError(msg)
-        if isinstance(self.text_weight, bool) or not 0 <= self.text_weight <= 1:
-            msg = f"text_weight has to be a share in [0, 1]; got {self.text_weight}."
-            raise ValueError(msg)
+        check_share("text_weight", self.text_weight)
+        if self.image_size is not None:
+            check_count("image_size", self.image_size)
+        for name, kind, expected in _KINDS:
+            if not isinstance(getattr(self, name), kind):
+                msg = f"{name} has to be {expected}; got {getattr(self, name)!r}."
+                raise ValueError(msg)
         object.__setattr__(self, "tiles", _grid(self.tiles))
         if self.aligned and self.tiles is None:
             msg = "aligned compares tiles with those of the same place, and there are none; pass tiles=[rows, columns]."
             raise ValueError(msg)
         for name in ("backbone", "pretrained"):
             object.__setattr__(self, name, _absolute(getattr(self, name)))
+        for name in ("image_size", "smoothing", "text_weight"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
 
     @classmethod
     def of(
@@ -152,7 +162,7 @@ class Settings:
             prompts: Built-in prompt set, YAML file or its content.
             **others: The other settings.
         """
-        return cls(rvs_options=dict(rvs_options or {}), prompts=load_prompts(prompts), **others)
+        return cls(rvs_options={} if rvs_options is None else rvs_options, prompts=load_prompts(prompts), **others)
 
     @classmethod
     @cache
@@ -174,6 +184,20 @@ class Settings:
             "prompts": built_in or self.prompts.as_dict(),
             "tiles": None if self.tiles is None else list(self.tiles),
         }
+
+
+_KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("backbone", str, "the name of a backbone, such as 'clipad-mini'"),
+    ("pretrained", (str, NoneType), "a tag, the path of a weights file, or None for random weights"),
+    ("prompts", PromptSet, "a PromptSet; Settings.of takes its name, its file and its content too"),
+    ("aligned", bool, "true or false"),
+)
+"""Of settings whose type is all there is to check: the type, and how it is called in a message."""
+
+
+def _plain(number: Any) -> Any:
+    """A number of numpy as one of Python, which JSON knows."""
+    return number.item() if hasattr(number, "item") else number
 
 
 def _grid(tiles: Any) -> tuple[int, int] | None:

@@ -1,25 +1,76 @@
-"""The cache folder, and atomic writing."""
+"""The cache folder, who may write there, and atomic writing."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 DIRECTORY_VARIABLE = "ANOMALIB_CLIPAD_CACHE"
 UNFINISHED = ".unfinished-"
-"""How the names of folders begin whose files are still being written."""
+"""How the names of folders begin in which something is being written."""
+
+
+class UntrustedError(ValueError):
+    """A folder or file of the cache that someone else can write to."""
 
 
 def cache_directory() -> Path:
     """Where downloads, embeddings and pictures are: ``$ANOMALIB_CLIPAD_CACHE`` or the platform's user cache."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     return Path(given).expanduser() if given else user_cache_path("anomalib_clipad", appauthor=False)
+
+
+def cache_folder(kind: str, directory: Path | None = None) -> Path:
+    """A folder of the cache, to read from and to write to; where it is missing, one that is the user's alone.
+
+    Args:
+        kind: Its name.
+        directory: The cache; by default that of the user.
+
+    Raises:
+        UntrustedError: If it, or the cache, is not to be trusted.
+    """
+    directory = directory or cache_directory()
+    for folder in (directory, directory / kind):
+        with suppress(OSError):  # whoever reads or writes there says what is wrong
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_trusted(folder)
+    return directory / kind
+
+
+def check_trusted(path: Path) -> None:
+    """Check that nobody but the user and root can write to a folder or a file of the cache.
+
+    A folder such as ``/tmp``, where everybody can add but nobody can replace what is another's, is fine. Of systems
+    other than POSIX nothing is said.
+
+    Raises:
+        UntrustedError: If someone else can; the message says what to do.
+    """
+    try:
+        state = path.stat()
+    except OSError:  # it is not there, or not to be reached
+        return
+    if os.name != "posix":
+        return
+    if state.st_uid not in {os.geteuid(), 0}:
+        fault = f"it belongs to another user (number {state.st_uid})"
+        remedy = ""
+    elif state.st_mode & 0o022 and not (stat.S_ISDIR(state.st_mode) and state.st_mode & stat.S_ISVTX):
+        fault = f"others can write to it (its mode is {stat.S_IMODE(state.st_mode):04o})"
+        remedy = f"Take that right from them (chmod go-w '{path}'), or "
+    else:
+        return
+    advice = f"{remedy}set {DIRECTORY_VARIABLE} to a folder of your own."
+    msg = f"The cache {path} is not used, since {fault}. {advice[0].upper()}{advice[1:]}"
+    raise UntrustedError(msg)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -29,13 +80,14 @@ def is_safetensors(path: Path) -> bool:
 
 
 @contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, mode: int = 0o666) -> Iterator[Path]:
     """A temporary folder whose files go to ``target`` together: all of them when the block ends well, else none.
 
     The files get the permissions that the user's umask gives to any new file.
 
     Args:
         target: Folder of the finished files; created where it is missing.
+        mode: Permissions that the files have at most.
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=UNFINISHED) as name:
@@ -45,7 +97,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield new
         files = sorted(new.iterdir())
         for file in files:
-            file.chmod(new.stat().st_mode & 0o666)
+            file.chmod(new.stat().st_mode & mode)
         _replace_all(files, target, old)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anomalib_clipad.backbones.backbone import WeightsUnavailableError
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.storage import atomic_folder, cache_directory
+from anomalib_clipad.storage import atomic_folder, cache_folder
 from anomalib_clipad.vision.adapter import LinearAdapter
 
 KEY = "clip_ad"
@@ -118,11 +118,11 @@ def released_adapter(name: str) -> Path:
     """The authors' file, downloaded once into the cache and verified each time before anything reads it.
 
     Raises:
-        ValueError: If the file in the cache is not the released one.
+        ValueError: If the file in the cache is not the released one, or others can write to the cache.
         WeightsUnavailableError: If it is not in the cache and cannot be downloaded.
     """
     release = RELEASED[name]
-    path = cache_directory() / "adapters" / release.file
+    path = cache_folder("adapters") / release.file
     url = f"{_URL}/{release.file}"
     if path.exists():
         if _blob_id(path.read_bytes()) != release.blob_id:

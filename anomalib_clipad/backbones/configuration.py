@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalib_clipad.checks import is_number, is_whole
 from anomalib_clipad.vision.dual_path import STAGES
 
 VISION_DEFAULTS = {"layers": 12, "width": 768, "head_width": 64, "patch_size": 16, "image_size": 224}
@@ -69,7 +69,7 @@ def check_config(config: Mapping[str, Any], name: str, image_size: int | None) -
     if vision["width"] % vision["head_width"]:
         msg = f"vision_cfg.width of '{name}' has to be a multiple of its head_width {vision['head_width']}; "
         raise ValueError(msg + f"got {vision['width']}.")
-    if not _is_whole(size) or size % vision["patch_size"]:
+    if not is_whole(size) or size % vision["patch_size"]:
         patch = vision["patch_size"]
         msg = f"The image size has to be one positive multiple of the patch size {patch} of '{name}'; got {size}."
         raise ValueError(msg)
@@ -93,7 +93,7 @@ def channels(preprocess: Mapping[str, Any], key: str, default: tuple[float, ...]
     if given is None:
         return default
     numbers = tuple(given) if isinstance(given, (list, tuple)) else (given,) * len(default)
-    if len(numbers) != len(default) or not all(_is_number(one) and (one > 0 or key != "std") for one in numbers):
+    if len(numbers) != len(default) or not all(is_number(one) and (one > 0 or key != "std") for one in numbers):
         positive = " above 0" if key == "std" else ""
         msg = f"The `{key}` of '{name}' has to be {len(default)} numbers{positive}, one per channel; got {given!r}."
         raise ValueError(msg)
@@ -117,14 +117,6 @@ def _part(config: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
 
 
 def _whole(value: object, key: str, name: str) -> None:
-    if not _is_whole(value):
+    if not is_whole(value):
         msg = f"{key} of the model configuration '{name}' has to be a positive whole number; got {value!r}."
         raise ValueError(msg)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import open_clip
+
+from anomalib_clipad.checks import suggestion
 
 from .backbone import BUNDLED, WeightsUnavailableError
 from .configuration import channels, read_config
@@ -72,10 +73,9 @@ def built_in_config(backbone: str) -> dict[str, Any] | None:
 def _open_clip_name(name: str, pretrained: str | None) -> Source:
     config, name = built_in_config(name), name.replace("/", "-")
     if config is None:
-        close = get_close_matches(name, open_clip.list_models(), cutoff=0.4)
-        hint = f" (did you mean {close}?)" if close else ""
+        known = [*open_clip.list_models(), BUNDLED]
         msg = (
-            f"Unknown backbone '{name}'. Expected an open_clip model name{hint}, "
+            f"Unknown backbone '{name}'{suggestion(name, known)}. Expected an open_clip model name, "
             f"'hf-hub:owner/model', 'local-dir:/folder', the path of a model configuration (.json) or '{BUNDLED}'."
         )
         raise ValueError(msg)
@@ -94,8 +94,8 @@ def _training_and_weights(
     tag, _, file = pretrained.partition(":")
     if file and (training := trained_as(name, tag)):
         return training, _file(file)
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-    path = _file(pretrained, f"a tag of {name} ({tags}) or 'tag:path'")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    path = _file(pretrained, f"a tag of {name} ({', '.join(tags) or 'none'}) or 'tag:path'", suggestion(tag, tags))
     return recognise(path, name, config), path
 
 
@@ -138,10 +138,10 @@ def _weights_file(pretrained: str | None) -> Path | None:
     return None if pretrained is None else _file(pretrained)
 
 
-def _file(path: str, alternative: str = "") -> Path:
+def _file(path: str, alternative: str = "", hint: str = "") -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
         expected = " or ".join(["the path of a weights file", *filter(None, [alternative])])
-        msg = f"No weights '{path}': expected {expected}."
+        msg = f"No weights '{path}'{hint}: expected {expected}."
         raise ValueError(msg)
     return file

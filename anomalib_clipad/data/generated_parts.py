@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_clipad.parts.categories import CATEGORIES
 from anomalib_clipad.parts.folder import Settings, ensure_category
-from anomalib_clipad.storage import cache_directory
+from anomalib_clipad.storage import cache_folder
 
 from .validation import ensure_validation_data
 
@@ -45,7 +45,7 @@ class GeneratedParts(AnomalibDataModule):
         seed: Seed of the pictures and of splits.
 
     Raises:
-        ValueError: If the category is unknown or a number makes no data set.
+        ValueError: If the category is unknown, a number makes no data set, or others can write to the cache.
 
     Example:
         >>> datamodule = GeneratedParts(category="gear", good_images=3, defective_images=7)
@@ -95,7 +95,7 @@ class GeneratedParts(AnomalibDataModule):
             val_split_ratio=val_split_ratio,
             seed=seed,
         )
-        self.root = cache_directory() / "generated_parts" if root is None else Path(root).expanduser()
+        self.root = cache_folder("generated_parts") if root is None else Path(root).expanduser()
         self.category = category
 
     @property

@@ -13,6 +13,7 @@ import torch
 from anomalib.data import AnomalibDataModule
 from torch.utils.data import DataLoader
 
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.data.replacement import readers_replaced
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.picture import Picture, read
@@ -47,9 +48,9 @@ class References:
     pool: int = 100
 
     def __post_init__(self) -> None:
-        _check_count("k_shot", self.k_shot, least=0)
-        _check_count("memory_size", self.memory_size, least=1)
-        _check_count("pool", self.pool, least=2)
+        check_counts(0, k_shot=self.k_shot)
+        check_counts(1, memory_size=self.memory_size)
+        check_counts(2, pool=self.pool)
         if self.source is not None and not self.source.exists():
             msg = f"There is no folder, image or product file '{self.source}' to take normal images from."
             raise FileNotFoundError(msg)
@@ -88,12 +89,6 @@ class References:
     def few_shot(self) -> bool:
         """Whether normal images are to be remembered."""
         return self.k_shot != 0 and (self.k_shot is not None or self.source is not None)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        msg = f"{name} has to be an integer, {least} or more; got {value!r}."
-        raise ValueError(msg)
 
 
 def reference_images(references: References, datamodule: Any) -> tuple[list[str], Iterator[Picture]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overl
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.checks import check_count, check_counts, is_number
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.mask import read_mask
@@ -22,6 +23,7 @@ from anomalib_clipad.noted import noted
 from anomalib_clipad.predictor.base import Look, Predictor, Prepared, Scored, Shown
 from anomalib_clipad.predictor.exported import ExportedPredictor
 from anomalib_clipad.predictor.frame import WHOLE
+from anomalib_clipad.verdicts.conformal import check_rate
 from anomalib_clipad.verdicts.decision import Decision
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import LivePredictor
 
 _ASPECT = 0.01
+_POOL = 100
 _END = object()
 OnError = Callable[[Any, ValueError], None]
 T = TypeVar("T")
@@ -74,7 +77,8 @@ class Inspector:
         memory_size: Patches a stage, and with tiles a place, that are kept of the references; by default all.
         mutual: Images none of which is known to be normal, two or more, that judge each other and all that are
             inspected: a folder, or an iterable. What cannot be read of them is passed over.
-        pool: How many images of ``mutual`` at most are compared with; of more, some are chosen by a fixed seed.
+        pool: How many images of ``mutual`` at most are compared with, by default 100; of more, some are chosen by a
+            fixed seed.
         false_alarm_rate: Largest share of normal images that are called defective. It needs ``calibration``, several
             ``references``, or a model that is calibrated.
         calibration: Normal images that set the threshold, neither scored nor in ``references``: a folder, or an
@@ -117,7 +121,7 @@ class Inspector:
         references: Any = None,
         memory_size: int | None = None,
         mutual: Any = None,
-        pool: int = 100,
+        pool: int | None = None,
         false_alarm_rate: float | None = None,
         calibration: Any = None,
         threshold: float | None = None,
@@ -137,13 +141,20 @@ class Inspector:
             raise ValueError(msg)
         if mutual is not None:
             others = {"references": references, "product": product, "calibration": calibration}
-            _check_mutual({**others, "tiles": settings.get("tiles"), "false_alarm_rate": false_alarm_rate}, pool)
+            _check_mutual({**others, "tiles": settings.get("tiles"), "false_alarm_rate": false_alarm_rate})
+        elif pool is not None:
+            msg = "pool says how many images judge each other; pass it with mutual, or leave it out."
+            raise ValueError(msg)
+        check_counts(2, pool=pool)
+        if false_alarm_rate is not None:
+            check_rate(false_alarm_rate)
         _check_compared(references, memory_size, product, settings.get("aligned"))
         if calibration is not None and false_alarm_rate is None and threshold is None:
             msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05, or a threshold."
             raise ValueError(msg)
-        self.channels, self.max_pixels, self.min_area = channels, max_pixels, min_area
-        self.batch_size, self.workers = max(batch_size, 1), max(workers, 1)
+        self.channels, self.max_pixels = channels, check_count("max_pixels", max_pixels)
+        self.min_area = check_count("min_area", min_area, 0)
+        self.batch_size, self.workers = check_count("batch_size", batch_size), check_count("workers", workers)
         self._ignore = None if ignore is None else read_mask(ignore, max_pixels)
         path = None if product is None else Path(product).expanduser()
         self.model = _predictor(class_name, model, path, mutual is not None, settings)
@@ -154,7 +165,7 @@ class Inspector:
                 given = _sources(references, "references")
                 shown = fitting.references(self, given, memory_size)
             if mutual is not None:
-                fitting.pool(self, _sources(mutual), pool)
+                fitting.pool(self, _sources(mutual), _POOL if pool is None else pool)
                 remark_few(0 if (pooled := self.live("mutual").model.pool) is None else len(pooled.rows))
             if calibration is not None:
                 fitting.calibration(self, _sources(calibration, "calibration"), false_alarm_rate)
@@ -549,8 +560,8 @@ def check_threshold(threshold: float, normalized: bool = True) -> None:
     Raises:
         ValueError: If it is none.
     """
-    if (normalized and not 0 <= threshold <= 1) or not np.isfinite(threshold):
-        msg = f"threshold has to be a score{' in [0, 1]' if normalized else ''}; got {threshold}."
+    if not (is_number(threshold, 0, 1) if normalized else is_number(threshold)):
+        msg = f"threshold has to be a score{' in [0, 1]' if normalized else ''}; got {threshold!r}."
         raise ValueError(msg)
 
 
@@ -565,7 +576,7 @@ def _renamed(references: Any, normal: Any) -> Any:
     return normal
 
 
-def _check_mutual(others: Mapping[str, Any], pool: int) -> None:
+def _check_mutual(others: Mapping[str, Any]) -> None:
     given = [name for name, value in others.items() if value is not None]
     if given:
         msg = (
@@ -573,17 +584,15 @@ def _check_mutual(others: Mapping[str, Any], pool: int) -> None:
             f"{', '.join(given)}. Choose one of them."
         )
         raise ValueError(msg)
-    if pool < 2:
-        msg = f"pool is a number of images that are compared with, 2 or more; got {pool}."
-        raise ValueError(msg)
 
 
 def _check_compared(references: Any, memory_size: int | None, product: Any, aligned: bool | None) -> None:
     if references is not None and product is not None:
         msg = "A product file has its references already; pass it without references."
         raise ValueError(msg)
-    if memory_size is not None and (isinstance(memory_size, bool) or memory_size < 1 or references is None):
-        msg = f"memory_size is a number of patches, 1 or more, that are kept of references; got {memory_size!r}."
+    check_counts(memory_size=memory_size)
+    if memory_size is not None and references is None:
+        msg = "memory_size is a number of patches that are kept of references; pass references with it."
         raise ValueError(msg)
     if aligned and references is None and product is None:
         msg = "aligned compares tiles with those of references; pass references with it."

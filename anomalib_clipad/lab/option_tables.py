@@ -1,7 +1,7 @@
 """Tables of options in README and docs, written from where the options are declared.
 
 ``python -m anomalib_clipad.lab option-tables`` writes what stands between ``<!-- options of NAME -->`` and
-``<!-- end of options -->``; with ``--check true`` it fails if that differs, or if the docstring or the signature of
+``<!-- end of options -->``; with ``--check`` it fails if that differs, or if the docstring or the signature of
 ``ClipAD`` says something else than ``Settings``.
 """
 

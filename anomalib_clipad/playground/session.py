@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ class Session:
     def command(self, question: Question, image: str, references: bool) -> str:
         """The line of ``anomalib-clipad inspect`` that does the same, and the file of prompts that it needs, if any."""
         words = ["anomalib-clipad", "inspect", image, "--class-name", question.class_name, "--backbone", self.backbone]
-        words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
+        words += [word for name, value in self.settings.items() for word in (f"--{name}", _written(value))]
         if references:
             words += ["--references", "path/to/normal", "--text_weight", f"{question.text_weight:g}"]
         if question.false_alarm_rate is not None:
@@ -133,6 +134,11 @@ class Session:
 
         prompts = yaml.safe_dump(question.prompts, sort_keys=False, width=1000)
         return f"{shlex.join([*words, '--prompts', 'prompts.yaml'])}\n\n# prompts.yaml\n{prompts}"
+
+
+def _written(value: Any) -> str:
+    """A value as a command line takes it: ``null``, ``true`` and ``[2, 3]``; a text as it is."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_states(text: str) -> tuple[str, ...]:

@@ -1,28 +1,32 @@
 """Models by name that were built before: read again in torch alone, without what open_clip imports.
 
-The first time a backbone is loaded for a class, a small file in the cache notes where its weights are, what makes its
-image tower, the tower's fingerprint and the text features. From then on the tower is built from the weights file, and
-counts only if its fingerprint is still that one. What gave a warning is not noted: the warning belongs to every run.
+The first time a backbone is loaded for a class, an entry of the cache notes where its weights are, the digest of all of
+them, what makes its image tower, and the text features. From then on the tower is built from the weights file, if its
+weights are all still those: another text tower would give other text features. What gave a warning is not noted: the
+warning belongs to every run.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from anomalib_clipad.backbones.backbone import BUNDLED, Backbone
 from anomalib_clipad.backbones.tower import Tower
+from anomalib_clipad.cache import Cache, Entry
 from anomalib_clipad.digest import digest
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.storage import atomic_folder, cache_directory, is_safetensors
+from anomalib_clipad.storage import is_safetensors
+from anomalib_clipad.text.cache import arithmetic
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.transformer import activations_and_heads
 
@@ -37,31 +41,25 @@ class Note(NamedTuple):
 
     Attributes:
         weights: Its weights file.
-        size: Bytes of the file.
-        changed: When it was last changed, in nanoseconds.
+        content: Digest of all weights in it.
         heads: Attention heads of the image tower.
         quick_gelu: Whether its activation is QuickGELU.
         eps: Of its layer norms.
-        traits: What the fingerprint says besides weights.
         fingerprint: Digest of the tower.
         image_size: Height and width of its input.
         mean: Mean of the input's normalisation per channel.
         std: Standard deviation of it.
-        text: Digest of the text features.
     """
 
     weights: str
-    size: int
-    changed: int
+    content: str
     heads: int
     quick_gelu: bool
     eps: float
-    traits: str
     fingerprint: str
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    text: str
 
 
 class _Textless(nn.Module):
@@ -77,24 +75,21 @@ def recall(settings: Settings, class_name: str | None) -> tuple[ClipADModel, Bac
 
     It cannot encode other prompts. Of SDP in float32 alone.
     """
-    path = _path(settings, class_name)
-    if settings.precision != "float32" or settings.variant != "sdp" or not path.exists():
+    if settings.precision != "float32" or settings.variant != "sdp":
+        return None
+    cache, key = Cache("start"), _key(settings, class_name)
+    entry = cache.get(key)
+    if entry is None:
         return None
     try:
-        with safe_open(path, "pt") as file:
-            note = Note(**json.loads((file.metadata() or {})["note"]))
-            text = file.get_tensor("text_features")
+        note = Note(**json.loads(entry.note))
         weights = Path(note.weights)
-        state = weights.stat()
-        if (state.st_size, state.st_mtime_ns) != (note.size, note.changed) or digest({"text": text}) != note.text:
+        state = _read_weights(weights)
+        if digest(state) != note.content:
             return None
-        if settings.text_weight and not text.isfinite().all():
-            return None
-        visual = _read_tower(weights, note)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        logger.info("%s does not help to start: %s", path, error)
-        return None
-    if visual is None:
+        visual = _tower(state, note)
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        logger.info("%s does not help to start: %s", cache.path(key), error)
         return None
     parts: dict[str, Any] = {"mean": tuple(note.mean), "std": tuple(note.std), "weights": weights}
     backbone = Backbone(
@@ -107,8 +102,9 @@ def recall(settings: Settings, class_name: str | None) -> tuple[ClipADModel, Bac
         **parts,
     )
     model = ClipADModel(backbone, settings)
-    model.text_features.copy_(text)
-    model.class_name = class_name if settings.text_weight else None
+    if settings.text_weight:
+        model.text_features.copy_(entry.tensors["text_features"])
+        model.class_name = class_name
     return model, backbone
 
 
@@ -119,30 +115,28 @@ def keep(settings: Settings, class_name: str | None, model: ClipADModel, backbon
     heads = {part.num_heads for part in visual.modules() if isinstance(part, nn.MultiheadAttention)}
     if backbone.weights is None or not _named(settings) or len(norms) != 1 or len(heads) != 1:
         return
-    weights, text, traits = backbone.weights.absolute(), model.text_features.cpu(), activations_and_heads(visual)
-    state = weights.stat()
-    note = Note(
-        weights=str(weights),
-        size=state.st_size,
-        changed=state.st_mtime_ns,
-        heads=heads.pop(),
-        quick_gelu="QuickGELU" in traits,
-        eps=norms.pop(),
-        traits=traits,
-        fingerprint=backbone.fingerprint,
-        image_size=backbone.image_size,
-        mean=backbone.mean,
-        std=backbone.std,
-        text=digest({"text": text}),
-    )
-    path = _path(settings, class_name)
+    weights, traits = backbone.weights.absolute(), activations_and_heads(visual)
     try:
-        if _read_tower(weights, note) is None:
+        state = _read_weights(weights)
+        note = Note(
+            weights=str(weights),
+            content=digest(state),
+            heads=heads.pop(),
+            quick_gelu="QuickGELU" in traits,
+            eps=norms.pop(),
+            fingerprint=backbone.fingerprint,
+            image_size=backbone.image_size,
+            mean=backbone.mean,
+            std=backbone.std,
+        )
+        if digest(_visual(state), traits, backbone.mean, backbone.std) != backbone.fingerprint:
             return
-        with atomic_folder(path.parent) as folder:
-            save_file({"text_features": text}, folder / path.name, metadata={"note": json.dumps(note._asdict())})
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        _tower(state, note)
+    except (OSError, SafetensorError, AttributeError, KeyError, ValueError, RuntimeError) as error:
         logger.info("%s is not noted for a quick start: %s", settings.backbone, error)
+        return
+    features = {"text_features": model.text_features} if settings.text_weight else {}
+    Cache("start").put(_key(settings, class_name), Entry(features, json.dumps(note._asdict())))
 
 
 def _named(settings: Settings) -> bool:
@@ -153,28 +147,33 @@ def _named(settings: Settings) -> bool:
     return not by_file and not Path(settings.pretrained or "").is_file()
 
 
-def _path(settings: Settings, class_name: str | None) -> Path:
-    """Where the note is: its name is made of all settings, so that none can be forgotten."""
+def _key(settings: Settings, class_name: str | None) -> str:
+    """Made of all settings, so that none can be forgotten, and of what text features depend on besides weights."""
     details = (
         json.dumps(settings.as_dict(), sort_keys=True),
         class_name,
         version("anomalib-clipad"),
         version("open_clip_torch"),
+        version("scikit-learn"),
+        arithmetic("cpu"),
     )
-    return cache_directory() / "start" / f"{digest({}, *details)}.safetensors"
+    return digest({}, *details)
 
 
-def _read_tower(path: Path, note: Note) -> Tower | None:
-    """The image tower in a file, if it is the one that was noted."""
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """All weights in a file, by name."""
     saved: Any = load_file(path) if is_safetensors(path) else torch.load(path, "cpu", weights_only=True, mmap=True)
     state: dict[str, Tensor] = saved.get("state_dict", saved)
-    named = {name.removeprefix("module."): value for name, value in state.items()}
-    visual = {
-        name.removeprefix("visual."): value.float() for name, value in named.items() if name.startswith("visual.")
-    }
-    if digest(visual, note.traits, tuple(note.mean), tuple(note.std)) != note.fingerprint:
-        return None
-    return Tower.from_weights(visual, note.heads, note.quick_gelu, note.eps)
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _visual(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The image tower's weights among them."""
+    return {name.removeprefix("visual."): value.float() for name, value in state.items() if name.startswith("visual.")}
+
+
+def _tower(state: Mapping[str, Tensor], note: Note) -> Tower:
+    return Tower.from_weights(_visual(state), note.heads, note.quick_gelu, note.eps)
 
 
 def _no_tokenizer(_: Any) -> Tensor:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anomalib_clipad.checks import check_counts, is_number
 from anomalib_clipad.inspection.dependencies import about_of, depends_on
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
@@ -66,6 +67,10 @@ def inspect_on_cluster(
         FileExistsError, BlockingIOError, ValueError: As of ``Results``.
         ConnectionError: If the cluster cannot be reached.
     """
+    check_counts(actors=who.workers, block=who.block)
+    if who.gpus is not None and not is_number(who.gpus, 0):
+        msg = f"gpus has to be a number of GPUs, 0 or more; got {who.gpus!r}."
+        raise ValueError(msg)
     with cluster(who.address, who.workers) as workers:
         import ray
 

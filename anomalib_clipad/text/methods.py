@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from anomalib_clipad.checks import check_choice, is_number, is_whole
 
 Method = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
 METHODS: tuple[str, ...] = get_args(Method)
 _OPTIONS = {"kde": {"bandwidth"}, "dbscan": {"eps", "min_samples"}, "mean_shift": {"bandwidth"}}
 
 
-def check_options(method: str, options: Mapping[str, float]) -> None:
+def check_options(method: Any, options: Any) -> None:
     """Check a method's name and its options.
 
     Raises:
         ValueError: If the method or an option is unknown, or a value is not positive.
     """
-    if method not in METHODS:
-        msg = f"Unknown RVS method '{method}'; expected one of {', '.join(METHODS)}."
+    check_choice("RVS method", method, METHODS)
+    if not isinstance(options, Mapping):
+        msg = f"The RVS options have to be a mapping of names to numbers, such as {{'eps': 0.5}}; got {options!r}."
         raise ValueError(msg)
     known = _OPTIONS.get(method, set())
     for name, value in options.items():
@@ -25,6 +28,6 @@ def check_options(method: str, options: Mapping[str, float]) -> None:
             msg = f"Unknown option '{name}' of the RVS method '{method}'; it takes {sorted(known) or 'no options'}."
             raise ValueError(msg)
         whole = name == "min_samples"
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
+        if not (is_whole(value) if whole else is_number(value) and value > 0):
             msg = f"The RVS option '{name}' has to be a positive {'integer' if whole else 'number'}; got {value!r}."
             raise ValueError(msg)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from anomalib_clipad.checks import suggestion
+
 _FLAWS = ("flaw", "defect", "damage", "scratch", "crack", "contamination")
 
 # Two wordings of one template stand side by side, in the order of the reference embeddings.
@@ -120,13 +122,16 @@ def load_prompts(source: str | Path | Mapping[str, Sequence[str]]) -> PromptSet:
     """
     if isinstance(source, Mapping):
         return _from_mapping(source, "the prompts given")
+    if not isinstance(source, (str, Path)):
+        msg = f"prompts has to be one of {sorted(BUILT_IN)}, a YAML file or its content; got {source!r}."
+        raise ValueError(msg)
     if str(source) in BUILT_IN:
         return BUILT_IN[str(source)]
     path = Path(source).expanduser()
     if not path.is_file():
         msg = (
-            f"No prompt set '{source}': expected one of {sorted(BUILT_IN)} or the path of a YAML file with the lists "
-            "normal, abnormal and templates."
+            f"No prompt set '{source}'{suggestion(source, BUILT_IN)}: expected one of {sorted(BUILT_IN)} or the path "
+            "of a YAML file with the lists normal, abnormal and templates."
         )
         raise ValueError(msg)
     try:

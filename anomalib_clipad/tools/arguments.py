@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once, and checks of arguments before anything takes time."""
+"""Options that several commands share, each declared once."""
 
 from __future__ import annotations
 
@@ -62,15 +62,3 @@ def decision(command: str) -> tuple[Option, ...]:
         option._replace(default=PAGE_MAX_PIXELS) if (command, option.name) == ("page", "max_pixels") else option
         for option in options
     )
-
-
-def check_counts(**counts: int | None) -> None:
-    """Refuse a number below one; ``None`` leaves the choice to someone else.
-
-    Raises:
-        ValueError: If a number is below one.
-    """
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            msg = f"{name} has to be at least 1; got {count}."
-            raise ValueError(msg)

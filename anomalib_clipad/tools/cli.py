@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
+
+from anomalib_clipad.checks import nearest
+
+from .terminal import steady_output
 
 if TYPE_CHECKING:
     from anomalib_clipad.settings import Option
 
 _COMMANDS = {
+    "cache": ("cache:cache", "show or clear what is kept between runs to save time"),
     "demo": ("demo:demo", "find defects in generated parts, offline"),
     "report": ("report:report", "turn benchmark results into one table and picture"),
     "inspect": ("inspect:inspect", "look at images and decide which are defective"),
@@ -58,6 +64,20 @@ _ARGUMENTS: Written = {
 _TITLES = {"settings": "the model", "decision": "what images are compared with, and what is called defective"}
 """Of the options that commands share."""
 
+_SWITCHES = {"true", "false", "yes", "no", "null"}
+"""What may follow an option that is on or off."""
+_REPHRASED = {
+    r'Parser key "([^"]+)":': r"--\1:",
+    r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: ": (
+        r"Expected one of \1. Got value: "
+    ),
+    r"(?:a )?<class '(?:[\w.]+\.)?(\w+)'>": r"\1",
+    r"(?:a )?typing\.Literal\[(.*?)\]": r"one of \1",
+    "Expected one of NoneType, one of": "Expected one of",
+    "Expected one of NoneType,": "Expected",
+}
+"""What jsonargparse says, as users understand it."""
+
 
 def main() -> None:
     """Run the command named on the command line."""
@@ -79,6 +99,23 @@ def command_of(name: str) -> Command:
     return Command(name, _program())
 
 
+def end(program: str, message: str) -> NoReturn:
+    """End the program with status 2, as for any argument that it does not understand."""
+    print(f"{program}: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+class _Parser(ArgumentParser):
+    """A parser that says in one line what is wrong, without a page of options before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # of jsonargparse
+        """End the program with what is wrong."""
+        program, text = self.prog.replace("[options] ", ""), " ".join(message.split())
+        for pattern, words in _REPHRASED.items():
+            text = re.sub(pattern, words, text)
+        end(program, f"{text.rstrip('.')}. `{program} --help` lists what there is.")
+
+
 class Program(NamedTuple):
     """Commands under one name.
 
@@ -96,21 +133,27 @@ class Program(NamedTuple):
 
     def run(self, description: str | None) -> None:
         """Run one of the commands, as the command line says; what the user can mend is printed in one line."""
+        steady_output()
         warnings.filterwarnings("ignore", category=FutureWarning)  # what other packages tell each other
         warnings.filterwarnings("default", category=DeprecationWarning, module="anomalib_clipad")
         warnings.formatwarning = lambda message, *_: f"{self.name}: {message}\n"
-        parser = ArgumentParser(prog=self.name, description=description)
+        parser = _Parser(prog=self.name, description=description)
         subcommands = parser.add_subcommands()
-        wanted = next((argument for argument in sys.argv[1:] if argument in self.commands), "")
+        wanted = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        near = None if wanted in self.commands else nearest(wanted, self.commands)
+        if near:
+            end(self.name, f"There is no command {wanted}; did you mean {near}?")
         chosen = None  # the others would take seconds to import
         for name, (_, purpose) in self.commands.items():
             if name == wanted:
                 chosen = Command(name, self)
-            own = chosen.parser if chosen is not None and name == wanted else ArgumentParser(description=purpose)
+            own = chosen.parser if chosen is not None and name == wanted else _Parser(description=purpose)
             subcommands.add_subcommand(name, own, help=purpose)
-        if chosen is None:
+        if chosen is None and {"-h", "--help"} & {*sys.argv}:
             parser.parse_args()  # which says what commands there are, and ends
-            return
+        if chosen is None:
+            said = f"There is no command {wanted}." if wanted else "Name a command."
+            end(self.name, f"{said} Commands are {', '.join(self.commands)}; `{self.name} --help` says what they do.")
         arguments = parser.parse_args(chosen.spelled(sys.argv[1:]))[wanted].as_dict()
         try:
             chosen.run(arguments)
@@ -140,7 +183,7 @@ class Command:
         self._function: Callable[..., None] = resolve_name(f"{program.package}.{place}")
         groups = {"settings", "decision"} & signature(self._function).parameters.keys()
         self.shared = {group: _shared(name, group) for group in sorted(groups, reverse=True)}
-        self.parser = ArgumentParser(description=purpose)
+        self.parser = _Parser(description=purpose)
         for flags, how in written.values():
             self.parser.add_argument(*flags, **how)
         skipped: set[str | int] = {*written, *self.shared}
@@ -155,11 +198,26 @@ class Command:
             self._options["-o"].option_strings.insert(0, "-o")  # type: ignore[attr-defined]  # a list
 
     def spelled(self, arguments: Sequence[str]) -> list[str]:
-        """Arguments as the parser knows them: names with underscores, and of today.
+        """Arguments as the parser knows them: names with underscores, and of today; a bare flag as one that is true.
 
-        A name that is unknown and near a known one ends the program.
+        A name or a choice that is unknown and near a known one ends the program.
         """
-        return [self._spelled(argument) if argument.startswith("--") else argument for argument in arguments]
+        own, dashes, verbatim = list(arguments), [], []
+        if "--" in own:
+            place = own.index("--")
+            own, dashes, verbatim = own[:place], ["--"], own[place + 1 :]
+        spelled = [self._spelled(argument) if argument.startswith("--") else argument for argument in own]
+        for place, argument in enumerate(spelled):
+            name, equals, value = argument.partition("=")
+            types = _parts(self._options[name]) if name in self._options else set()
+            value = value if equals else next(iter(spelled[place + 1 :]), "")
+            if bool in types and not equals and value.lower() not in _SWITCHES:
+                spelled[place] = f"{name}=true"
+            choices = [one for one in types if isinstance(one, str)]
+            near = None if value in choices else nearest(value, choices)
+            if near is not None:
+                end(f"{self._program} {self.name}", f"There is no {value} for {name}; did you mean {near}?")
+        return spelled + dashes + verbatim
 
     def _spelled(self, argument: str) -> str:
         flag, equals, value = argument.partition("=")
@@ -169,10 +227,11 @@ class Command:
             warnings.warn(msg, DeprecationWarning, stacklevel=1)
             flag = "--references"
         name = flag.partition(".")[0]  # --rvs_options.eps
-        near = [] if name in self._options else get_close_matches(name, self._options, 1)
-        if near:
-            print(f"{self._program} {self.name}: There is no option {name}; did you mean {near[0]}?", file=sys.stderr)
-            sys.exit(2)
+        nested = any(option.startswith(f"{name}.") for option in self._options)
+        known = flag in self._options or (name in self._options and not nested)
+        near = None if known else nearest(flag, self._options)
+        if near is not None:
+            end(f"{self._program} {self.name}", f"There is no option {flag}; did you mean {near}?")
         return flag + equals + value
 
     def run(self, arguments: dict[str, Any]) -> None:
@@ -184,6 +243,16 @@ class Command:
         shared = {name for group in groups.values() for name in group}
         own = {name: value for name, value in arguments.items() if name not in shared}
         self._function(**own, **groups)
+
+
+def _parts(action: Action) -> set[Any]:
+    """What an option may be: of a union its types, of a literal its values."""
+
+    def parts(kind: Any) -> set[Any]:
+        inner = get_args(kind) if get_origin(kind) in {Union, UnionType, Literal} else ()
+        return set().union(*map(parts, inner)) if inner else {kind}
+
+    return parts(getattr(action, "_typehint", action.type))
 
 
 def _described(option: Option) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.finding import Finding, at_size
 from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
@@ -16,7 +17,6 @@ from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.verdicts.regions import find_regions
 
-from .arguments import check_counts
 from .evaluation import format_table, score, with_mean, write_table
 from .sheet import Tile, write_sheet
 

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.dependencies import about_of, depends_on, plain
 from anomalib_clipad.inspection.fitting import Fitting
@@ -20,8 +21,6 @@ from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run import inspect_all
 from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.watching import watch as watched
-
-from .arguments import check_counts
 
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.drift_log import DriftLog

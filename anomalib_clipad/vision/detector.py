@@ -124,6 +124,9 @@ class Detector(nn.Module):
         text_weight: Share of the text where there is something to compare with, in [0, 1].
         tiles: How larger images are cut, if they are: whole and tiles go through the tower in one batch.
 
+    Raises:
+        ValueError: If the Gaussian is wider than the images.
+
     Example:
         An image becomes a map.
 
@@ -153,6 +156,9 @@ class Detector(nn.Module):
         tiles: Tiles | None = None,
     ) -> None:
         super().__init__()
+        if smoothing > image_size:
+            msg = f"A smoothing of {smoothing:g} pixels is wider than the images, which have {image_size}; pass less."
+            raise ValueError(msg)
         self.visual, self.adapter, self.memory = visual, adapter, memory
         self.image_size, self.smoothing, self.tap, self.text_weight = image_size, smoothing, tap, text_weight
         self.tiles = tiles

@@ -140,6 +140,18 @@ def test_an_unknown_name_suggests_close_ones() -> None:
         load_backbone("ViT-B-16-plus-24O")
 
 
+@pytest.mark.parametrize("name", ["clipad_mini", "CLIPAD-mini", "clipadmini"])
+def test_a_misspelt_name_of_our_own_backbone_suggests_it(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"Unknown backbone '{name}' \(did you mean 'clipad-mini'\?\)"):
+        load_backbone(name)
+
+
+@pytest.mark.parametrize("tag", ["laion40m_e31", "Laion400-m_e31", "lion400m_e31:/weights.pt"])
+def test_a_misspelt_tag_suggests_the_near_one(tag: str) -> None:
+    with pytest.raises(ValueError, match=rf"No weights '{tag}' \(did you mean 'laion400m_e31'\?\): expected"):
+        load_backbone("ViT-B-16-plus-240", tag)
+
+
 def test_an_unknown_tag_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match=r"No weights 'laion5b'.*weights file or a tag of ViT-B-32 \(openai, laion400m_e31"

@@ -147,8 +147,8 @@ def test_after_several_images_there_is_none_to_look_at_again(around: Any) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"memory_size": 9}, "number of patches, 1 or more, that are kept of references"),
-        ({"memory_size": 0, "references": ["a.png"]}, "number of patches, 1 or more"),
+        ({"memory_size": 9}, "number of patches that are kept of references"),
+        ({"memory_size": 0, "references": ["a.png"]}, "memory_size has to be an integer, 1 or more; got 0"),
         ({"product": "a.safetensors", "references": ["a.png"]}, "has its references already"),
         ({"aligned": True, "tiles": [2, 2]}, "pass references with it"),
         ({"calibration": ["a.png"]}, "pass false_alarm_rate too"),
@@ -160,6 +160,50 @@ def test_after_several_images_there_is_none_to_look_at_again(around: Any) -> Non
 def test_arguments_that_do_not_go_together_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Inspector(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({"batch_size": wrong}, "batch_size has to be an integer, 1 or more; got ")
+            for wrong in (None, "a", 0, True)
+        ),
+        ({"workers": 1.5}, "workers has to be an integer, 1 or more; got 1.5"),
+        ({"min_area": "a"}, "min_area has to be an integer, 0 or more; got 'a'"),
+        ({"min_area": -1}, "min_area has to be an integer, 0 or more; got -1"),
+        ({"max_pixels": "a"}, "max_pixels has to be an integer, 1 or more; got 'a'"),
+        ({"mutual": ["a.png"], "pool": "a"}, "pool has to be an integer, 2 or more; got 'a'"),
+        ({"mutual": ["a.png"], "pool": 1}, "pool has to be an integer, 2 or more; got 1"),
+        ({"pool": 5}, "pool says how many images judge each other; pass it with mutual"),
+        ({"memory_size": "a", "references": ["a.png"]}, "memory_size has to be an integer, 1 or more; got 'a'"),
+        *(
+            (
+                {"false_alarm_rate": wrong, "calibration": ["a.png"]},
+                "false_alarm_rate has to be a share between 0 and 1",
+            )
+            for wrong in ("a", float("nan"), 2, True)
+        ),
+    ],
+    ids=str,
+)
+def test_a_value_of_a_wrong_type_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, options: dict, message: str
+) -> None:
+    monkeypatch.setattr(inspector, "_predictor", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match=message):
+        Inspector("nut", **options)
+
+
+@pytest.mark.parametrize("threshold", ["a", True, [0.5]])
+def test_a_threshold_that_is_no_number_is_refused(around: Any, threshold: Any) -> None:
+    with pytest.raises(ValueError, match=r"threshold has to be a score in \[0, 1\]; got "):
+        around(threshold=threshold)
+
+
+def test_numbers_of_numpy_will_do(around: Any) -> None:
+    own = around(threshold=np.float32(0.5), batch_size=np.int64(2), min_area=np.uint8(3))
+    assert (own.batch_size, own.min_area) == (2, 3)
 
 
 def test_a_model_that_does_not_see_the_whole_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,17 +60,34 @@ def test_every_name_is_listed(run: Callable[[str], None], capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("endurence", "There is no command endurence; did you mean endurance?"),
+        ("option-tables --chek", "There is no option --chek; did you mean --check?"),
+        ("mini-train --recipe.lrr 1", "There is no option --recipe.lrr; did you mean --recipe.lr?"),
+    ],
+)
+def test_what_is_misspelt_names_the_near_one(
+    run: Callable[[str], None], capsys: pytest.CaptureFixture[str], command: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(command)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(f": {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
         ("deployment --formats [TensorRT]", r"Unknown formats \['TensorRT'\]; expected some of torch, ONNX"),
         ("deployment --categories [gear,brick]", "Unknown generated category 'brick'"),
-        ("deployment --batch_size 0", "batch_size has to be at least 1"),
-        ("deployment --repeats 0", "repeats has to be at least 1"),
-        ("deployment --threads -2", "threads has to be at least 1"),
+        ("deployment --batch_size 0", "batch_size has to be an integer, 1 or more"),
+        ("deployment --repeats 0", "repeats has to be an integer, 1 or more"),
+        ("deployment --threads -2", "threads has to be an integer, 1 or more"),
         ("deployment --backbone ViT-X-99", "ViT-X-99"),
         ("bench --only [speed]", r"Unknown measurements \['speed'\]; expected some of forward"),
-        ("bench --repeats 0", "repeats has to be at least 1"),
+        ("bench --repeats 0", "repeats has to be an integer, 1 or more"),
         ("thresholds --category brick", "Expected a category of .*; got brick, 100 of 300"),
         ("thresholds --images 50", "got gear, 100 of 50"),
-        ("thresholds --stream 0", "stream has to be at least 1"),
+        ("thresholds --stream 0", "stream has to be an integer, 1 or more"),
         ("paper nothing.csv", "nothing.csv"),
     ],
 )

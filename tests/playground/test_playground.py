@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 import time
 from base64 import b64decode
@@ -25,6 +26,7 @@ from anomalib_clipad.playground import app
 from anomalib_clipad.playground.app import Limits, build, require_gradio, served
 from anomalib_clipad.playground.session import Question, Session, as_pixels
 from anomalib_clipad.tools import cli
+from anomalib_clipad.tools.cli import command_of
 
 OWN = {"normal": ("flawless {}",), "abnormal": ("broken {}",)}
 
@@ -155,6 +157,15 @@ def test_the_command_is_what_does_the_same(session: Session) -> None:
     assert "abnormal:\n- broken {}" in file
     by_rate = session.command(Question("nut", threshold=None, false_alarm_rate=0.05), "part.png", references=True)
     assert by_rate.endswith("--text_weight 0.5 --false_alarm_rate 0.05")
+
+
+def test_the_command_writes_values_as_a_command_line_takes_them(session: Session) -> None:
+    given = {"pretrained": None, "tiles": [2, 3], "aligned": True, "rvs_options": {"eps": 1.5}, "smoothing": 4.0}
+    session.settings = given
+    line = session.command(Question("nut"), "part.png", references=False)
+    command = command_of("inspect")
+    parsed = command.parser.parse_args(command.spelled(shlex.split(line)[2:])).as_dict()
+    assert {name: parsed[name] for name in given} == given
 
 
 def test_opacity_goes_from_the_image_to_its_map(session: Session) -> None:

@@ -163,9 +163,9 @@ OTHERS = {
 def test_a_note_is_of_all_settings_and_the_class() -> None:
     base = replace(Settings(), tiles=(1, 2))
     assert set(OTHERS) == {one.name for one in fields(Settings)}, "a new setting needs another value here"
-    paths = {quick_start._path(replace(base, **{name: value}), "gear") for name, value in OTHERS.items()}
-    paths |= {quick_start._path(base, name) for name in ("gear", "nut", None)}
-    assert len(paths) == len(OTHERS) + 3
+    keys = {quick_start._key(replace(base, **{name: value}), "gear") for name, value in OTHERS.items()}
+    keys |= {quick_start._key(base, name) for name in ("gear", "nut", None)}
+    assert len(keys) == len(OTHERS) + 3
 
 
 @pytest.fixture(scope="module")
@@ -213,12 +213,25 @@ def test_what_cannot_start_so_does_not(note: Callable[..., Settings], text: floa
     assert quick_start.recall(note(text, **options), "gear") is None
 
 
-def test_a_weights_file_that_was_written_again_is_read_again(note: Callable[..., Settings], weights: Path) -> None:
-    """Its text tower may be another one, of which the note has no digest."""
-    settings = note()
-    changed = weights.stat().st_mtime_ns + 1_000_000_000
-    os.utime(weights, ns=(changed, changed))
+def test_another_text_tower_in_the_weights_file_is_noticed(note: Callable[..., Settings], weights: Path) -> None:
+    """Of the same size and the same time, as of a file that was copied with both; and a time alone means nothing."""
+    settings, content, times = note(), weights.read_bytes(), weights.stat()
+    changed = load_file(weights)
+    changed["positional_embedding"] = changed["positional_embedding"].flip(0)
+    save_file(changed, weights)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.stat().st_size == times.st_size
     assert quick_start.recall(settings, "gear") is None
+    weights.write_bytes(content)
+    assert quick_start.recall(settings, "gear") is not None
+
+
+def test_text_features_of_another_arithmetic_are_another_entry(note: Callable[..., Settings]) -> None:
+    settings, before = note(), torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    found = quick_start.recall(settings, "gear")
+    torch.backends.mkldnn.matmul.fp32_precision = before
+    assert found is None
 
 
 @pytest.mark.parametrize("damage", ["text", "fingerprint"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anomalib_clipad import ClipADModel
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.cache import Cache
 from anomalib_clipad.text.cache import EmbeddingCache
 
 
@@ -124,7 +125,7 @@ def test_a_corrupt_entry_is_computed_again(
 ) -> None:
     cache, encode = EmbeddingCache(tmp_path), Encoder()
     cache.get(backbone.clip, tokens, encode)
-    (entry,) = cache.directory.glob("*.safetensors")
+    (entry,) = (tmp_path / "text").glob("*.safetensors")
     entry.write_bytes(entry.read_bytes()[:-4] if damage is None else damage)
     assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
     assert f"Ignoring the unreadable cache entry {entry}" in caplog.text
@@ -141,7 +142,7 @@ def test_a_directory_that_cannot_be_written_only_costs_time(
     cache.get(backbone.clip, tokens, encode)
     cache.get(backbone.clip, tokens, encode)
     assert encode.calls == 2
-    assert "Prompt embeddings are not kept" in caplog.text
+    assert "Nothing is kept for the next run" in caplog.text
 
 
 @pytest.mark.parametrize("other", [torch.zeros(2, 7), torch.zeros(2), torch.zeros(2, 3, dtype=torch.int8)])
@@ -150,7 +151,7 @@ def test_an_entry_that_was_not_written_here_is_computed_again(
 ) -> None:
     cache, encode = EmbeddingCache(tmp_path), Encoder()
     cache.get(backbone.clip, tokens, encode)
-    (entry,) = cache.directory.glob("*.safetensors")
+    (entry,) = (tmp_path / "text").glob("*.safetensors")
     save_file({"embeddings": other}, entry)
     assert cache.get(backbone.clip, tokens, encode)[0, 0] == 2
     assert f"Ignoring the cache entry {entry}: it is not what was written there" in caplog.text
@@ -174,7 +175,7 @@ def test_embeddings_of_any_layout_are_kept(backbone: Backbone, tokens: Tensor, t
 def test_a_flipped_bit_is_noticed(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
     cache, encode = EmbeddingCache(tmp_path), Encoder()
     cache.get(backbone.clip, tokens, encode)
-    (entry,) = cache.directory.glob("*.safetensors")
+    (entry,) = (tmp_path / "text").glob("*.safetensors")
     content = bytearray(entry.read_bytes())
     content[-1] ^= 1
     entry.write_bytes(content)
@@ -183,12 +184,12 @@ def test_a_flipped_bit_is_noticed(backbone: Backbone, tokens: Tensor, tmp_path: 
 
 def test_an_entry_that_is_a_folder_only_costs_time(backbone: Backbone, tokens: Tensor, tmp_path: Path) -> None:
     cache, encode = EmbeddingCache(tmp_path), Encoder()
-    (cache.directory / f"{cache.key(backbone.clip, tokens)}.safetensors").mkdir(parents=True)
+    (tmp_path / "text" / f"{cache.key(backbone.clip, tokens)}.safetensors").mkdir(parents=True)
     for count in (1, 2):
         assert cache.get(backbone.clip, tokens, encode)[0, 0] == count
 
 
-@pytest.mark.parametrize("method", ["exists", "mkdir", "stat"])
+@pytest.mark.parametrize("method", ["mkdir", "stat"])
 def test_a_directory_without_permission_only_costs_time(
     backbone: Backbone, tokens: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -208,21 +209,24 @@ def test_a_directory_without_permission_only_costs_time(
 @pytest.mark.slow
 def test_several_processes_leave_one_whole_entry(tmp_path: Path) -> None:
     program = (
-        "import sys, torch; from pathlib import Path; from anomalib_clipad.text.cache import EmbeddingCache\n"
-        "path, value = Path('text/entry.safetensors'), torch.full((400, 640), float(sys.argv[1]))\n"
-        "for _ in range(50): EmbeddingCache._write(path, value)"
+        "import sys, torch; from pathlib import Path; from anomalib_clipad.cache import Cache, Entry\n"
+        "for _ in range(50):\n"
+        "    Cache('text', Path()).put('0' * 64, Entry({'value': torch.full((400, 640), float(sys.argv[1]))}))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, str(value)], cwd=tmp_path) for value in range(3)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
-    entry = EmbeddingCache._read(tmp_path / "text" / "entry.safetensors", 400)
+    entry = Cache("text", tmp_path).get("0" * 64)
     assert entry is not None
-    assert len(entry.unique()) == 1
-    assert [path.name for path in (tmp_path / "text").iterdir()] == ["entry.safetensors"]
+    assert len(entry.tensors["value"].unique()) == 1
+    assert [path.name for path in (tmp_path / "text").iterdir()] == [f"{'0' * 64}.safetensors"]
 
 
-def test_the_environment_variable_moves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_moves_it(
+    backbone: Backbone, tokens: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "elsewhere"))
-    assert EmbeddingCache().directory == tmp_path / "elsewhere" / "text"
+    EmbeddingCache().get(backbone.clip, tokens, Encoder())
+    assert len(list((tmp_path / "elsewhere" / "text").glob("*.safetensors"))) == 1
 
 
 def test_cached_features_are_those_computed(backbone: Backbone, tmp_path: Path) -> None:

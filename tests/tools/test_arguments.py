@@ -88,6 +88,88 @@ def test_a_misspelt_option_names_the_near_one(run: Callable[..., None], capsys: 
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["inspect", "x", "--overlays", "defectiv"], "There is no defectiv for --overlays; did you mean defective?"),
+        (["inspect", "x", "--engine=rai"], "There is no rai for --engine; did you mean ray?"),
+        (["product", "--rvs", "dbscna"], "There is no dbscna for --rvs; did you mean dbscan?"),
+        (["text-features", "--precision", "float-16"], "There is no float-16 for --precision; did you mean float16?"),
+    ],
+)
+def test_a_misspelt_choice_names_the_near_one(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str], near: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"anomalib-clipad {words[0]}: {near}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Name a command. Commands are cache, demo, report, inspect,"),
+        (["inspcet", "page"], "There is no command inspcet; did you mean inspect?"),
+        (["brew"], "There is no command brew. Commands are cache, demo, report, inspect,"),
+        (["inspect", "x", "--batch_size", "a"], "--batch_size: Expected int. Got value: a."),
+        (["inspect", "x", "--threads", "a"], "--threads: Expected int. Got value: a."),
+        (["inspect", "x", "--maps", "tga"], "--maps: Expected one of 'none', 'png', 'npy'. Got value: tga."),
+        (["product", "--references"], "argument --references: expected one argument."),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("anomalib-clipad")
+    assert said in line
+
+
+SWITCHES = [
+    (command, action.option_strings[-1])
+    for command in [*BUILDERS, "cache"]
+    for action in command_of(command).parser._actions
+    if getattr(action, "_typehint", None) in {bool, bool | None}
+]
+
+
+def test_the_switches_of_the_commands_are_known() -> None:
+    assert {("inspect", f"--{name}") for name in ("resume", "mutual", "overwrite", "masks", "coco", "page")} < {
+        *SWITCHES
+    }
+    assert {("cache", "--clear"), ("playground", "--open_browser")} < {*SWITCHES}
+
+
+@pytest.mark.parametrize(("name", "flag"), SWITCHES)
+def test_a_switch_is_on_by_itself_and_takes_true_and_false_as_ever(name: str, flag: str) -> None:
+    command = command_of(name)
+    first = ["parts"] if name == "inspect" else []
+    rest = ["--class_name", "nut"] if name in {"page", "text-features"} else []
+    for words, value in {(): True, ("true",): True, ("True",): True, ("false",): False, ("no",): False}.items():
+        for flags in ([flag, *words], [flag.replace("_", "-"), *words]):
+            for line in ([*flags, *first, *rest], [*first, *rest, *flags]):
+                parsed = command.parser.parse_args(command.spelled(line))
+                assert parsed[flag[2:]] is value, line
+                if first:
+                    assert parsed["images"] == first
+        if words:
+            assert command.parser.parse_args(command.spelled([f"{flag}={words[0]}", *rest]))[flag[2:]] is value
+
+
+def test_what_stands_behind_two_dashes_is_left_alone() -> None:
+    command = command_of("inspect")
+    assert command.spelled(["--mutual", "--", "--masks", "--overlays"]) == [
+        "--mutual=true",
+        "--",
+        "--masks",
+        "--overlays",
+    ]
+
+
 @pytest.mark.parametrize("command", ["demo", "report", "inspect", "page", "product", "text-features"])
 def test_the_short_name_of_an_output_is_o(command: str) -> None:
     (action,) = (action for action in command_of(command).parser._actions if action.dest == "output")

@@ -28,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     ("command", "message"),
     [
         ("demo --categories [brick]", "Unknown generated category 'brick'"),
-        ("demo --pictures 0", "pictures has to be at least 1; got 0"),
+        ("demo --pictures 0", "pictures has to be an integer, 1 or more; got 0"),
         ("demo --good_images 0", "'good' of a generated category"),
         ("demo --defective_images 3", "'defective' of a generated category"),
         ("demo --seed -1", "'seed' of a generated category"),

@@ -154,7 +154,7 @@ def test_a_rate_decides_and_drift_goes_on_from_run_to_run(
         ("parts OPTIONS --calibration parts", "calibrates a false-alarm rate; pass false_alarm_rate too"),
         ("parts OPTIONS --actors 2 --block 8", "--actors, --block: for a cluster only"),
         ("parts --model model.onnx --threads 2", "--threads sets the threads of torch, and model.onnx runs without it"),
-        ("parts OPTIONS --threads 0", "threads has to be at least 1; got 0"),
+        ("parts OPTIONS --threads 0", "threads has to be an integer, 1 or more; got 0"),
         ("parts --model parts/a.png", "is no exported model"),
         ("parts --model nowhere.ckpt", "There is no file"),
     ],

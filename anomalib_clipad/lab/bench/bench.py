@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from anomalib_clipad.tools.arguments import check_counts
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import markdown_table
 

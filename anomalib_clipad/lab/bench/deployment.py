@@ -21,11 +21,11 @@ from anomalib.engine import Engine
 from numpy.typing import NDArray
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.host.evaluator import SevenMetrics
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.metrics import METRICS, Metrics
-from anomalib_clipad.tools.arguments import check_counts
 from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import Row, markdown_table
 

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.lab.evaluation import evaluate
 from anomalib_clipad.lightning_model import ClipAD
 from anomalib_clipad.metrics import METRICS
-from anomalib_clipad.tools.arguments import check_counts
 from anomalib_clipad.tools.tables import markdown_table
 
 WAYS: dict[str, dict[str, Any]] = {

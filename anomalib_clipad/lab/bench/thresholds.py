@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.checks import check_counts
 from anomalib_clipad.parts.categories import CATEGORIES
 from anomalib_clipad.parts.render import develop, expose, random_camera
 from anomalib_clipad.predictor.runtimes import Arrays, load, run_torch
-from anomalib_clipad.tools.arguments import check_counts
 from anomalib_clipad.tools.evaluation import quiet
 from anomalib_clipad.tools.tables import Row, markdown_table
 from anomalib_clipad.verdicts.certificate import Certificate
