@@ -241,23 +241,26 @@ class Inspector:
         """
         self._last = None
         for batch in self.read_ahead(images, self._take, on_error):
-            yield from self._found(batch, on_error)
+            for one, score, anomaly_map in self._scored(batch, on_error):
+                yield self._conclude(one.taken, score, anomaly_map)
 
-    def _found(self, batch: Sequence[Ahead[_Taken]], on_error: OnError | None) -> Iterator[Finding]:
-        """The findings of a batch; one by one if the model refuses one of its images."""
+    def _scored(
+        self, batch: Sequence[Ahead[_Taken]], on_error: OnError | None
+    ) -> Iterator[tuple[Ahead[_Taken], float, NDArray[np.float32]]]:
+        """Scores and maps of a batch; one by one if the model refuses one of its images."""
         try:
             scored = self.model.score([one.taken.prepared for one in batch])
         except ValueError as error:
             if len(batch) > 1:
                 for one in batch:
-                    yield from self._found([one], on_error)
+                    yield from self._scored([one], on_error)
             elif on_error is None:
                 raise
             else:
                 on_error(batch[0].source, error)
             return
         for index, one in enumerate(batch):
-            yield self._conclude(one.taken, float(scored.score[index]), scored.anomaly_map[index])
+            yield one, float(scored.score[index]), scored.anomaly_map[index]
 
     def again(
         self,
