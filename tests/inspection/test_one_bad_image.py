@@ -135,18 +135,26 @@ def test_what_concerns_all_ends_it(inspector: Inspector, damaged: _Damaged) -> N
         inspected(inspector, [FINE, WHITE, FINE])
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 9 bytes")])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("prepare", MemoryError()),
+        ("prepare", RuntimeError("[enforce fail] can't allocate memory: 9 bytes")),
+        ("conclude", MemoryError()),
+    ],
+)
 def test_an_image_too_large_for_the_memory_is_that_image(
-    inspector: Inspector, error: Exception, monkeypatch: pytest.MonkeyPatch
+    inspector: Inspector, where: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = inspector.model.prepare
+    owner, name = (inspector.model, "prepare") if where == "prepare" else (inspector, "_conclude")
+    function = getattr(owner, name)
 
-    def limited(picture: Picture) -> Any:
-        if picture.pixels.shape[0] > 40:
+    def limited(image: Any, *others: Any) -> Any:
+        if getattr(image, "picture", image).pixels.shape[0] > 40:
             raise error
-        return prepare(picture)
+        return function(image, *others)
 
-    monkeypatch.setattr(inspector.model, "prepare", limited)
+    monkeypatch.setattr(owner, name, limited)
     large = np.zeros((41, 50, 3), np.uint8)
     findings, failed = inspected(inspector, [FINE, large, FINE])
     assert len(findings) == 2
