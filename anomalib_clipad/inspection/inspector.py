@@ -274,23 +274,33 @@ class Inspector:
         """
         self._last = None
         for batch in self.read_ahead(images, self._take, on_error):
-            yield from self._found(batch, on_error)
+            for one, scored, index in self._scored(batch, on_error):
+                try:
+                    finding = self._conclude(one.taken, scored, index)
+                except MemoryError as error:
+                    if on_error is None:
+                        raise
+                    on_error(one.source, _too_large(one.source, error))
+                    continue
+                yield finding
 
-    def _found(self, batch: Sequence[Ahead[_Taken]], on_error: OnError | None) -> Iterator[Finding]:
-        """The findings of a batch; one by one if the model refuses one of its images."""
+    def _scored(
+        self, batch: Sequence[Ahead[_Taken]], on_error: OnError | None
+    ) -> Iterator[tuple[Ahead[_Taken], Scored, int]]:
+        """The images of a batch with their scores, and their places there; one by one if the model refuses one."""
         try:
             scored = self.model.score([one.taken.prepared for one in batch])
         except ValueError as error:
             if len(batch) > 1:
                 for one in batch:
-                    yield from self._found([one], on_error)
+                    yield from self._scored([one], on_error)
             elif on_error is None:
                 raise
             else:
                 on_error(batch[0].source, error)
             return
         for index, one in enumerate(batch):
-            yield self._conclude(one.taken, scored, index)
+            yield one, scored, index
 
     def again(
         self,
@@ -465,10 +475,8 @@ class Inspector:
             try:
                 picture = read(source, self.channels, self.max_pixels)
                 return take(picture)
-            except (MemoryError, RuntimeError) as error:  # as torch calls it, too; of one image, be it that large
-                reason = " ".join(str(error).split())[:200].rstrip(".") or "it takes more memory than there is"
-                msg = f"{_called(source)} cannot be looked at ({reason})."
-                raise UnreadableError(msg) from error
+            except (MemoryError, RuntimeError) as error:  # torch raises the latter
+                raise _too_large(source, error) from error
 
         sources = iter(images)
         ahead: deque[tuple[int, Any, Future[T]]] = deque()
@@ -616,10 +624,11 @@ def _sources(images: Any, needed_for: str | None = None) -> list[Any]:
     return found
 
 
-def _called(source: Any) -> str:
-    """What an image is called in messages."""
+def _too_large(source: Any, error: Exception) -> UnreadableError:
+    """What is said of an image that there is no memory for, or that torch cannot resize."""
     path = source if isinstance(source, (str, os.PathLike)) else getattr(source, "path", None)
-    return "The image" if path is None else os.fspath(path)
+    reason = " ".join(str(error).split())[:200].rstrip(".") or "it takes more memory than there is"
+    return UnreadableError(f"{path or 'The image'} cannot be looked at ({reason}).")
 
 
 def _is_one(images: Any) -> bool:

@@ -17,10 +17,18 @@ def matched(pattern: str) -> list[Path]:
     ``**`` stands for a folder and all its subfolders; at the end, for that folder itself. Hidden names match only what
     begins with a dot. What lies in an output folder is left out, unless the pattern names a folder inside of it.
     """
-    base = _base(pattern)
-    written = cache(is_output)
-    found = (path for path in map(Path, sorted(set(_matched(pattern)))))
-    return [path for path in found if not any(written(folder) for folder in _between(base, path))]
+    base = str(_base(pattern))
+
+    @cache
+    def written(folder: str) -> bool:
+        """Whether a folder, or one of those above it that the pattern does not name, is an output folder."""
+        return is_output(folder) or (folder not in {base, above(folder)} and written(above(folder)))
+
+    def above(path: str) -> str:
+        return os.path.dirname(path) or "."  # noqa: PTH120  # of so many paths, it matters
+
+    found = sorted({str(Path(path)) for path in _matched(pattern)})
+    return [Path(path) for path in found if not written(path if os.path.isdir(path) else above(path))]  # noqa: PTH112
 
 
 def _matched(pattern: str) -> Iterator[str]:
@@ -46,12 +54,3 @@ def _base(pattern: str) -> Path:
     parts = Path(pattern).parts
     fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return Path(*parts[:fixed])
-
-
-def _between(base: Path, path: Path) -> Iterator[Path]:
-    """The folders from a base to what lies below it."""
-    yield base
-    folder = base
-    for part in path.relative_to(base).parts:
-        folder = folder / part
-        yield folder

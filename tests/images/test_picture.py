@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -82,3 +83,58 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(path)
     with pytest.raises(UnreadableError, match=r"bomb\.png.*pixels"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.quantize_per_tensor(torch.rand(3, 4, 5), 0.01, 0, torch.quint8),
+        torch.rand(3, 4, 5, device="meta"),
+        torch.rand(4, 5).to_sparse(),
+        torch.zeros(3, 4, 5, dtype=torch.complex64),
+        torch.zeros(3, 4, 5, dtype=torch.float8_e4m3fn),
+    ],
+    ids=["quantised", "meta", "sparse", "complex", "float8"],
+)
+def test_a_tensor_without_plain_numbers_is_refused(tensor: torch.Tensor) -> None:
+    with pytest.raises(UnreadableError, match="uint8"):
+        read(tensor)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I", "F", "1", "RGBA", "P"])
+def test_an_empty_image_of_pillow_is_refused(mode: str) -> None:
+    with pytest.raises(UnreadableError, match="it is empty: 0 x 5 pixels"):
+        read(Image.new(mode, (0, 5)))
+
+
+def test_images_of_pillow_whose_white_is_not_known_are_refused() -> None:
+    with pytest.raises(UnreadableError, match="32-bit integers, here from 7 to 7"):
+        read(Image.new("I", (4, 5), 7))
+    with pytest.raises(UnreadableError, match="floats from 7 to 7"):
+        read(Image.new("F", (4, 5), 7))
+    assert (read(Image.new("F", (4, 5), 0.25)).pixels == 0.25).all()
+
+
+@pytest.mark.parametrize("source", [5000 * "x" + ".png", "a\0b.png", "gone.png"])
+def test_a_name_that_leads_to_no_file_is_refused(source: str) -> None:
+    with pytest.raises(UnreadableError, match="cannot be read"):
+        read(source)
+
+
+def test_an_error_in_place_of_an_image_is_raised() -> None:
+    given = UnreadableError("list.txt is damaged.")
+    with pytest.raises(UnreadableError) as raised:
+        read(given)
+    assert raised.value is given
+
+
+@pytest.mark.parametrize(("brightest", "dark"), [(4095, True), (60_000, False)])
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
+def test_a_dark_file_of_16_bits_says_so(tmp_path: Path, brightest: int, dark: bool, shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).integers(brightest, size=shape, dtype=np.uint16)
+    values.flat[:3] = brightest
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), values)
+    for _ in range(2):  # each image says so, while the log names a folder once
+        remark = read(path).remark
+        assert (remark is not None and f"no value above {brightest}" in remark) is dark

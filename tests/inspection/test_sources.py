@@ -1,6 +1,9 @@
 """Where images come from, and what they are called."""
 
 import io
+import os
+import re
+from contextlib import nullcontext
 from pathlib import Path, PurePath
 
 import cv2
@@ -10,6 +13,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from anomalib_clipad.images.picture import UnreadableError
+from anomalib_clipad.inspection import films
+from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.sources import find
 
 
@@ -55,9 +61,8 @@ def test_a_video_gives_its_frames(tmp_path: Path) -> None:
     assert found[1].name == PurePath("film/000002")
     blue = [source.image.pixels[..., 2].mean() for source in found]
     assert blue == pytest.approx([40, 120, 200], abs=6)
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(ValueError, match="no video"):
-        list(find([str(tmp_path / "broken.mp4")]))
+    assert {source.file for source in found} == {path.resolve()}
+    assert [source.place for source in found] == [f"{path.resolve()}#{number:06d}" for number in (1, 2, 3)]
 
 
 def test_a_parquet_file_lists_paths_beside_it(tmp_path: Path) -> None:
@@ -69,11 +74,250 @@ def test_a_parquet_file_lists_paths_beside_it(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("columns", [{"file": ["a.png"]}, {"path": [1]}])
-def test_a_parquet_file_without_paths_is_refused(tmp_path: Path, columns: dict[str, list[object]]) -> None:
+@pytest.mark.parametrize(
+    ("columns", "had"), [({"file": ["a.png"]}, r"file \(string"), ({"path": [1]}, r"path \(int64")]
+)
+def test_a_parquet_file_without_paths_says_what_it_has(
+    tmp_path: Path, columns: dict[str, list[object]], had: str
+) -> None:
     parquet.write_table(pa.table(columns), tmp_path / "list.parquet")
-    with pytest.raises(ValueError, match=f"no column of text 'path'; it has {', '.join(columns)}"):
-        list(find([str(tmp_path / "list.parquet")]))
+    assert re.search(rf"list\.parquet has no column of text 'path'; it has {had}", reason(tmp_path / "list.parquet"))
     (tmp_path / "list.parquet").write_text("no table")
-    with pytest.raises(ValueError, match="is no Parquet file"):
-        list(find([str(tmp_path / "list.parquet")]))
+    assert "is no Parquet file, or is damaged" in reason(tmp_path / "list.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_a_parquet_column_may_be_of_any_kind_of_text(folder: Path, kind: pa.DataType) -> None:
+    column = pa.array(["sub/a.png", None, "a.png", "a.png"]).cast(kind)
+    parquet.write_table(pa.table({"path": column}), folder / "list.parquet")
+    assert names(folder / "list.parquet") == ["sub/a.png", "a.png"]
+
+
+def names(*inputs: object) -> list[str]:
+    """Names of what is found, all of which can be had."""
+    found = list(find(list(map(str, inputs))))
+    assert not [source for source in found if isinstance(source.image, UnreadableError)]
+    return [source.name.as_posix() for source in found]
+
+
+def reason(*inputs: object) -> str:
+    """What is said of the last thing that is found, which cannot be had."""
+    *_, last = find(list(map(str, inputs)))
+    assert isinstance(last.image, UnreadableError)
+    assert last.image.path == last.path
+    return str(last.image)
+
+
+# An image counts once.
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["parts/**"],
+        ["parts/**", "parts/**/*.[pJ]*"],
+        ["parts/a.png", "parts", "./parts/a.png", "parts/../parts/sub/deep/b.JPG"],
+        ["parts/a.png", "all/**/*.[pJ]*"],
+        ["list.txt", "parts"],
+    ],
+)
+def test_an_image_counts_once_by_the_first_name_of_its_file(folder: Path, inputs: list[str]) -> None:
+    Path("all").symlink_to(folder)
+    (folder / "sub/loop").symlink_to(folder)
+    Path("list.txt").write_text(f"parts/a.png\n{folder}/a.png\nall/a.png\nparts/sub/a.png\n")
+    files = [source.file for source in find(inputs)]
+    assert sorted(files) == sorted(folder.resolve() / name for name in ("a.png", "sub/a.png", "sub/deep/b.JPG"))
+    first = next(find(inputs))
+    assert first.place == str(folder.resolve() / "a.png")
+
+
+def test_copies_and_hard_links_are_images_of_their_own(folder: Path) -> None:
+    (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
+    os.link(folder / "a.png", folder / "hard.png")
+    assert names(folder) == ["a.png", "copy.png", "hard.png", "sub/a.png", "sub/deep/b.JPG"]
+
+
+def test_a_film_that_is_named_twice_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = film(tmp_path / "film.avi", 3)
+    (tmp_path / "link.avi").symlink_to(path)
+    opened: list[str] = []
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: opened.append(name) or capture(name))
+    assert names(path, tmp_path / "link.avi", path) == ["film/000001", "film/000002", "film/000003"]
+    assert opened == [str(path)]
+
+
+# Output folders.
+
+
+@pytest.fixture
+def output(folder: Path) -> Path:
+    """Results among the images."""
+    with Results(folder / "sub/results", page="A run"):
+        for name in ("thumbnails/a.jpg", "overlays/a.jpg"):
+            path = folder / "sub/results" / name
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path)
+    return folder / "sub/results"
+
+
+@pytest.mark.parametrize("entry", ["parts", ".", "parts/**", "**", "**/*.*g", "parts/sub/*", "parts/*/*", "*"])
+def test_results_are_never_found(folder: Path, output: Path, entry: str) -> None:
+    found = {source.path.name for source in find([entry])}
+    assert found <= {"a.png", "b.JPG", "notes.md"}
+    assert "a.png" in found
+
+
+def test_results_that_are_named_are_refused_and_files_in_them_are_taken(folder: Path, output: Path) -> None:
+    for entry in (output, output / "*.jpg", output / "**"):
+        with pytest.raises(FileNotFoundError, match=r"output folder of an inspection|Nothing matches"):
+            list(find([str(entry)]))
+    assert "results is the output folder of an inspection" in reason(folder / "a.png", output)
+    assert names(output / "overlays/a.jpg") == ["a.jpg"]
+    (folder / "list.txt").write_text("sub/results/overlays/a.jpg\n")
+    assert names(folder / "list.txt") == ["sub/results/overlays/a.jpg"]
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("way", ["file", "stdin"])
+def test_a_list_may_be_in_any_unicode(
+    folder: Path, encoding: str, end: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "Lötstelle 部品.png")
+    content = end.join(["Lötstelle 部品.png", "", "sub/a.png"]).encode(encoding)
+    (folder / "list.txt").write_bytes(content)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), "ascii"))
+    assert names("-" if way == "stdin" else "list.txt") == ["Lötstelle 部品.png", "sub/a.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_of_either_order_is_read(folder: Path, encoding: str) -> None:
+    (folder / "list.lst").write_bytes("\ufeffa.png\nsub/a.png".encode(encoding))
+    assert names(folder / "list.lst") == ["a.png", "sub/a.png"]
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.png\nStück.png\nsub/a.png\n".encode("cp1252"), "line 2, byte 3, is 0xfc. Save it as UTF-8"),
+        (b"a.png\n" + "sub/a.png\n".encode("utf-16-le"), "line 2, byte 2, is 0x00. Save it as UTF-8"),
+    ],
+)
+def test_a_list_of_another_encoding_is_named_with_the_line(
+    folder: Path, content: bytes, message: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "list.txt").write_bytes(content)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+    entry, called = ("-", "The list on standard input") if way == "stdin" else ("list.txt", "list.txt")
+    before, failed, after = find([entry, "sub/deep/b.JPG"])
+    assert (before.image, after.image) == (Path("a.png"), Path("sub/deep/b.JPG"))
+    assert str(failed.image).startswith(called)
+    assert message in str(failed.image)
+    assert failed.path == Path(entry)
+
+
+def test_a_list_in_utf_16_that_is_cut_is_named(folder: Path) -> None:
+    (folder / "list.txt").write_bytes("a.png\nsub/a.png\n".encode("utf-16")[:-1])
+    assert "list.txt is cut or damaged after line 1 (truncated data)" in reason(folder / "list.txt")
+
+
+@pytest.mark.skipif(os.sep != "/", reason="these are the paths of this system")
+def test_paths_of_windows_are_found_where_only_slashes_differ(folder: Path) -> None:
+    image = (folder / "a.png").read_bytes()
+    (folder / r"sub\deep").mkdir()
+    (folder / r"sub\a.png").write_bytes(image)
+    (folder / "list.txt").write_text("sub\\deep\\b.JPG\nsub\\a.png\n" + r".\a.png")
+    assert [source.path for source in find([str(folder / "list.txt")])] == [
+        folder / "sub/deep/b.JPG",
+        folder / r"sub\a.png",  # there is one
+        folder / "a.png",
+    ]
+
+
+# What is wrong with one input.
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("nowhere.png", "There is no file or folder nowhere.png"),
+        (5000 * "x" + ".png", "There is no file or folder xxx"),
+        ("no/*.png", "Nothing matches the pattern no/*.png"),
+        ("empty", "There are no images in empty"),
+        ("empty.txt", "The list empty.txt names no images"),
+        ("broken.mp4", "broken.mp4 is no video that OpenCV can read"),
+        ("link.png", "link.png is a link to gone.png, which is not there"),
+        ("~no such user~/a.png", "There is no file or folder ~no such user~/a.png"),
+        ("", "There is no file or folder"),
+    ],
+)
+def test_one_input_that_cannot_be_had_is_a_row(folder: Path, entry: str, message: str) -> None:
+    Path("empty").mkdir()
+    Path("empty.txt").write_text("\n")
+    Path("broken.mp4").write_bytes(b"no film")
+    Path("link.png").symlink_to("gone.png")
+    for inputs in (["parts/a.png", entry, "parts"], [entry, entry, "parts"]):
+        found = list(find(inputs))
+        assert [source.name.name for source in found if isinstance(source.image, Path)] == ["a.png", "a.png", "b.JPG"]
+        (failed,) = [source for source in found if isinstance(source.image, UnreadableError)]
+        assert message in str(failed.image)
+        assert failed.path == Path(entry)
+        assert len(str(failed.image)) < 400
+
+
+def test_where_all_inputs_are_missing_it_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folder a\.png\. There are no images in .*empty\. Nothing matches"):
+        next(find(["a.png", str(tmp_path / "empty"), "no/*.png"]))
+    with pytest.raises(FileNotFoundError, match="And 15 more"):
+        next(find([f"{number}.png" for number in range(20)]))
+
+
+def film(path: Path, count: int) -> Path:
+    """A film of noise, all frames of which have about one size."""
+    kind = cv2.VideoWriter.fourcc(*("VP80" if path.suffix == ".webm" else "MJPG"))
+    writer = cv2.VideoWriter(str(path), kind, 5, (64, 48))
+    for number in range(count):
+        writer.write(np.random.default_rng(number).integers(256, size=(48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".webm"])
+def test_a_film_that_ends_early_gives_its_frames_and_says_so(folder: Path, suffix: str) -> None:
+    path = film(folder / f"film{suffix}", 12)
+    assert len(names(path)) == 12
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+    *frames, cut, after = find([str(path), str(folder / "a.png")])
+    assert 6 <= len(frames) <= 9
+    assert [frame.path.name for frame in frames] == [f"film{suffix}#{n:06d}" for n in range(1, len(frames) + 1)]
+    assert f"{len(frames)} of 12 frames can be read" in str(cut.image)
+    assert (cut.path, cut.place) == (path, str(path.resolve()))
+    assert after.name == PurePath("a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "said", "whole"),
+    [
+        ("a.mp4", 12, 12, True),
+        ("a.mp4", 11, 12, False),
+        ("a.mp4", 13, 12, True),
+        ("a.MKV", 10, 12, True),
+        ("a.mkv", 9, 12, False),
+        ("a.webm", 95, 100, True),
+        ("a.webm", 94, 100, False),
+        ("a.webm", 5, -192153584101141, True),  # what OpenCV says of a film without a length
+        ("a.webm", 0, -1, False),
+        ("a.mp4", 0, 0, False),
+    ],
+)
+def test_estimated_numbers_of_frames_have_a_tolerance(name: str, found: int, said: int, whole: bool) -> None:
+    with nullcontext() if whole else pytest.raises(UnreadableError, match=f"{found} .*frames can be read"):
+        films._check_count(Path(name), found, said)

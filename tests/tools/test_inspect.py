@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import shallow
 from PIL import Image
+from pyarrow import parquet
 
 from anomalib_clipad import Inspector
 from anomalib_clipad.inspection.records import read_results
@@ -89,6 +90,35 @@ def test_a_damaged_image_is_listed_and_the_status_says_so(
     assert "cannot be read" in failed["reason"]
     assert len(_rows(Path("out/results.csv"))) == 4
     assert "1 not readable" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["process", "ray"])
+def test_what_is_wrong_with_one_input_is_a_row_and_an_image_counts_once(
+    folder: Path, run: Callable[..., None], engine: str
+) -> None:
+    """By the same rule in one process and on a cluster; results of earlier runs are never looked at."""
+    pytest.importorskip("ray", reason="the extra `scale` is not installed")
+    (folder / "again.png").symlink_to(folder / "a.png")
+    Path("list.txt").write_bytes(b"parts/sub/a.png\nparts/St\xfcck.png\n")
+    for output in ("parts/out", "parts/second"):
+        with pytest.raises(SystemExit) as end:
+            run("parts/a.png gone.png list.txt parts parts/** .", OPTIONS, "--engine", engine, "--output", output)
+        assert end.value.code == 3
+        rows = parquet.read_table(Path(output) / "results.parquet").to_pylist()
+        failed = [(row["path"], row["error"]) for row in rows if row.get("error")]
+        if engine == "process":
+            failed = [(row["path"], row["reason"]) for row in _rows(Path(output) / "failed.csv")]
+        inspected = [row["path"] for row in rows if not row.get("error")]
+        assert sorted(map(Path, inspected)) == sorted(
+            Path("parts", name) for name in ("a.png", "sub/a.png", "sub/<img onerror=alert(1)>.png", "=SUM(A1).png")
+        )
+        assert [path for path, _ in sorted(failed)] == ["gone.png", "list.txt"]
+        assert "There is no file or folder gone.png" in dict(failed)["gone.png"]
+        assert "line 2" in dict(failed)["list.txt"]
+    with pytest.raises(SystemExit, match="is the output folder of an inspection"):
+        run("parts/out", OPTIONS, "--engine", engine, "--output third")
+    assert not Path("third").exists()
 
 
 @pytest.mark.slow
