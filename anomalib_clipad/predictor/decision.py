@@ -159,7 +159,12 @@ def unfitted() -> Decision:
 
 
 def certified(score: Tensor, anomaly_map: Tensor | None, certificate: Certificate, rate: float | Tensor) -> Certified:
-    """Scores (B,) and maps (B, H, W) with verdicts at a false-alarm rate."""
+    """Scores (B,) and maps (B, H, W) with verdicts at a false-alarm rate.
+
+    Raises:
+        ValueError: If so few images allow no verdict at that rate: all would be called good.
+    """
+    certificate.normal.limits(float(rate))
     rate = torch.as_tensor(rate, dtype=torch.float32, device=score.device)
     verdict = certificate(score, anomaly_map, rate)
     found = Certified(score, verdict.pred_label, anomaly_map, verdict.pred_mask)

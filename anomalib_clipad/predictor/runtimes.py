@@ -64,8 +64,15 @@ class Runtime(ABC):
             inputs: Further inputs that the file has, by name.
 
         Raises:
-            ValueError: If a rate is given to a file without verdicts.
+            ValueError: If a rate is given to a file without verdicts, or its calibration images are too few for it.
         """
+
+    def check_rate(self, rate: float, has_rate: bool) -> None:
+        """Check that a file, which has verdicts or not, can give any at a rate; see ``run``."""
+        _check(has_rate)
+        normal = self.normal
+        if normal is not None:
+            normal.limits(rate)
 
 
 def load(path: Path, precision: str | None = None) -> Runtime:
@@ -132,7 +139,7 @@ class OnnxRuntime(Runtime):
         """See ``Runtime.run``."""
         given = {"input": images, **(inputs or {})}
         if rate is not None:
-            _check(self._has_rate)
+            self.check_rate(rate, self._has_rate)
             given[RATE] = np.array(rate, np.float32)
         return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
 
@@ -173,7 +180,7 @@ class OpenVinoRuntime(Runtime):
         import openvino
 
         if rate is not None:
-            _check(RATE in self._states)
+            self.check_rate(rate, RATE in self._states)
             self._states[RATE].state = openvino.Tensor(np.array(rate, np.float32))
         elif RATE in self._states:
             self._states[RATE].reset()

@@ -25,7 +25,7 @@ ROUNDING = 1e-3
 # rule before) find 92 %, and something in 38 to 45 % of good sets.
 _APART = 5.25
 """Standard deviations of all other scores, as log-odds, by which the largest have to lie above their mean."""
-_CERTAIN = 1e-6
+_CERTAIN = 1e-3
 """Scores count as no nearer to 0 and 1 than this."""
 
 

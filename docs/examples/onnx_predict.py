@@ -3,6 +3,7 @@
 python onnx_predict.py model.onnx image.png [false-alarm rate, if the model has verdicts at one]
 """
 
+import json
 import sys
 
 import numpy as np
@@ -30,12 +31,25 @@ def read(path: str) -> np.ndarray:
     return np.stack([1 - grey if tags.get(262) == 0 else grey] * 3)
 
 
+def check_rate(rate: float, calibration: "str | None") -> None:
+    """End where a file has no verdicts, or so few calibration images allow none at a rate: all would be called good."""
+    if calibration is None:
+        sys.exit("The file has no verdicts at a false-alarm rate. Export a model with false_alarm_rate.")
+    count = len(json.loads(calibration)["image_scores"])
+    if not 0.999 / (count + 1) <= rate < 1:
+        sys.exit(
+            f"A false-alarm rate of {rate:g} is none that {count} calibration images allow: with so many it is "
+            f"{1 / (count + 1):.4f} or more, and below 1. Calibrate the model on more images, or allow a higher rate."
+        )
+
+
 if __name__ == "__main__":
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of false_alarm_rate, an input that has a default
     session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
     inputs = {"input": read(sys.argv[2])[None]}
     if len(sys.argv) > 3:
+        check_rate(float(sys.argv[3]), session.get_modelmeta().custom_metadata_map.get("calibration"))
         inputs["false_alarm_rate"] = np.array(sys.argv[3], np.float32)
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, session.run(names, inputs), strict=True))

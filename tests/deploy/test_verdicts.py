@@ -126,6 +126,9 @@ def test_a_rate_means_the_same_in_onnxruntime(model: ClipAD, onnx_file: Path, fr
     )
     assert f"(p-value {plain[1][0]:.3f}), defective" in printed.stdout
     assert not printed.stderr
+    refused = subprocess.run([sys.executable, PREDICT, onnx_file, fresh / "00.png", "0.01"], capture_output=True)
+    assert refused.returncode == 1
+    assert b"0.01 is none that 24 calibration images allow" in refused.stderr
 
 
 @pytest.mark.slow
@@ -411,6 +414,27 @@ def test_a_difference_that_is_no_number_is_out_of_tolerance(torch_file: Path) ->
         return {**load(torch_file).run(images), "pred_score": np.array([np.nan], np.float32)}
 
     assert not record.compare(broken).within(record)
+
+
+def test_a_rate_that_so_few_images_cannot_give_is_refused(torch_file: Path, model: ClipAD) -> None:
+    image = np.zeros((1, 3, 64, 64), np.float32)
+    with pytest.raises(ValueError, match=r"0\.01 takes 99 normal images or more; the model is calibrated on 24"):
+        load(torch_file).run(image, rate=0.01)
+    model.post_processor.false_alarm_rate = 0.01
+    try:
+        with pytest.raises(ValueError, match=r"0\.01 takes 99 normal images or more"):
+            model(torch.from_numpy(image))
+    finally:
+        model.post_processor.false_alarm_rate = 0.2
+
+
+@pytest.mark.slow
+def test_a_rate_that_so_few_images_cannot_give_is_refused_by_every_runtime(
+    onnx_file: Path, openvino_file: Path
+) -> None:
+    for runtime in (load(onnx_file), load(openvino_file, "f32")):
+        with pytest.raises(ValueError, match=r"0\.01 takes 99 normal images or more"):
+            runtime.run(np.zeros((1, 3, 64, 64), np.float32), rate=0.01)
 
 
 def test_a_rate_for_a_file_without_verdicts_is_refused(tmp_path: Path) -> None:

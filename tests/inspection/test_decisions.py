@@ -79,6 +79,76 @@ def test_thresholds_are_scores_of_the_model(around: Any) -> None:
         around({"normalized": False}, threshold=np.nan)
 
 
+def test_a_midpoint_sorts_and_a_threshold_decides(around: Any) -> None:
+    own = around()
+    assert not own.inspect(noise(0)).decided
+    assert not own.decision.decided
+    assert own.decision.text.startswith("not calibrated: sorted by suspicion.")
+    own.decide_by(threshold=0.5)
+    assert own.look_again().decided
+    assert own.decision.text == "threshold 0.5, as given"
+    assert [one.decided for one in own.inspect([noise(1)])] == [True]
+    own.decide_by()
+    assert not own.inspect(noise(0)).decided
+
+
+def test_a_model_with_a_decision_of_its_own_decides(around: Any) -> None:
+    assert around({"fitted": True}).inspect(noise(0)).decided
+    assert around({"own_limits": Limits(0.7, 0.5)}).inspect(noise(0)).decided
+    normal = NormalScores(np.linspace(0.1, 0.9, 19), np.linspace(0.2, 1, 19), rate=0.1)
+    own = around({"normal": normal})
+    assert own.inspect(noise(0)).decided
+    assert own.decision.text == normal.promise()
+
+
+def test_a_midpoint_of_maps_is_no_threshold(around: Any) -> None:
+    """Where something is ignored, scores are map values, whose midpoint may be any number."""
+    mask = np.repeat(HIDDEN[:, None], 40, axis=1)
+    own = around({"own_limits": Limits(0.5, 0.1), "normalized": False}, ignore=mask)
+    finding = own.inspect(noise(0))
+    assert (finding.threshold, finding.label, finding.decided) == (0.1, True, False)
+
+
+def test_calibration_images_without_a_rate_decide_nothing(around: Any) -> None:
+    own = around(calibration=[noise(seed) for seed in range(9)], threshold=0.4)
+    assert own.inspect(noise(10)).decided
+    own.decide_by()
+    finding = own.inspect(noise(10))
+    assert not finding.decided
+    assert finding.p_value is not None
+    assert "--false_alarm_rate" in own.decision.text
+
+
+# What there is to say of the images it was fitted to
+
+
+def test_what_was_warned_of_is_noted(around: Any) -> None:
+    images = [noise(seed) // 2 for seed in range(20)]
+    with pytest.warns(UserWarning, match="stand apart") as warned:
+        own = around(calibration=[*images, images[3], noise(30) // 2 + 120], false_alarm_rate=0.05)
+    assert len(own.notes) == 2
+    assert "calibration 21 is a copy of calibration 4" in own.notes[0]
+    assert "The scores of calibration 22 stand apart" in own.notes[1]
+    assert {str(one.message) for one in warned} == {*own.notes}
+
+
+def test_the_image_that_a_threshold_hangs_on_is_noted(around: Any) -> None:
+    images = [noise(seed) for seed in range(20)]
+    own = around(calibration=images, false_alarm_rate=0.05)
+    highest = int(np.argmax([grey(pixels).mean() for pixels in images])) + 1
+    (note,) = own.notes
+    assert f"the most suspicious of 20: calibration {highest}." in note
+    own.decide_by(false_alarm_rate=0.1)
+    assert own.notes == ()
+
+
+def test_a_calibration_that_comes_with_a_model_is_looked_at_too(around: Any) -> None:
+    scores = np.append(np.linspace(0.1, 0.2, 19), 0.9)
+    with pytest.warns(UserWarning, match="The scores of image 20 stand apart"):
+        own = around({"normal": NormalScores(scores, scores, rate=0.1)})
+    assert "image 20" in own.notes[0]
+
+
 def test_what_is_no_number_is_defective(around: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     own = around()
     monkeypatch.setattr(own.model, "score", lambda _: Scored(np.array([np.nan]), np.zeros((1, 40, 40), np.float32)))

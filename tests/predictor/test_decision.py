@@ -37,6 +37,12 @@ def test_labels_follow_the_limits(fitted: bool, normalize: bool, limits: tuple[f
     assert torch.equal(found.pred_mask, found.anomaly_map > limits[1])
 
 
+def test_it_tells_whether_it_was_fitted() -> None:
+    assert decision(True, True).fitted
+    assert not decision(False, True).fitted
+    assert not unfitted().fitted
+
+
 def test_without_labels_there_are_no_limits() -> None:
     assert decision(True, True, label=False).limits() is None
     assert unfitted().limits() == (0.5, 0.5)

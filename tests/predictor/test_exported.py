@@ -98,6 +98,12 @@ def test_it_decides_as_the_file_says(made: Any) -> None:
     assert (said.frame, made(frame="CenterCrop").frame) == ("whole", "CenterCrop")
 
 
+def test_it_tells_whether_its_thresholds_were_fitted(made: Any) -> None:
+    assert made(image_min="0.12", image_threshold="0.4").fitted
+    assert not made(image_min="nan", image_threshold="nan").fitted
+    assert not made().fitted
+
+
 def test_another_class_than_the_files_is_refused(made: Any) -> None:
     assert made(ask={"class_name": "bottle"}).class_name == "bottle"
     with pytest.raises(ValueError, match="looks at 'bottle', not at 'cable'"):

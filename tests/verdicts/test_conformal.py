@@ -60,6 +60,21 @@ def test_scores_that_stand_apart() -> None:
     assert noted < 25  # normal images alone: in less than one set of twenty
 
 
+@pytest.mark.parametrize("count", [20, 30, 50])
+def test_scores_of_good_images_rarely_stand_apart_and_a_defect_does(count: int) -> None:
+    """Scores are probabilities: evenly spread as log-odds, they crowd at one end of [0, 1], with a long tail."""
+    rng = np.random.default_rng(count)
+    odds = rng.normal(-4, 1, (500, count))
+    scores = 1 / (1 + np.exp(-odds))
+    assert sum(bool(standing_apart(row)) for row in scores) < 25
+    assert all(standing_apart(np.append(row, 0.98)) == [count] for row in scores)  # eight deviations above the mean
+
+
+def test_defects_do_not_hide_each_other() -> None:
+    odds = np.append(np.random.default_rng(0).normal(-2, 0.5, 38), [3, 3.1])
+    assert standing_apart(1 / (1 + np.exp(-odds))) == [39, 38]
+
+
 @pytest.mark.slow
 def test_verdicts_and_files_need_neither_anomalib_nor_lightning(run_python: Run) -> None:
     run_python(

@@ -151,6 +151,15 @@ def test_images_stand_apart_by_their_score_or_their_peak() -> None:
     assert NormalScores(scores, peaks).standing_apart() == [3, 7]
 
 
+def test_what_looks_wrong_is_named() -> None:
+    scores, peaks = (DRAWS.normal(0.3, 0.02, 40) for _ in range(2))
+    scores[7] = 0.9
+    names = tuple({"name": f"{row}.png"} for row in range(40))
+    assert "The scores of 7.png stand apart" in str(NormalScores(scores, peaks, identities=names).doubt())
+    assert "The scores of image 8 stand apart" in str(NormalScores(scores, peaks).doubt())
+    assert NormalScores(peaks, peaks).doubt() is None
+
+
 def test_json_keeps_all_of_it() -> None:
     about = {"rate": 0.05, "left_out": True, "computed_in": "bfloat16", "identities": ({"name": "a"}, {"name": "b"})}
     normal = NormalScores(DRAWS.random(2), DRAWS.random(2), **about)
