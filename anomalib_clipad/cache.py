@@ -40,12 +40,17 @@ class File(NamedTuple):
     Attributes:
         used: When it was last read or written, in nanoseconds.
         size: In bytes.
-        path: Where it is.
+        place: Where it is.
     """
 
     used: int
     size: int
-    path: Path
+    place: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is, as a path; of thousands it would take noticeable time to make them."""
+        return Path(self.place)
 
 
 class Entry(NamedTuple):
@@ -159,7 +164,7 @@ def files(kind: str, directory: Path | None = None) -> Iterator[File]:
             if _ENTRY.fullmatch(one.name):
                 with suppress(OSError):  # another process may have removed it
                     state = one.stat()
-                    yield File(state.st_mtime_ns, state.st_size, Path(one.path))
+                    yield File(state.st_mtime_ns, state.st_size, one.path)
 
 
 def trim(most: int, directory: Path | None = None) -> None:
@@ -169,12 +174,14 @@ def trim(most: int, directory: Path | None = None) -> None:
         most: Bytes that may stay; with 0 also unfinished files go that someone may still write.
         directory: The cache; by default that of the user.
     """
-    size = 0
-    for one in sorted((one for kind in KINDS for one in files(kind, directory)), reverse=True):
-        size += one.size
-        if size > most:
-            with suppress(OSError):
-                one.path.unlink()
+    found = [one for kind in KINDS for one in files(kind, directory)]
+    size = sum(one.size for one in found)
+    for one in sorted(found) if size > most else ():
+        if size <= most:
+            break
+        size -= one.size
+        with suppress(OSError):
+            one.path.unlink()
     old = time.time() - (_DAY if most else 0)
     for kind in KINDS:
         for folder in ((directory or cache_directory()) / kind).glob(f"{UNFINISHED}*"):

@@ -18,6 +18,8 @@ from .vision.choices import PRECISIONS, TAPS, Precision, Tap
 
 Variant = Literal["sdp", "sdp_plus"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
+_LARGEST = 8192
+"""The largest image size in pixels: a quarter of a million patches of 16 pixels, far above what any backbone sees."""
 _WIDEST = 1000
 """The largest smoothing in pixels, several times the size at which a backbone sees images."""
 
@@ -133,8 +135,9 @@ class Settings:
             )
             raise ValueError(msg)
         check_share("text_weight", self.text_weight)
-        if self.image_size is not None:
-            check_count("image_size", self.image_size)
+        if self.image_size is not None and check_count("image_size", self.image_size) > _LARGEST:
+            msg = f"image_size has to be {_LARGEST} at most, or no memory is large enough; got {self.image_size!r}."
+            raise ValueError(msg)
         for name, kind, expected in _KINDS:
             if not isinstance(getattr(self, name), kind):
                 msg = f"{name} has to be {expected}; got {getattr(self, name)!r}."

@@ -45,6 +45,7 @@ def test_every_field_is_an_option_that_is_described_and_its_default_makes_the_de
         ({"pretrained": 3}, "pretrained has to be a tag, the path of a weights file, or None .*; got 3"),
         ({"image_size": 1.5}, "image_size has to be an integer, 1 or more; got 1.5"),
         ({"image_size": "240"}, "image_size has to be an integer, 1 or more; got '240'"),
+        ({"image_size": 1_600_000}, "image_size has to be 8192 at most, or no memory is large enough; got 1600000"),
         ({"rvs": None}, "Unknown RVS method 'None'; expected one of mean, pca"),
         ({"rvs_options": 3}, "The RVS options have to be a mapping .*; got 3"),
         ({"rvs_options": {"eps": "a"}}, "'eps' has to be a positive number; got 'a'"),

@@ -115,7 +115,8 @@ def _config_file(path: Path, pretrained: str | None) -> Source:
 
 def _folder(name: str, pretrained: str | None, config_file: Path, weights: Path) -> Source:
     config, preprocess = read_config(config_file)
-    return _source(name, config, weights if pretrained == DEFAULT_TAG else _weights_file(pretrained), preprocess)
+    own = pretrained == DEFAULT_TAG
+    return _source(name, config, weights if own else _weights_file(pretrained, DEFAULT_TAG), preprocess)
 
 
 def _local_folder(folder: Path) -> tuple[Path, Path]:
@@ -134,8 +135,8 @@ def _source(name: str, config: dict[str, Any], weights: Path | None, training: M
     return Source(name, config, weights, mean, channels(training, "std", open_clip.OPENAI_DATASET_STD, name))
 
 
-def _weights_file(pretrained: str | None) -> Path | None:
-    return None if pretrained is None else _file(pretrained)
+def _weights_file(pretrained: str | None, *tags: str) -> Path | None:
+    return None if pretrained is None else _file(pretrained, hint=suggestion(pretrained, tags))
 
 
 def _file(path: str, alternative: str = "", hint: str = "") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,8 @@ def steady_output() -> None:
         if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test; or there is none
             continue
         stream.reconfigure(errors="backslashreplace")
-        if stream is getattr(sys, f"__{name}__") and not stream.isatty():
+        console = os.name == "nt" and stream.isatty()  # it is no file
+        if stream is getattr(sys, f"__{name}__") and not console:
             with suppress(OSError):
                 setattr(sys, name, _unheard(stream))
 

@@ -152,6 +152,11 @@ def test_a_misspelt_tag_suggests_the_near_one(tag: str) -> None:
         load_backbone("ViT-B-16-plus-240", tag)
 
 
+def test_a_misspelt_default_tag_suggests_it_to_our_own_backbone_too() -> None:
+    with pytest.raises(ValueError, match=r"No weights 'laion400m_e3l' \(did you mean 'laion400m_e31'\?\)"):
+        load_backbone("clipad-mini", "laion400m_e3l")
+
+
 def test_an_unknown_tag_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match=r"No weights 'laion5b'.*weights file or a tag of ViT-B-32 \(openai, laion400m_e31"

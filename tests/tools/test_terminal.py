@@ -70,6 +70,17 @@ def test_any_command_ends_as_it_would_have_without_a_reader(tmp_path: Path, word
     assert b"Exception" not in complaints
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of POSIX")
+def test_a_terminal_that_is_gone_ends_nothing(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen([*MAIN, "cache"], cwd=tmp_path, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    os.close(ours)
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=300) == 0
+
+
 def test_nobody_needs_to_hear_what_is_wrong(tmp_path: Path) -> None:
     process = start(tmp_path, "inspect", "absent-\udcff")
     assert process.stderr is not None
