@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # tags of TIFF, and of EXIF
+_WIDTH, _HEIGHT, _ORIENTATION, _KIND = 256, 257, 274, 254  # tags of TIFF, and of EXIF
 SIDEWAYS = frozenset({5, 6, 7, 8})
 """Orientations whose height and width change places."""
 
@@ -25,13 +25,16 @@ def decoded(image: Any, path: Path | None) -> tuple[NDArray[Any], str | None]:
         RGB (H, W, 3): uint8, or float32 in [0, 1] where it is grey of more than 8 bits. And a remark, if there is one.
 
     Raises:
-        ValueError: If it is empty.
+        ValueError: If it is empty, or only a small copy of itself.
         Exception: What Pillow's plugins raise, each its own.
     """
     from anomalib_clipad.images.depth import grey_levels
 
     if not (image.width and image.height):
         msg = f"it is empty: {image.width} x {image.height} pixels"
+        raise ValueError(msg)
+    if image.format == "TIFF" and image.tag_v2.get(_KIND, 0) & 1:
+        msg = "its first page is a small copy, as in a camera's raw file; save the photograph as TIFF or PNG"
         raise ValueError(msg)
     warn_of_frames(image, path)
     key, turn = _key(image), turn_left(image)

@@ -27,7 +27,7 @@ class Result(NamedTuple):
         path: As it was given; bytes that are no text as ``\udcff``.
         score: Image score.
         p_value: If the model is calibrated.
-        label: ``good`` or ``defective``; empty where nothing decides.
+        label: ``good`` or ``defective``.
         threshold: Of the score.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
@@ -36,6 +36,7 @@ class Result(NamedTuple):
         text_score: The score of the text alone, where images are compared with others too.
         reference_score: The score of that comparison alone.
         remark: What else there is to say of the image.
+        decided: Whether the label is a verdict; see ``Finding``.
         file: Which file it was.
         shapes: The pixels of each region as COCO has them, where that was wanted.
     """
@@ -52,6 +53,7 @@ class Result(NamedTuple):
     text_score: float | None = None
     reference_score: float | None = None
     remark: str | None = None
+    decided: bool = True
     file: Content | None = None
     shapes: tuple[Any, ...] = ()
 
@@ -76,7 +78,7 @@ def result_of(finding: Finding, path: str, name: str, file: Content | None = Non
         readable(path),
         float(finding.score),
         _real(finding.p_value),
-        LABELS[bool(finding.label)] if finding.decided else "",
+        LABELS[bool(finding.label)],
         float(finding.threshold),
         width,
         height,
@@ -85,6 +87,7 @@ def result_of(finding: Finding, path: str, name: str, file: Content | None = Non
         _real(finding.text_score),
         _real(finding.reference_score),
         None if finding.remark is None else readable(finding.remark),
+        finding.decided,
         file,
         shapes,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = (
     *("path", "score", "p_value", "label", "threshold", "width", "height", "regions", "name"),
-    *("text_score", "reference_score", "remark"),
+    *("text_score", "reference_score", "remark", "decided"),
 )
 REGION_COLUMNS = ("path", "left", "top", "width", "height", "area", "peak", "mean", "p_value")
 FAILED_COLUMNS = ("path", "reason")
@@ -50,7 +50,7 @@ def result_row(result: Result) -> list[Cell]:
     """Its row in ``results.csv``."""
     first: list[Cell] = [result.path, result.score, result.p_value, result.label, result.threshold]
     first += [result.width, result.height, len(result.regions), result.name]
-    return [*first, result.text_score, result.reference_score, result.remark]
+    return [*first, result.text_score, result.reference_score, result.remark, result.decided]
 
 
 def region_rows(result: Result) -> list[list[Cell]]:
@@ -96,7 +96,7 @@ def result_types() -> dict[str, pa.DataType]:
 
     text, real, count = pa.string(), pa.float64(), pa.int64()
     first = (text, real, real, text, real, count, count, count, text)
-    return dict(zip(RESULT_COLUMNS, (*first, real, real, text), strict=True))
+    return dict(zip(RESULT_COLUMNS, (*first, real, real, text, pa.bool_()), strict=True))
 
 
 def write_parquet(folder: Path, _failed: Mapping[str, str]) -> None:

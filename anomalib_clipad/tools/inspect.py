@@ -21,6 +21,7 @@ from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run import inspect_all
 from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.watching import watch as watched
+from anomalib_clipad.verdicts.decision import P_VALUE, SCORE
 
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.drift_log import DriftLog
@@ -151,7 +152,8 @@ def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Resul
         if watching:
             rare = "" if result.p_value is None else f"  p-value {result.p_value:.3f}"
             remark = f"  ({result.remark})" if result.remark else ""
-            print(f"{result.path}  {result.score:.3f}{rare}  {result.label}{remark}", flush=True)
+            verdict = f"  {result.label}" if result.decided else ""
+            print(f"{result.path}  {result.score:.3f}{rare}{verdict}{remark}", flush=True)
 
     return each
 
@@ -247,19 +249,22 @@ def _tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    verdicts = f", {summary.defective} defective" if about["decided"] else ""
+    decided = about["decided"]
+    verdicts = f", {summary.defective} defective" if decided else ""
     table = Table(title=f"{summary.images} images{verdicts}, {summary.failed} not readable")
     table.add_column("image", overflow="fold")
     eyes = any(row.text_score is not None for row in summary.worst)
-    for name in ("score", *(("text", "references") if eyes else ()), "p-value", "label", "regions"):
+    columns = ["score", *(["text", "references"] if eyes else []), "p-value", "label" if decided else "rank", "regions"]
+    for name in columns:
         table.add_column(name, justify="right")
-    for row in summary.worst:
+    for rank, row in enumerate(summary.worst, 1):
         apart = [_number(row.text_score), _number(row.reference_score)] if eyes else []
-        numbers = [_number(row.score), *apart, _number(row.p_value), row.label, str(len(row.regions))]
-        table.add_row(Text(row.path), *numbers)
+        last = [_number(row.p_value), row.label if decided else str(rank), str(len(row.regions))]
+        table.add_row(Text(row.path), _number(row.score), *apart, *last)
     console = Console()
     console.print(table)
-    for sentence in (about["decision"], *about["notes"], str(where)):
+    said = [SCORE, *([P_VALUE] if any(row.p_value is not None for row in summary.worst) else [])]
+    for sentence in (about["decision"], *about["notes"], " ".join(said), str(where)):
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from anomalib_clipad import ClipAD, Inspector
 from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.images.picture import read
-from anomalib_clipad.inspection.tables import read_results
+from anomalib_clipad.inspection.records import read_results
 from anomalib_clipad.lab.bench.browser import Browser, find_chromium
 from anomalib_clipad.lab.bench.web_page import dropped
 from anomalib_clipad.playground.session import Question, Session
@@ -367,11 +367,11 @@ def table_of_process(out: Path) -> Answers:
         for row in csv.DictReader(file):
             box = tuple(int(row[name]) for name in ("left", "top", "width", "height"))
             boxes.setdefault(row["path"], []).append(box)
-    for row in read_results(out / "results.csv"):
+    for row in read_results(out):
         large = np.load(out / f"maps/{row.name}.npy")
         own = boxes.get(row.path, [])
         defective = row.label == "defective"
-        found[Path(row.path).name] = Answer(row.score, defective, row.p_value, large, None, own, row.regions)
+        found[Path(row.path).name] = Answer(row.score, defective, row.p_value, large, None, own, len(row.regions))
     with (out / "failed.csv").open(newline="") as file:
         found |= {Path(row["path"]).name: Refusal(row["reason"]) for row in csv.DictReader(file)}
     return found

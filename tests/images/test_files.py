@@ -172,3 +172,9 @@ def test_a_damaged_pillow_image_is_refused_as_a_damaged_file_is(tmp_path: Path) 
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:3000])
     with Image.open(tmp_path / "a.png") as image, pytest.raises(UnreadableError, match=r"a\.png cannot be read"):
         read(image)
+
+
+def test_the_small_copy_in_a_raw_file_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "photo.nef", "TIFF", tiffinfo={254: 1})
+    with pytest.raises(UnreadableError, match=r"photo\.nef cannot be read \(its first page is a small copy"):
+        read(tmp_path / "photo.nef")

@@ -76,7 +76,7 @@ def check_rows(folder: Path, inspector: Inspector, parts: Path) -> None:
         assert row["score"] == pytest.approx(finding.score, abs=1e-5)
         assert row["threshold"] == pytest.approx(finding.threshold, abs=1e-5)
         assert row["p_value"] == finding.p_value
-        assert row["label"] is None  # nothing decides
+        assert (row["label"], row["decided"]) == ("defective" if finding.label else "good", False)
         assert (row["height"], row["width"]) == finding.image.shape[:2]
         assert row["regions"] == len(finding.regions)
         boxes = [(box["left"], box["top"], box["width"], box["height"]) for box in row["boxes"]]
@@ -92,11 +92,17 @@ def test_a_row_of_mutual_scores_needs_no_other() -> None:
     torch.testing.assert_close(torch.cat(parts), mutual_scores(tokens), atol=1e-6, rtol=0)
 
 
-def test_images_are_listed_in_blocks(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert list_images(tmp_path, find([str(folders["parts"])]), block=10) == IMAGES + 1
+def test_images_are_listed_in_blocks_and_what_is_missing_with_its_reason(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    twice, failed = str(folders["parts"]), list[tuple[str, ...]]()
+    sources = find([twice, "gone.png", twice])
+    count = list_images(tmp_path, sources, block=10, fail=lambda *what: failed.append(tuple(map(str, what))))
+    assert count == IMAGES + 1
     tables = [parquet.read_table(path) for path in sorted((tmp_path / ".images").iterdir())]
     assert [table.num_rows for table in tables] == [10, 10, 5]
     assert len(set(pa.concat_tables(tables)["path"].to_pylist())) == IMAGES + 1
+    assert failed == [("gone.png", "There is no file or folder gone.png.", "gone.png")]
 
 
 def test_frames_of_a_video_are_no_files(tmp_path: Path) -> None:
@@ -173,7 +179,8 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
     images = sorted((folders["parts"] / "0").iterdir())[:5]
     inspector = Inspector("nut", **shallow())
     model = inspector.live("").model
-    pool = Inspector("nut", **shallow(), mutual=[*images, images[0]], fitting=fits.OnCluster()).live("").model.pool
+    given = [folders["parts"] / "broken.png", *images, images[0]]
+    pool = Inspector("nut", **shallow(), mutual=given, fitting=fits.OnCluster()).live("").model.pool
     prepared = torch.stack([torch.from_numpy(inspector.model.prepare(picture)) for picture in map(_picture, images)])
     expected = Pool(model.detector, joined([model.examine(prepared)]), list(map(key_of, prepared)))
     torch.testing.assert_close(pool.distance, expected.distance, atol=1e-5, rtol=0)
@@ -181,6 +188,11 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
     assert list(pool.rows) == list(expected.rows)
     with pytest.raises(ValueError, match="at least 2"):
         Inspector("nut", **shallow(), mutual=[images[0], images[0]], fitting=fits.OnCluster())
+    some = {"mutual": 3 * [given[0]] + images, "pool": 4}
+    ours, theirs = (Inspector("nut", **shallow(), **some, fitting=fit) for fit in (fits.OnCluster(), None))
+    assert list(ours.live("").model.pool.rows) == list(theirs.live("").model.pool.rows)
+    with pytest.raises(ValueError, match="0 of 2 can be read"):
+        Inspector("nut", **shallow(), mutual=2 * [given[0]], fitting=fits.OnCluster())
 
 
 def _picture(path: Path) -> Any:
