@@ -43,13 +43,13 @@ class DriftLog:
         self._size = self._read()
 
     @contextmanager
-    def going_on(self, folder: Path, run: str) -> Iterator[DriftLog]:
+    def going_on(self, run: str = "", folder: Path | None = None) -> Iterator[DriftLog]:
         """Write to the file from now on.
 
         Args:
+            run: Tells the run from others.
             folder: Of the run. What its record has and this file has not is taken in: the run was interrupted between
                 the two.
-            run: Tells the run from others.
 
         Raises:
             BlockingIOError: If another run writes to the file.
@@ -61,17 +61,28 @@ class DriftLog:
                 if self.begun_anew or not self._size:
                     self._lines.append(json.dumps({"format": _FORMAT, **self._identity}) + "\n")
                 known = self._images_of(run)
-                for result in read_results(folder):
+                for result in () if folder is None else read_results(folder):
                     if _key(result) not in known:
-                        self.update(result)
+                        self.add(result)
                 yield self
 
-    def update(self, result: Result) -> bool:
-        """Take in a result; whether there is an alarm that was not there before."""
+    def add(self, result: Result) -> bool:
+        """Take in a result of the run; whether there is an alarm that was not there before."""
+        return self.update(result.score, _key(result))
+
+    def update(self, score: float, image: str = "") -> bool:
+        """Take in the next image's score.
+
+        Args:
+            score: The image score.
+            image: Tells the image from others of the run.
+
+        Returns:
+            Whether there is an alarm that was not there before.
+        """
         before = self.drift.alarm
-        self.drift.update(result.score)
-        line = {"score": result.score, "run": self._run, "image": _key(result)}
-        self._lines.append(json.dumps(line) + "\n")
+        self.drift.update(score)
+        self._lines.append(json.dumps({"score": score, "run": self._run, "image": image}) + "\n")
         return self.drift.alarm and not before
 
     def _images_of(self, run: str) -> set[str]:

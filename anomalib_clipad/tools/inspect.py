@@ -142,12 +142,12 @@ def inspect(
 def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Results) -> Callable[[Result], None]:
     """What is done with each result once it is written down."""
     if log is not None:
-        stack.enter_context(log.going_on(results.folder, results.key))
+        stack.enter_context(log.going_on(results.key, results.folder))
         if log.begun_anew:
             print("The calibration is another than before: the watch over it begins anew.")
 
     def each(result: Result) -> None:
-        if log is not None and log.update(result):
+        if log is not None and log.add(result):
             print(f"\n{log.drift}", file=sys.stderr)
         if watching:
             rare = "" if result.p_value is None else f"  p-value {result.p_value:.3f}"

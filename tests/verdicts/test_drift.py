@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from crepes.martingales import SimpleJumper
 
+from anomalib_clipad.inspection.drift_log import DriftLog
 from anomalib_clipad.verdicts.drift import Drift
 
 
@@ -51,47 +52,49 @@ def test_it_alarms_after_a_change_and_bears_some_defects() -> None:
 
 def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
     scores = np.random.default_rng(5).standard_normal(120).tolist()
-    whole, part = Drift(scores[:40], level=0.01), Drift(scores[:40], level=0.01)
+    whole = Drift(scores[:40])
     whole.extend(scores[40:])
-    part.extend(scores[40:70])
-    part.save(tmp_path / "line.drift")
-    again = Drift.load(tmp_path / "line.drift")
-    assert (again.seen, again.level) == (30, 0.01)
-    again.extend(scores[70:])
-    assert again.evidence == whole.evidence
+    for some in (scores[40:70], scores[70:]):
+        log = DriftLog(tmp_path / "line.drift", scores[:40], {"class_name": "gear"})
+        with log.going_on():
+            for score in some:
+                log.update(score)
+    assert (log.drift.seen, log.drift.evidence) == (80, whole.evidence)
     assert [path.name for path in tmp_path.iterdir()] == ["line.drift"]
 
 
 def test_an_alarm_lasts_through_a_restart(tmp_path: Path) -> None:
     """And keeps the number of the image that raised it, though the stake falls again."""
-    drift = Drift(np.linspace(0, 1, 50))
-    raised = next(number for number in range(1, 100) if drift.update(1 + number / 10))
-    assert 1 / drift.level <= drift.evidence < 1.2 / drift.level
-    drift.save(tmp_path / "line.drift")
-    again = Drift.load(tmp_path / "line.drift")
-    assert (again.alarm, again.alarmed_at, again.seen) == (True, raised, raised)
+
+    def begun() -> DriftLog:
+        return DriftLog(tmp_path / "line.drift", np.linspace(0, 1, 50), {"class_name": "gear"})
+
+    with begun().going_on() as log:
+        raised = next(number for number in range(1, 100) if log.update(1 + number / 10))
+        assert not log.update(0.5)  # it is told once
+    again = begun().drift
+    assert (again.alarm, again.alarmed_at, again.seen) == (True, raised, raised + 1)
     normal = np.random.default_rng(0).random(100).tolist()
     assert again.extend(normal[:20])
     assert again.evidence < 1 / again.level
     assert again.extend(normal[20:])
     assert again.alarmed_at == raised
-    assert f"since image {raised} of {raised + 100}" in str(again)
+    assert f"since image {raised} of {raised + 101}" in str(again)
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
+    log = DriftLog(tmp_path / "line.drift", [0.1, 0.2], {})
+    with (
+        log.going_on(),
+        pytest.raises(BlockingIOError, match="Another run writes"),
+        DriftLog(tmp_path / "line.drift", [0.1, 0.2], {}).going_on(),
+    ):
+        pass
 
 
 def test_equal_scores_are_drawn_by_lot() -> None:
     """A line whose images all look alike does not drift."""
     assert not Drift(np.zeros(30)).extend([0.0] * 300)
-
-
-def test_a_foreign_or_damaged_state_is_named(tmp_path: Path) -> None:
-    Drift([0.1, 0.2]).save(tmp_path / "a")
-    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:200])
-    (tmp_path / "c").write_text("{}")
-    for name in "bc":
-        with pytest.raises(ValueError, match=f"{name} holds no state of a drift alarm"):
-            Drift.load(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
-        Drift.load(tmp_path / "d")
 
 
 def test_a_score_that_is_no_number_is_the_highest() -> None:
