@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -109,7 +110,7 @@ def inspect(
         found = (source for source in sources if source is not None)
         with _quietly():
             summary, told = inspect_on_cluster(build, found, output, asked, who, **run)
-        _tell(summary, told, output / "results.parquet")
+        _tell(summary, {**told, "command": _calibrating()}, output / "results.parquet")
         sys.exit(3 if summary.failed else 0)
     together: list[Source] = []
     if how.pop("mutual", False):
@@ -120,7 +121,8 @@ def inspect(
     depends = depends_on(inspector, asked, [source.place for source in together])
     log = None if drift is None else _watch_over(drift, inspector, depends)
     title = None if page is False else f"Inspection of {class_name or 'images'}"
-    run |= {"depends": depends, "about": about_of(inspector), "grows": watch is not None, "page": title}
+    told = {**about_of(inspector), "command": _calibrating()}
+    run |= {"depends": depends, "about": told, "grows": watch is not None, "page": title}
     pictures["overlays"] = overlays or "defective"
     complete = False
     with ExitStack() as stack:
@@ -130,13 +132,19 @@ def inspect(
             inspect_all(inspector, sources, results, each)
             complete = True
         summary = results.finish()
-    _tell(summary, about_of(inspector), output / (PAGE if title else "results.csv"))
+    _tell(summary, told, output / (PAGE if title else "results.csv"))
     if log is not None:
         print(log.drift)
     if not complete and watch is None:
         sys.exit("interrupted; go on with --resume")
     if summary.failed:
         sys.exit(3)
+
+
+def _calibrating() -> str:
+    """The command that does the same with verdicts."""
+    given = [word for word in sys.argv[1:] if word != "--overwrite"]
+    return shlex.join(["anomalib-clipad", *given, *"--calibration FOLDER --false_alarm_rate 0.05 --overwrite".split()])
 
 
 def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Results) -> Callable[[Result], None]:
@@ -263,8 +271,9 @@ def _tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
         table.add_row(Text(row.path), _number(row.score), *apart, *last)
     console = Console()
     console.print(table)
+    how = [] if decided else [about["command"]]
     said = [SCORE, *([P_VALUE] if any(row.p_value is not None for row in summary.worst) else [])]
-    for sentence in (about["decision"], *about["notes"], " ".join(said), str(where)):
+    for sentence in (about["decision"], *how, *about["notes"], " ".join(said), str(where)):
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
