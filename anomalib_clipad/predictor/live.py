@@ -15,10 +15,11 @@ from anomalib_clipad.images.alike import distinct
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.text.prompts import load_prompts
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.verdicts.conformal import standing_apart
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.detector import Joined, Prediction, Seen
 from anomalib_clipad.vision.pool import Pool, joined, key_of
-from anomalib_clipad.vision.surgery import ScoreScale
+from anomalib_clipad.vision.surgery import ScoreScale, calibrate_reference_map
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 from .base import BATCH, Look, Measured, Predictor, Prepared, Scored, Shown, batches, numbers, peaks_of
@@ -244,6 +245,22 @@ class LivePredictor(Predictor):
         detector.memory.aspect.fill_(aspects[0])
         self.references = tuple(identities[row] for row in rows)
         self.changed("other references")
+        if self._left_out is not None:
+            self._compare_references(detector.peaks(self._left_out, image.shape[-2:]))
+
+    # Measured with clipad-mini on sets of 10, 20 and 30 of 50 pictures of each of seven categories of generated parts,
+    # and of 30 photographs of hazelnuts: a defective image among 9, 19 and 29 good ones is named in 66, 68 and 68 % of
+    # all sets (of hazelnuts in 42, 28 and 12 %). Of sets of good images alone 2, 0.2 and 0 % of hazelnuts and of five
+    # categories are said to have one that differs; of the other two 22, 36 and 60 %, which is one odd picture in each.
+    def _compare_references(self, peaks: Tensor) -> None:
+        """Warn where references differ so much from the others (k,) that they may show defects."""
+        apart = standing_apart(calibrate_reference_map(peaks, peaks.max()).cpu().numpy())
+        if apart:
+            msg = (
+                f"The references {', '.join(self.references[place].name for place in apart)} differ much more from the "
+                "others than these among themselves. If they show defects, remove them: they hide defects."
+            )
+            warnings.warn(msg, stacklevel=3)
 
     def fit_product(self, file: Product) -> None:
         """Compare with the references of a product file, and look for its class.

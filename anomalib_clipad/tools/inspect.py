@@ -143,8 +143,9 @@ def inspect(
 
 def _calibrating() -> str:
     """The command that does the same with verdicts."""
-    given = [word for word in sys.argv[1:] if word != "--overwrite"]
-    return shlex.join(["anomalib-clipad", *given, *"--calibration FOLDER --false_alarm_rate 0.05 --overwrite".split()])
+    given = [word for word in sys.argv[1:] if word not in {"--overwrite", "--resume"}]
+    more = ["--calibration", "FOLDER", "--false_alarm_rate", "0.05", "--overwrite"]
+    return shlex.join(["anomalib-clipad", *given, *more])
 
 
 def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Results) -> Callable[[Result], None]:

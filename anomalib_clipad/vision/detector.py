@@ -257,8 +257,8 @@ class Detector(nn.Module):
 
     def _alone(self, evidence: Evidence, distance: Tensor, farthest: Tensor, size: Sequence[int]) -> Alone:
         """Scores of text and references, each as ``forward`` and ``scale`` would have it without the other."""
-        peak = self._merge(None, smooth(distance, self.reference_matrix), size).pred_score
-        return Alone(self.score_by_text(evidence, size), calibrate_reference_map(peak, farthest))
+        by_images = calibrate_reference_map(self.peaks(distance, size), farthest)
+        return Alone(self.score_by_text(evidence, size), by_images)
 
     def score_by_text(self, evidence: Evidence, size: Sequence[int]) -> Tensor:
         """Image scores (B,) without validation data of the text alone, whatever images are compared with.
@@ -340,11 +340,15 @@ class Detector(nn.Module):
             memory = memory.squeeze(0)
         left_out = self._left_out(tokens.flatten(0, 1)) if tokens.shape[1] > 1 else None
         distance = self._mirrored(image, normalize(memory, dim=-1)) if left_out is None else left_out
-        farthest = self._merge_maps(smooth(distance, self.reference_matrix), *image.shape[-2:]).max()
+        farthest = self.peaks(distance, image.shape[-2:]).max()
         if choose is not None:
             memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
         self.memory = Memory(memory, farthest)
         return left_out
+
+    def peaks(self, distance: Tensor, size: Sequence[int]) -> Tensor:
+        """Maxima (B,) of the reference maps of images of a height and width, by the distances of their views (V, N)."""
+        return cast("Tensor", self._merge(None, smooth(distance, self.reference_matrix), size).pred_score)
 
     @torch.no_grad()
     def leave_one_out(

@@ -258,3 +258,17 @@ def test_copies_in_a_pool_count_once(make: Make) -> None:
         copied.gather([images, [images[1]], 4 * [images[1]]])
     assert len(copied.model.pool.rows) == 3
     torch.testing.assert_close(copied.model.pool.score, single.model.pool.score)
+
+
+def test_a_reference_that_differs_from_the_others_is_named(make: Make) -> None:
+    predictor = make()
+    alike = [Picture(picture(0).pixels // 8 + 100 + seed % 3 + picture(seed).pixels // 64) for seed in range(1, 12)]
+    scratched = alike[0].pixels.copy()
+    scratched[10:30, 10:30] = picture(50).pixels[10:30, 10:30]
+    images = [predictor.show(one, f"{number}.png", True) for number, one in enumerate([*alike, Picture(scratched)])]
+    with pytest.warns(UserWarning, match=r"The references 11\.png differ much more from the others"):
+        predictor.fit(images)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        predictor.fit(images[:-1])
+    assert not [one for one in said if "differ much more" in str(one.message)]
