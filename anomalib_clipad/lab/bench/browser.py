@@ -20,6 +20,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _SWITCHES = (
     "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
     "--disable-extensions", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+    "--allow-pre-commit-input",
 )  # fmt: skip
 _LAUNCH = """
 import os, sys
@@ -51,16 +52,20 @@ class Tab:
         self.events: list[tuple[str, dict[str, Any]]] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the protocol and wait for its answer."""
         return self._browser.call(method, self._session, **parameters)
 
     def go(self, address: str) -> None:
-        """Load an address and wait until it has loaded."""
+        """Load an address and wait until this load, no earlier one, has ended and is painted."""
         self.events.clear()
-        self.call("Page.navigate", url=address)
-        self._browser.wait(lambda: any(method == "Page.loadEventFired" for method, _ in self.events), address)
+        self.call("Page.bringToFront")  # behind another tab nothing is painted
+        loader = self.call("Page.navigate", url=address)["loaderId"]
+        ended = {"name": "load", "loaderId": loader}
+        self._browser.wait(lambda: any(ended.items() <= given.items() for _, given in self.events), address)
+        self.settle()
 
     def evaluate(self, expression: str) -> Any:
         """Value of a JavaScript expression; a promise is awaited.
