@@ -20,13 +20,16 @@ class _Line(NamedTuple):
     length: int
 
 
-def put_in_order(folder: Path, ranks: Mapping[str, int], stale: Set[str | None] = frozenset()) -> set[str]:
+def put_in_order(
+    folder: Path, ranks: Mapping[str, int], stale: Set[str | None] = frozenset(), others: int = -1
+) -> set[str]:
     """Sort a record, keep of each file what was found in it last, and make the tables of it.
 
     Args:
         folder: Of the run.
-        ranks: Where images come, by their places. Others come first, as they are.
+        ranks: Where images come, by their places.
         stale: Places of which nothing counts any longer.
+        others: Where those come of which that is not known, as they are.
 
     Returns:
         Names of the pictures whose images are no longer in it.
@@ -42,7 +45,7 @@ def put_in_order(folder: Path, ranks: Mapping[str, int], stale: Set[str | None] 
         if before is not None:
             gone.add(before[1])
             changed = True
-        lines[place] = (_Line(ranks.get(place, -1), start, len(line)), result.name)
+        lines[place] = (_Line(ranks.get(place, others), start, len(line)), result.name)
         start += len(line)
     for place in [place for place in lines if place in stale]:
         gone.add(lines.pop(place)[1])

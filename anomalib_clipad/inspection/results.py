@@ -273,8 +273,11 @@ class Results:
                 write_run_page(self.folder, self._page)
             self._changed = False
 
-    def finish(self) -> Summary:
+    def finish(self, whole: bool = True) -> Summary:
         """Put the record in the order of the images, complete the files and sum up.
+
+        Args:
+            whole: Whether all images were given. Else those that were not come last, and not first.
 
         Raises:
             OSError: If that is not possible; the message says what was written.
@@ -282,7 +285,7 @@ class Results:
         with self._explained(), self._lock:
             if self._resumed and not self.grows:
                 self._close()
-                gone = put_in_order(self.folder, self._ranks, self._stale)
+                gone = put_in_order(self.folder, self._ranks, self._stale, -1 if whole else len(self._ranks))
                 tidy(self.folder, remove_pictures(self.folder, gone))
                 self._open({name: (self.folder / name).stat().st_size for name in _COLUMNS})
                 self._changed = True

@@ -131,7 +131,7 @@ def inspect(
         with _until_interrupted():
             inspect_all(inspector, sources, results, each)
             complete = True
-        summary = results.finish()
+        summary = results.finish(complete)
     _tell(summary, told, output / (PAGE if title else "results.csv"))
     if log is not None:
         print(log.drift)
