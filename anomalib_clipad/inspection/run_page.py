@@ -6,40 +6,65 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .page import PageRow, write_page
-from .picture_files import THUMBNAILS
+from .page import About, PageRow, write_page
+from .picture_files import HEAT_MAPS, THUMBNAILS
 from .tables import LABELS, read_results
 
+_UNSAID = About()
 
-def write_run_page(folder: Path, title: str) -> Path:
+
+def write_run_page(folder: Path, title: str, about: About = _UNSAID) -> Path:
     """Write ``index.html`` into the output folder of ``Results``; memory does not grow with the number of images.
 
     Args:
         folder: Output folder, written with thumbnails.
         title: What the page is called.
+        about: What there is to say of the run.
 
     Raises:
         OSError: If it cannot be written.
     """
-    threshold = next((result.threshold for result in read_results(folder / "results.csv")), 0.5)
-    return write_page(folder, _rows(folder), title, threshold)
+    first: dict[str, Any] = next(_records(folder), {})
+    threshold = _finite(first.get("threshold"))
+    rows = (_row(folder, record) for record in _records(folder))
+    return write_page(folder, rows, title, 0.5 if threshold is None else threshold, about)
 
 
-def _rows(folder: Path) -> Iterator[PageRow]:
-    for result in read_results(folder / "results.csv"):
-        small = folder / THUMBNAILS / f"{result.name}.jpg"
-        yield PageRow(
-            path=result.path,
-            score=1.0 if math.isnan(result.score) else result.score,
-            p_value=result.p_value,
-            label=result.label == LABELS[True],
-            thumbnail=small.read_bytes() if small.is_file() else b"",
-            image=relative_to(Path(result.path), folder),
-            overlay=_written(folder, "overlays", result.name),
-            mask=_written(folder, "masks", result.name),
-            regions=result.regions,
-        )
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    """What is known of each image, in the order of the table."""
+    return (result._asdict() for result in read_results(folder / "results.csv"))
+
+
+def _row(folder: Path, record: dict[str, Any]) -> PageRow:
+    name, path, regions = record["name"], record["path"], record["regions"]
+    listed = [] if isinstance(regions, int) else regions
+    return PageRow(
+        path=path,
+        score=_finite(record["score"]),
+        p_value=_finite(record["p_value"]),
+        label=record["label"] == LABELS[True],
+        thumbnail=_small(folder / THUMBNAILS / f"{name}.jpg"),
+        image=relative_to(Path(path), folder),
+        overlay=_written(folder, "overlays", name),
+        mask=_written(folder, "masks", name),
+        regions=regions if isinstance(regions, int) else len(listed),
+        boxes=tuple(tuple(region["box"]) for region in listed),
+        size=(record["width"], record["height"]),
+        heat_map=_small(folder / HEAT_MAPS / f"{name}.jpg"),
+        remark=record.get("remark"),
+        text_score=_finite(record.get("text_score")),
+        reference_score=_finite(record.get("reference_score")),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _small(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _written(folder: Path, kind: str, name: str) -> str | None:
