@@ -55,10 +55,16 @@ def depends_on(inspector: Inspector, asked: Mapping[str, Any], together: Iterabl
     return found
 
 
-def about_of(inspector: Inspector) -> dict[str, Any]:
-    """What there is to say of an inspector's verdicts, for terminal and page."""
+def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
+    """What there is to say of an inspector's verdicts, for terminal and page.
+
+    Args:
+        inspector: Fitted.
+        command: What calibrates, where nothing does.
+    """
     decision = inspector.decision
-    return {"decided": decision.decided, "decision": decision.text, "notes": list(inspector.notes)}
+    how = "" if decision.decided or decision.mutual else f". {command}"
+    return {"decided": decision.decided, "decision": f"{decision.text}{how}", "notes": list(inspector.notes)}
 
 
 def _file(name: str, value: Any) -> Path | None:

@@ -89,13 +89,23 @@ class Finding:
         """
         from PIL import Image
 
-        level = (255 * centred(self.map, self.map_threshold)).astype(np.uint8)
-        colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-        share = _SHARE[level]
-        blended = cv2.blendLinear(np.ascontiguousarray(self.image), colours, 1 - share, share)
-        outlines, _ = cv2.findContours(self.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        width = max(1, round(min(self.image.shape[:2]) / 300))
-        return Image.fromarray(cv2.drawContours(blended, outlines, -1, (255, 255, 255), width))
+        return Image.fromarray(_heated(self.image, self.map, self.map_threshold, self.mask))
+
+    def small_overlay(self, small: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same of the image in a smaller size, which takes less time.
+
+        Args:
+            small: The image in that size (h, w, 3).
+        """
+        height, width = size = small.shape[:2]
+        ignored = None
+        if self.ignored is not None:
+            ignored = cv2.resize(self.ignored.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        mask = np.zeros(size, np.bool_)
+        if self.regions:  # a region is never lost, however small
+            share = cv2.resize(self.mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            mask = share > 0
+        return _heated(small, at_size(self.anomaly_map, size, ignored), self.map_threshold, mask)
 
     def show(self) -> None:
         """Show the overlay in the desktop's viewer; in a notebook a finding shows itself."""
@@ -124,6 +134,19 @@ class Finding:
             "remark": self.remark,
             "regions": [{**region._asdict(), "box": list(region.box)} for region in self.regions],
         }
+
+
+def _heated(
+    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], threshold: float, mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """An image (H, W, 3) under its map (H, W), with the borders of its mask (H, W)."""
+    level = (255 * centred(anomaly_map, threshold)).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    share = _SHARE[level]
+    blended = cv2.blendLinear(np.ascontiguousarray(image), colours, 1 - share, share)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    width = max(1, round(min(image.shape[:2]) / 300))
+    return np.asarray(cv2.drawContours(blended, outlines, -1, (255, 255, 255), width), np.uint8)
 
 
 def at_size(

@@ -18,7 +18,7 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -27,9 +27,34 @@ from PIL import Image
 
 from anomalib_clipad.storage import atomic_folder
 
+if TYPE_CHECKING:
+    from .finding import Finding
+
 PAGE = "index.html"
 _BLOCK = 32
 """Rows that are written, and thumbnails that are read, together."""
+_MOST_PICTURES = 400_000_000
+"""Characters of small pictures in a page. Browsers open no page that is much larger; further tiles show files."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height in pixels of the image."""
+
+
+class About(NamedTuple):
+    """What there is to say of a run.
+
+    Attributes:
+        decided: Whether its labels are verdicts; else its scores only sort images by suspicion.
+        decision: Where its threshold comes from, or how to get one, in words.
+        notes: What looks wrong with its calibration, in words.
+    """
+
+    decided: bool = True
+    decision: str = ""
+    notes: tuple[str, ...] = ()
+
+
+_UNSAID = About()
 
 
 class PageRow(NamedTuple):
@@ -37,18 +62,25 @@ class PageRow(NamedTuple):
 
     Attributes:
         path: The name that is shown, searched and written to the file of ticks; unique.
-        score: How abnormal the image is; finite.
+        score: How abnormal the image is; ``None`` where it is no number.
         p_value: How rare such a score is among normal images, where the model is calibrated.
-        label: Whether it is defective at the page's threshold.
+        label: Whether it is defective at the page's threshold; of no meaning where the run is not decided.
         thumbnail: JPEG, as ``thumbnail`` makes it; empty where there is none.
         image: Where the image is, relative to the page, as a path with slashes (not yet percent-encoded).
         overlay: Where its heat map is, likewise.
         mask: Where its mask is, likewise.
         regions: Number of defective regions.
+        boxes: Around these regions, where they are known.
+        size: Width and height of the image in pixels, where they are known.
+        heat_map: JPEG, as ``heat_map`` makes it; empty where there is none.
+        remark: What else there is to say of the image.
+        text_score: Score of the text alone, where the model compares with images too.
+        reference_score: Score of that comparison alone, likewise.
+        truth: Whether it shows a defect, where that is known.
     """
 
     path: str
-    score: float
+    score: float | None
     p_value: float | None
     label: bool
     thumbnail: bytes
@@ -56,12 +88,20 @@ class PageRow(NamedTuple):
     overlay: str | None = None
     mask: str | None = None
     regions: int = 0
+    boxes: tuple[Box, ...] = ()
+    size: tuple[int, int] | None = None
+    heat_map: bytes = b""
+    remark: str | None = None
+    text_score: float | None = None
+    reference_score: float | None = None
+    truth: bool | None = None
 
 
-def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: float) -> Path:
+def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: float, about: About = _UNSAID) -> Path:
     """Write ``index.html``, whole or not at all.
 
-    Rows are written as they come, in any order: memory does not grow with their number.
+    Rows are written as they come: memory does not grow with their number. The page sorts them by score, and equal
+    scores as they come.
 
     Args:
         folder: Where the page goes; links are relative to it.
@@ -69,6 +109,7 @@ def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: flo
         title: What the page is called.
         threshold: Where the slider begins. Elsewhere an image counts as defective if its score is larger than the
             slider's.
+        about: What there is to say of the run. If it is not decided, there is no threshold until the user sets one.
 
     Returns:
         The page.
@@ -81,7 +122,7 @@ def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: flo
     if not math.isfinite(threshold):
         msg = f"The threshold of a page has to be a finite number; got {threshold}."
         raise ValueError(msg)
-    head, tail = _frame(title, threshold)
+    head, tail = _frame(title, threshold, about)
     with (
         atomic_folder(folder) as new,
         (new / PAGE).open("w", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file,
@@ -110,21 +151,39 @@ def thumbnail(image: NDArray[np.uint8], side: int = 160) -> bytes:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         msg = f"A thumbnail is made of uint8 pixels (H, W, 3); got {image.dtype} of shape {image.shape}."
         raise ValueError(msg)
+    return _jpeg(_small(image, side), 80)
+
+
+def heat_map(finding: Finding, side: int = 160) -> bytes:
+    """The thumbnail of a finding under its heat map, regions outlined, as JPEG.
+
+    Args:
+        finding: What was found.
+        side: Pixels of the longer side.
+    """
+    return _jpeg(Image.fromarray(finding.small_overlay(np.asarray(_small(finding.image, side)))), 65)
+
+
+def _small(image: NDArray[np.uint8], side: int) -> Image.Image:
     small = Image.fromarray(image)
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return small
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     file = BytesIO()
-    small.save(file, "JPEG", quality=80)
+    image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
-def _frame(title: str, threshold: float) -> tuple[str, str]:
+def _frame(title: str, threshold: float, about: About) -> tuple[str, str]:
     """The page before its rows and after them."""
     html, style, script = parts_of(__package__, "page")
     more = "img-src 'self' file: data:; require-trusted-types-for 'script'; trusted-types 'none'"
     values = {
         "policy": policy(style, script, more),
         "title": escape(title),
-        "settings": _json({"title": title, "threshold": float(threshold)}),
+        "settings": _json({"title": title, "threshold": float(threshold), **about._asdict()}),
         "style": style,
         "script": script,
     }
@@ -147,20 +206,33 @@ def policy(style: str, script: str, more: str, scripts: str = "") -> str:
 def _blocks(rows: Iterable[PageRow]) -> Iterator[str]:
     """Rows in blocks: the numbers as JSON, which are read at once, and the thumbnails, which are read when seen."""
     iterator = iter(rows)
+    written = 0
     while block := list(islice(iterator, _BLOCK)):
-        pictures = "\n".join(b64encode(row.thumbnail).decode() for row in block)
         yield f'<script type="application/json" class="rows">{_json([_cells(row) for row in block])}</script>\n'
-        yield f'<script type="text/plain" class="thumbnails">{pictures}</script>\n'
+        for kind, small in (
+            ("thumbnails", [row.thumbnail for row in block]),
+            ("heat-maps", [row.heat_map for row in block]),
+        ):
+            lines = "\n".join(b64encode(file).decode() for file in small) if written < _MOST_PICTURES else ""
+            written += len(lines)
+            yield f'<script type="text/plain" class="{kind}">{lines}</script>\n'
 
 
 def _cells(row: PageRow) -> list[object]:
-    for name, value in (("score", row.score), ("p-value", row.p_value)):
+    numbers = {
+        "score": row.score,
+        "p-value": row.p_value,
+        "score of the text": row.text_score,
+        "score of the references": row.reference_score,
+    }
+    for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
             msg = f"The {name} of '{row.path}' has to be a finite number; got {value}."
             raise ValueError(msg)
+    score, p_value, *eyes = (None if value is None else float(value) for value in numbers.values())
     links = [_link(path) for path in (row.image, row.overlay, row.mask)]
-    p_value = None if row.p_value is None else float(row.p_value)
-    return [row.path, float(row.score), p_value, int(row.label), int(row.regions), *links]
+    marks = (row.boxes, row.size, row.remark, *eyes, row.truth)
+    return [row.path, score, p_value, int(row.label), int(row.regions), *links, *marks]
 
 
 def _link(path: str | None) -> str | None:

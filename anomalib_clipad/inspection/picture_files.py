@@ -16,7 +16,7 @@ import numpy as np
 from anomalib_clipad.storage import atomic_folder
 
 from .names import PICTURE_SUFFIXES
-from .page import thumbnail
+from .page import heat_map, thumbnail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Overlays = Literal["defective", "all", "none"]
 Maps = Literal["none", "png", "npy"]
-THUMBNAILS = ".thumbnails"
-"""Small images for the page, which is made at the end."""
-FOLDERS = ("masks", "overlays", "maps", THUMBNAILS)
+THUMBNAILS, HEAT_MAPS = ".thumbnails", ".heat_maps"
+"""Small images for the page, which is made at the end, and the same under their heat maps."""
+FOLDERS = ("masks", "overlays", "maps", THUMBNAILS, HEAT_MAPS)
 _LARGEST_JPEG = 65500  # pixels a side
 
 
@@ -40,7 +40,7 @@ class PictureFiles:
         overlays: Of which images.
         masks: Whether masks are.
         maps: As what.
-        thumbnails: Whether thumbnails are.
+        thumbnails: Whether thumbnails are, and the same under their heat maps.
     """
 
     folder: Path
@@ -72,6 +72,7 @@ class PictureFiles:
         """Folder, suffix and writer of each picture of a finding."""
         if self.thumbnails:
             yield THUMBNAILS, ".jpg", lambda path: path.write_bytes(thumbnail(finding.image))
+            yield HEAT_MAPS, ".jpg", lambda path: path.write_bytes(heat_map(finding))
         if self.masks:
             yield "masks", ".png", partial(_write_png, grey=finding.mask.astype(np.uint8) * np.uint8(255))
         if self._has_overlay(finding):

@@ -1,15 +1,17 @@
-"""The page of a run, from its tables and thumbnails."""
+"""The page of a run, from its record and thumbnails."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
-from .page import PageRow, write_page
-from .picture_files import THUMBNAILS
-from .records import LABELS, read_results
+from .lines import as_given
+from .page import About, PageRow, write_page
+from .picture_files import HEAT_MAPS, THUMBNAILS
+from .records import LABELS, Result, read_results
+from .run_folder import read_run
 
 
 def write_run_page(folder: Path, title: str) -> Path:
@@ -22,24 +24,55 @@ def write_run_page(folder: Path, title: str) -> Path:
     Raises:
         OSError: If it cannot be written.
     """
-    threshold = next((result.threshold for result in read_results(folder)), 0.5)
-    return write_page(folder, _rows(folder), title, threshold)
+    run = read_run(folder)
+    said = {} if run is None else run.about
+    about = About(**{name: value for name, value in said.items() if name in About._fields})
+    first = next(read_results(folder), None)
+    threshold = None if first is None else _finite(first.threshold)
+    start = Path() if run is None else Path(run.folder)
+    times = Counter[str]() if run is not None and run.settings.get("grows") else None
+    rows = (_row(folder, result, start, times) for result in read_results(folder))
+    return write_page(folder, rows, title, 0.5 if threshold is None else threshold, about)
 
 
-def _rows(folder: Path) -> Iterator[PageRow]:
-    for result in read_results(folder):
-        small = folder / THUMBNAILS / f"{result.name}.jpg"
-        yield PageRow(
-            path=result.path,
-            score=1.0 if math.isnan(result.score) else result.score,
-            p_value=result.p_value,
-            label=result.label == LABELS[True],
-            thumbnail=small.read_bytes() if small.is_file() else b"",
-            image=relative_to(Path(result.path), folder),
-            overlay=_written(folder, "overlays", result.name),
-            mask=_written(folder, "masks", result.name),
-            regions=len(result.regions),
-        )
+def _row(folder: Path, result: Result, start: Path, times: Counter[str] | None) -> PageRow:
+    """An image on the page.
+
+    Args:
+        folder: Of the run.
+        result: What was found.
+        start: Where relative paths begin.
+        times: How often each path was met, where a file may be there several times.
+    """
+    path, name = result.path, result.name
+    if times is not None:
+        times[path] += 1
+        path = path if times[path] == 1 else f"{path} ({times[path]})"
+    return PageRow(
+        path=path,
+        score=_finite(result.score),
+        p_value=_finite(result.p_value),
+        label=result.label == LABELS[True],
+        thumbnail=_small(folder / THUMBNAILS / f"{name}.jpg"),
+        image=relative_to(start / as_given(result.path), folder),
+        overlay=_written(folder, "overlays", name),
+        mask=_written(folder, "masks", name),
+        regions=len(result.regions),
+        boxes=tuple(region.box for region in result.regions),
+        size=(result.width, result.height),
+        heat_map=_small(folder / HEAT_MAPS / f"{name}.jpg"),
+        remark=result.remark,
+        text_score=_finite(result.text_score),
+        reference_score=_finite(result.reference_score),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _small(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _written(folder: Path, kind: str, name: str) -> str | None:

@@ -48,6 +48,7 @@ def inspect_on_cluster(
     folder: Path,
     asked: Mapping[str, Any],
     who: Cluster,
+    command: str = "",
     **written: Any,
 ) -> tuple[Summary, dict[str, Any]]:
     """Inspect images and write results.
@@ -58,6 +59,7 @@ def inspect_on_cluster(
         folder: Output folder, which every machine reaches by this path.
         asked: What the inspector is made of, as of ``depends_on``.
         who: Who works.
+        command: As of ``about_of``.
         **written: Arguments of ``Results``: ``overwrite``, ``resume``, ``settings``.
 
     Returns:
@@ -75,7 +77,7 @@ def inspect_on_cluster(
         import ray
 
         inspector = build(OnCluster())  # what cannot be built writes nothing
-        shipped, about = [ray.put(inspector)], about_of(inspector)
+        shipped, about = [ray.put(inspector)], about_of(inspector, command)
         with Results(
             folder,
             overlays="none",

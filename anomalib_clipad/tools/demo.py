@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from anomalib_clipad.checks import check_counts
 from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.finding import Finding, at_size
-from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
+from anomalib_clipad.inspection.page import PageRow, heat_map, thumbnail, write_page
 from anomalib_clipad.inspection.run_page import relative_to
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.storage import atomic_folder
@@ -110,6 +110,10 @@ def _row(output: Path, category: str, item: Any) -> PageRow:
         image=relative_to(path, output),
         overlay=overlay.as_posix() if finding.label else None,
         regions=len(regions),
+        boxes=tuple(region.box for region in regions),
+        size=(image.shape[1], image.shape[0]),
+        heat_map=heat_map(finding),
+        truth=bool(item.gt_label),
     )
 
 

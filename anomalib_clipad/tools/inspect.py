@@ -109,8 +109,8 @@ def inspect(
         who = Cluster(ray_address, actors, gpus, block)
         found = (source for source in sources if source is not None)
         with _quietly():
-            summary, told = inspect_on_cluster(build, found, output, asked, who, **run)
-        _tell(summary, {**told, "command": _calibrating()}, output / "results.parquet")
+            summary, told = inspect_on_cluster(build, found, output, asked, who, _calibrating(), **run)
+        _tell(summary, told, output / "results.parquet")
         sys.exit(3 if summary.failed else 0)
     together: list[Source] = []
     if how.pop("mutual", False):
@@ -121,7 +121,7 @@ def inspect(
     depends = depends_on(inspector, asked, [source.place for source in together])
     log = None if drift is None else _watch_over(drift, inspector, depends)
     title = None if page is False else f"Inspection of {class_name or 'images'}"
-    told = {**about_of(inspector), "command": _calibrating()}
+    told = about_of(inspector, _calibrating())
     run |= {"depends": depends, "about": told, "grows": watch is not None, "page": title}
     pictures["overlays"] = overlays or "defective"
     complete = False
@@ -272,9 +272,8 @@ def _tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
         table.add_row(Text(row.path), _number(row.score), *apart, *last)
     console = Console()
     console.print(table)
-    how = [] if decided else [about["command"]]
     said = [SCORE, *([P_VALUE] if any(row.p_value is not None for row in summary.worst) else [])]
-    for sentence in (about["decision"], *how, *about["notes"], " ".join(said), str(where)):
+    for sentence in (about["decision"], *about["notes"], " ".join(said), str(where)):
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 

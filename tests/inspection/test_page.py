@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
+from anomalib_clipad.inspection.finding import Finding
+from anomalib_clipad.inspection.page import About, PageRow, heat_map, thumbnail, write_page
 from anomalib_clipad.lab.bench.browser import Browser, Tab
 from anomalib_clipad.lab.bench.page import figures_of_page
+from anomalib_clipad.verdicts.regions import find_regions
 
 JPEG = thumbnail(np.full((40, 60, 3), 90, np.uint8))
 EVIL = (
@@ -66,13 +68,49 @@ def rows(names: tuple[str, ...]) -> list[PageRow]:
 
 
 def test_the_page_holds_what_it_was_given(tmp_path: Path) -> None:
-    given = [PageRow(f"{i}.png", i / 100, None, i > 50, JPEG + bytes([i]), regions=i) for i in range(70)]
-    page = Elements(write_page(tmp_path, iter(given), "Nuts", 0.5))
+    given = [
+        PageRow(
+            f"{i}.png",
+            i / 100,
+            None,
+            i > 50,
+            JPEG + bytes([i]),
+            regions=1,
+            boxes=((i, 2, 3, 4),),
+            size=(60, 40),
+            heat_map=JPEG + bytes([i, i]),
+            remark="<seen>",
+            text_score=0.1,
+            truth=i > 60,
+        )
+        for i in range(70)
+    ]
+    about = About(False, "not calibrated: sorted by suspicion", ("<b>",))
+    page = Elements(write_page(tmp_path, iter(given), "Nuts", 0.5, about))
     read = [row for _, text in page.of("script", **{"class": "rows"}) for row in json.loads(text)]
     pictures = [line for _, text in page.of("script", **{"class": "thumbnails"}) for line in text.split("\n")]
-    assert read == [[row.path, row.score, None, int(row.label), row.regions, None, None, None] for row in given]
+    assert read == [
+        [
+            row.path,
+            row.score,
+            None,
+            int(row.label),
+            1,
+            *[None] * 3,
+            [[i, 2, 3, 4]],
+            [60, 40],
+            "<seen>",
+            0.1,
+            None,
+            i > 60,
+        ]
+        for i, row in enumerate(given)
+    ]
     assert [b64decode(picture) for picture in pictures] == [row.thumbnail for row in given]
-    assert json.loads(page.of("script", id="settings")[0][1]) == {"title": "Nuts", "threshold": 0.5}
+    heats = [line for _, text in page.of("script", **{"class": "heat-maps"}) for line in text.split("\n")]
+    assert [b64decode(picture) for picture in heats] == [row.heat_map for row in given]
+    settings = json.loads(page.of("script", id="settings")[0][1])
+    assert settings == {"title": "Nuts", "threshold": 0.5, **about._asdict(), "notes": ["<b>"]}
 
 
 def test_names_and_title_are_data_and_never_markup(tmp_path: Path) -> None:
@@ -104,7 +142,7 @@ def test_only_its_own_script_and_style_may_run_and_no_address_is_named(tmp_path:
 @pytest.mark.parametrize("name", ["a b/\u00e4#?%.png", "javascript:alert(1)", "../x/y.png", "a\udcff.png"])
 def test_links_are_percent_encoded_paths(tmp_path: Path, name: str) -> None:
     page = Elements(write_page(tmp_path, [PageRow("a", 0.1, None, False, JPEG, name, name, name)], "x", 0.5))
-    ((*_, image, overlay, mask),) = json.loads(page.of("script", **{"class": "rows"})[0][1])
+    ((_, _, _, _, _, image, overlay, mask, *_),) = json.loads(page.of("script", **{"class": "rows"})[0][1])
     assert image == overlay == mask
     assert re.fullmatch(r"[\w./%~-]+", image, flags=re.ASCII)
     assert unquote_to_bytes(image) == name.encode("utf-8", "surrogateescape")
@@ -225,7 +263,7 @@ def problems(tab: Tab) -> list[tuple[str, dict]]:
 
 
 def test_images_are_sorted_by_score_and_labelled_as_the_run_did(tab: Tab) -> None:
-    assert files(tab) == [f"n {i:02}.png" for i in range(19, -1, -1)]
+    assert files(tab) == [f"line {i % 2}/n {i:02}.png" for i in range(19, -1, -1)]
     assert len(defective(tab)) == 9  # the score 0.5 itself is good
     assert text(tab, "#summary") == "9 defective of 20 images at 0.500"
     assert tab.evaluate("[...document.querySelectorAll('.tile img')].every(image => image.naturalWidth === 60)")
@@ -235,7 +273,7 @@ def test_images_are_sorted_by_score_and_labelled_as_the_run_did(tab: Tab) -> Non
 
 def test_the_slider_labels_anew_and_reset_goes_back(tab: Tab) -> None:
     slide(tab, 0.82)
-    assert defective(tab) == ["n 19.png", "n 18.png", "n 17.png"]
+    assert defective(tab) == ["line 1/n 19.png", "line 0/n 18.png", "line 1/n 17.png"]
     assert text(tab, "#summary").startswith("3 defective of 20 images at 0.8")
     assert tab.evaluate("+document.querySelector('#above rect').getAttribute('x')") == pytest.approx(846, abs=8)
     assert "3 defective" in tab.evaluate("document.getElementById('slider').getAttribute('aria-valuetext')")
@@ -254,7 +292,7 @@ def test_a_threshold_can_be_typed(tab: Tab) -> None:
 def test_search_finds_all_words_of_a_name(tab: Tab) -> None:
     tab.press("/")
     tab.write("N LINE 1/")
-    assert files(tab) == [f"n {i:02}.png" for i in range(19, 0, -2)]
+    assert files(tab) == [f"line 1/n {i:02}.png" for i in range(19, 0, -2)]
     assert text(tab, "#found") == "10 shown"
     tab.write("zzz")
     assert files(tab) == []
@@ -267,10 +305,11 @@ def test_a_click_opens_and_keys_move_tick_and_close(tab: Tab) -> None:
     assert text(tab, "#name") == "line 1/n 19.png"
     assert tab.evaluate("document.getElementById('image').naturalWidth") == 300
     assert "None was written" in text(tab, ".pictures figure:nth-child(2) p")
-    assert text(tab, "#facts") == "defective \u00b7 score 0.950 \u00b7 p-value 0.0500 \u00b7 1 region"
+    assert text(tab, "#facts") == "defective \u00b7 score 0.950 \u00b7 p-value 0.0500 \u00b7 1 region \u00b7 #1"
     tab.press("ArrowRight")
     assert text(tab, "#position") == "2 of 20"
-    tab.until("document.querySelector('.pictures p').textContent.includes('not where it was')")  # this file is missing: its thumbnail is shown
+    tab.until("document.querySelector('.pictures p').textContent.includes('not where it was')")
+    # this file is missing: its thumbnail is shown
     assert tab.evaluate("document.getElementById('image').naturalWidth") == 60
     tab.press("2")
     assert tab.evaluate("document.getElementById('wrong').getAttribute('aria-pressed')") == "true"
@@ -313,7 +352,7 @@ def test_ticks_outlast_the_page_and_follow_the_threshold(browser: Browser, tab: 
     tab.evaluate("document.getElementById('show').value = 'wrong'")
     tab.evaluate("document.getElementById('show').dispatchEvent(new Event('change'))")
     tab.settle()
-    assert files(tab) == ["n 11.png"]
+    assert files(tab) == ["line 1/n 11.png"]
 
 
 @pytest.mark.slow
@@ -335,7 +374,7 @@ def test_ticks_are_downloaded_as_csv_without_formulas(browser: Browser, tmp_path
     safe = {name: f"'{name}" if name[0] in "=+-@" else name.replace("\udcff", "\ufffd") for name in EVIL}
     assert [row["path"] for row in table] == [safe[name] for name in reversed(EVIL)]
     assert [float(row["score"]) for row in table] == pytest.approx([row.score for row in reversed(rows(EVIL))])
-    assert list(table[0].values())[2:] == ["0.02", "0.5", "defective", "right", "defective"]
+    assert list(table[0].values())[2:] == ["0.02", "0.5", "defective", "right", "defective", "", ""]
     assert table[-1]["truth"] == "good"
 
 
@@ -382,13 +421,13 @@ def test_an_image_without_thumbnail_or_files_is_listed(browser: Browser, tmp_pat
     tab = browser.tab()
     tab.go(write_page(tmp_path, [PageRow("C:\\parts\\a.png", 3.5, None, True, b"")], "bare", 2.0).as_uri())
     tab.settle()
-    assert files(tab) == ["a.png"]
+    assert files(tab) == ["parts\\a.png"]
     tab.click(".tile button")
     assert (
-        tab.evaluate("[...document.querySelectorAll('.pictures p')].map(note => note.textContent)")
-        == ["None was written."] * 3
+        tab.evaluate("[...document.querySelectorAll('figure:not([hidden]) p')].map(note => note.textContent)")
+        == ["None was written."] * 2  # of masks nothing is said where there are none
     )
-    assert text(tab, "#facts") == "defective \u00b7 score 3.500 \u00b7 0 regions"
+    assert text(tab, "#facts") == "defective \u00b7 score 3.500 \u00b7 0 regions \u00b7 #1"
     assert problems(tab) == []
 
 
@@ -403,3 +442,243 @@ def test_it_stays_quick_with_5000_images(browser: Browser, tmp_path: Path) -> No
     tab = browser.tab()
     tab.go((tmp_path / "index.html").as_uri())
     assert tab.evaluate("document.querySelectorAll('.tile').length") < 100
+
+
+def shown_as(tab: Tab, what: str) -> list[str]:
+    return list(tab.evaluate(f"[...document.querySelectorAll('.tile {what}')].map(one => one.textContent)"))
+
+
+def opened(browser: Browser, page: Path) -> Tab:
+    tab = browser.tab()
+    tab.go(page.as_uri())
+    return tab
+
+
+def drag(tab: Tab, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag on the opened image, from and to a place in its pixels."""
+    places = [
+        tab.evaluate(
+            f"(({{a, d, e, f}}) => [e + a * {x}, f + d * {y}])(document.getElementById('marks').getScreenCTM())"
+        )
+        for x, y in (begin, end)
+    ]
+    for kind, (x, y) in zip(("mousePressed", "mouseMoved", "mouseReleased"), [*places, places[-1]], strict=True):
+        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    tab.settle()
+
+
+def downloaded(browser: Browser, tab: Tab, folder: Path) -> list[dict[str, str]]:
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    tab.click("#download")
+    deadline = time.monotonic() + 20
+    while not (folder / "ticks.csv").exists() and time.monotonic() < deadline:
+        tab.settle()
+    return list(csv.DictReader(StringIO((folder / "ticks.csv").read_bytes().decode(), newline="")))
+
+
+def test_equal_scores_stay_as_in_the_table_and_a_score_reads_otherwise_than_the_threshold(
+    browser: Browser, tmp_path: Path
+) -> None:
+    scores = {"z/b.png": 0.5, "a/B.png": 0.5, "\u00e4.png": 0.5, "m.png": 0.50001, "x.png": 0.9, "w.png": None}
+    given = [PageRow(name, score, None, score is None or score > 0.5, JPEG) for name, score in scores.items()]
+    tab = opened(browser, write_page(tmp_path, given, "x", 0.5))
+    assert files(tab) == ["w.png", "x.png", "m.png", "z/b.png", "a/B.png", "\u00e4.png"]
+    assert shown_as(tab, ".score") == ["no number", "0.900", "0.50001", "0.500", "0.500", "0.500"]
+    assert shown_as(tab, ".rank") == ["#1", "#2", "#3", "#4", "#5", "#6"]
+    assert text(tab, "#summary") == "3 defective of 6 images at 0.50000"
+    tab.press("t")
+    assert tab.evaluate("document.activeElement.title") == "m.png"
+
+
+def test_a_name_has_as_many_folders_as_tell_it_apart(browser: Browser, tmp_path: Path) -> None:
+    names = ("a/left/0.png", "b/left/0.png", "b/right/0.png", "0.png", "0/0.png", "x/0/0.png")
+    tab = opened(browser, write_page(tmp_path, rows(names), "x", 0.5))
+    assert files(tab)[::-1] == ["a/left/0.png", "b/left/0.png", "right/0.png", "0.png", "0/0.png", "x/0/0.png"]
+
+
+@pytest.fixture
+def undecided(browser: Browser, tmp_path: Path) -> Tab:
+    """Four images of a run without threshold, of which 0.2 and 0.9 are shown with a region."""
+    given = [
+        PageRow(f"{i}.png", i / 10, None, False, JPEG, regions=i % 2, boxes=((4, 5, 20, 10),) * (i % 2), size=(60, 40))
+        for i in (2, 4, 6, 9)
+    ]
+    about = About(False, "not calibrated: sorted by suspicion\nanomalib-clipad inspect x --calibration good")
+    return opened(browser, write_page(tmp_path, given, "x", 0.5, about))
+
+
+def test_an_undecided_run_has_no_verdicts_until_a_threshold_is_set(undecided: Tab) -> None:
+    tab = undecided
+    assert text(tab, "#decision").endswith("--calibration good")
+    assert shown_as(tab, ".verdict") == [""] * 4
+    for place in ("main", ".about"):
+        assert "defective" not in tab.evaluate(f"document.querySelector('{place}').innerText")
+    choices = "[...document.getElementById('show').options].filter(one => !one.hidden).map(one => one.value)"
+    assert tab.evaluate(choices) == ["all", "open"]
+    assert tab.evaluate("document.querySelector('#above rect').getAttribute('width')") == "0"
+    assert tab.evaluate("document.getElementById('threshold').value") == ""
+    tab.click("#threshold")
+    tab.write("0.5")
+    tab.press("Enter")
+    assert text(tab, "#summary") == "2 defective of 4 images at 0.500, your threshold"
+    assert shown_as(tab, ".verdict") == ["defective", "defective", "good", "good"]
+    tab.click("#reset")
+    assert shown_as(tab, ".verdict") == [""] * 4
+    assert text(tab, "#summary") == "4 images, the most suspicious first"
+
+
+def test_ticks_of_an_undecided_run_say_what_an_image_shows(browser: Browser, undecided: Tab, tmp_path: Path) -> None:
+    tab = undecided
+    tab.click(".tile button")
+    assert text(tab, "#question") == "Does this image show a defect?"
+    assert text(tab, "#facts") == "#1 \u00b7 score 0.900 \u00b7 1 region"
+    tab.press("1")
+    tab.press("ArrowRight")
+    tab.press("2")
+    tab.press("Escape")
+    assert text(tab, "#ticked") == "2 ticked: 1 defect, 1 no defect"
+    assert shown_as(tab, ".tick")[:3] == ["defect", "no defect", ""]
+    first, second = downloaded(browser, tab, tmp_path / "downloads")
+    assert (first["truth"], first["label"], first["threshold"], first["tick"]) == ("defective", "", "", "")
+    assert second["truth"] == "good"
+    slide = "slider.value = 1000 * 0.7; slider.dispatchEvent(new Event('input'))"
+    tab.evaluate(f"{{ const slider = document.getElementById('slider'); {slide} }}")
+    tab.settle()
+    assert text(tab, "#ticked") == "2 ticked: 2 right, 0 wrong"
+
+
+def test_where_the_threshold_comes_from_and_what_looks_wrong_is_said(browser: Browser, tmp_path: Path) -> None:
+    about = About(True, "5 % false alarms, from 20 images", ("a <b>note</b>",))
+    given = [
+        PageRow("a.png", 0.9, 0.0476, True, JPEG, remark="it is calibration image 3", text_score=0.25),
+        PageRow("b.png", 0.1, 0.5, False, JPEG, regions=1, reference_score=0.75, text_score=0.5),
+    ]
+    tab = opened(browser, write_page(tmp_path, given, "x", 0.5, about))
+    assert text(tab, "#decision") == "5 % false alarms, from 20 images"
+    assert text(tab, "#notes") == "a <b>note</b>"
+    assert "share" in text(tab, ".meaning") or "rare" in text(tab, ".meaning")
+    assert shown_as(tab, ".p-value") == ["p 0.0476", "p 0.500"]
+    assert shown_as(tab, ".eyes") == ["text 0.250", "text 0.500 \u00b7 ref. 0.750"]
+    assert shown_as(tab, ".flag") == ["remark", ""]
+    tab.click(".tile button")
+    assert text(tab, "#remark") == "it is calibration image 3"
+    assert text(tab, "#explained").startswith("Defective without a region")
+    tab.press("ArrowRight")
+    assert text(tab, "#remark") == ""
+    assert text(tab, "#explained").startswith("Good with regions")
+    assert "text 0.500 \u00b7 references 0.750" in text(tab, "#facts")
+    assert tab.evaluate("document.getElementById('mask').closest('figure').hidden")
+
+
+def test_a_key_shows_heat_maps_in_the_grid(browser: Browser, tmp_path: Path) -> None:
+    pixels = np.full((90, 120, 3), 60, np.uint8)
+    found = np.zeros((9, 12), np.float32)
+    found[2:5, 3:7] = 0.9
+    large = np.asarray(Image.fromarray(found).resize((120, 90)))
+    finding = Finding(pixels, 0.9, True, 0.5, found, find_regions(large, 0.5))
+    calm = Finding(pixels, 0.1, False, 0.5, np.zeros((9, 12), np.float32))
+    assert np.ptp(np.asarray(Image.open(BytesIO(heat_map(calm))))) < 4
+    given = [PageRow("a.png", 0.9, None, True, JPEG, heat_map=heat_map(finding))]
+    tab = opened(browser, write_page(tmp_path / "with", given, "x", 0.5))
+    shown = "document.querySelector('.tile img').naturalWidth"
+    assert tab.evaluate(shown) == 60
+    tab.press("h")
+    tab.until(f"{shown} === 120")
+    assert tab.evaluate("document.getElementById('heat').getAttribute('aria-pressed')") == "true"
+    tab.click("#heat")
+    tab.until(f"{shown} === 60")
+    tab.go(write_page(tmp_path / "without", rows(("a.png",)), "x", 0.5).as_uri())
+    assert tab.evaluate("document.getElementById('heat').hidden")
+
+
+def test_wrong_verdicts_are_marked_where_the_truth_is_known(browser: Browser, tmp_path: Path) -> None:
+    truths = {"a.png": (0.9, True), "b.png": (0.8, False), "c.png": (0.2, True), "d.png": (0.1, False)}
+    given = [
+        PageRow(name, score, None, score > 0.5, JPEG, truth=truth) for name, (score, truth) in reversed(truths.items())
+    ]
+    tab = opened(browser, write_page(tmp_path, given, "x", 0.5))
+    assert shown_as(tab, ".flag") == ["", "false alarm", "missed", ""]
+    assert text(tab, "#summary").endswith("; by the truth 1 missed, 1 false alarms")
+    tab.evaluate("document.getElementById('show').value = 'mistaken'")
+    tab.evaluate("document.getElementById('show').dispatchEvent(new Event('change'))")
+    tab.settle()
+    assert files(tab) == ["b.png", "c.png"]
+
+
+def test_ticks_carry_boxes_around_misses_and_regions_that_are_none(
+    browser: Browser, undecided: Tab, tmp_path: Path
+) -> None:
+    tab = undecided
+    tab.click(".tile button")
+    drag(tab, (30.2, 20.2), (49.8, 35.7))
+    drag(tab, (6.0, 7.0), (6.0, 7.0))  # a click on the region
+    assert tab.evaluate("[...document.getElementById('listed').children].map(one => one.textContent)") == [
+        "Region 1 is a false alarm",
+        "Remove missed 30 20 20 16",
+    ]
+    assert tab.evaluate("document.querySelectorAll('#marks .alarm').length") == 1
+    tab.press("Escape")
+    ((first),) = downloaded(browser, tab, tmp_path / "downloads")
+    assert (first["path"], first["truth"]) == ("9.png", "defective")
+    assert (first["missed"], first["false_regions"]) == ("30 20 20 16", "4 5 20 10")
+    tab.go(tab.evaluate("location.href"))
+    tab.evaluate("document.querySelector('.tile button').focus()")
+    tab.press("Enter")
+    for _ in range(2):  # by keys alone
+        tab.evaluate("document.getElementById('listed').lastElementChild.focus()")
+        tab.press("Enter")
+    assert tab.evaluate("document.querySelectorAll('#marks .alarm, #marks .missed').length") == 0
+
+
+def test_ticks_of_earlier_pages_are_read(tab: Tab, page: Path) -> None:
+    tab.evaluate(
+        "localStorage.setItem('anomalib-clipad ticks: ' + location.pathname,"
+        " JSON.stringify([['line 1/n 19.png', 'good'], ['line 0/n 00.png', 'good']]));"
+        "dispatchEvent(new StorageEvent('storage', {key: 'anomalib-clipad ticks: ' + location.pathname}))"
+    )
+    tab.settle()
+    assert text(tab, "#ticked") == "2 ticked: 1 right, 1 wrong"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 3840])
+def test_200000_images_can_all_be_reached(browser: Browser, tmp_path: Path, width: int) -> None:
+    many = (PageRow(f"{i:06}.png", i / 200_000, None, i > 100_000, b"") for i in range(200_000))
+    page = write_page(tmp_path, many, "x", 0.5)
+    tab = browser.tab(width, 800)
+    tab.go(page.as_uri())
+    assert text(tab, "#summary") == "99,999 defective of 200,000 images at 0.500000"
+    seen = (
+        "[...document.querySelectorAll('.tile')].filter(tile => { const box = tile.getBoundingClientRect();"
+        " return box.top >= 0 && box.bottom <= innerHeight; }).map(tile => tile.querySelector('.file').textContent)"
+    )
+    tab.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    tab.settle()
+    assert "000000.png" in tab.evaluate(seen)
+    tab.press("t")
+    tab.settle()
+    assert tab.evaluate("document.activeElement.title") == "100001.png"
+    assert "100001.png" in tab.evaluate(seen)
+    tab.press("ArrowRight")
+    tab.settle()
+    assert tab.evaluate("document.activeElement.title") == "100000.png"
+    assert "100000.png" in tab.evaluate(seen)
+    tab.press("Home")
+    tab.settle()
+    assert "199999.png" in tab.evaluate(seen)
+    assert problems(tab) == []
+
+
+def test_a_page_too_large_to_open_leaves_pictures_out_and_says_so(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_clipad.inspection.page._MOST_PICTURES", 100)
+    Image.new("RGB", (30, 20)).save(tmp_path / "file.png")
+    given = [PageRow(f"{i}.png", 1 - i / 50, None, False, JPEG, "file.png") for i in range(40)]
+    tab = opened(browser, write_page(tmp_path, given, "x", 1.0))
+    assert "too large" in text(tab, "#limits")
+    tab.evaluate("document.querySelector('.tile button').focus()")
+    tab.press("End")
+    tab.until("[...document.querySelectorAll('.tile img')].at(-1).naturalWidth === 30")
+    tab.press("Home")
+    tab.until("document.querySelector('.tile img').naturalWidth === 60")

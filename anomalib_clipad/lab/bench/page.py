@@ -20,9 +20,10 @@ from PIL import Image
 
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.inspection.page import PageRow, thumbnail, write_page
+from anomalib_clipad.inspection.page import PageRow, heat_map, thumbnail, write_page
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
+from anomalib_clipad.verdicts.regions import find_regions
 
 from .browser import Browser, Tab
 
@@ -113,12 +114,19 @@ def _times(tab: Tab, action: str, repeats: int = 100) -> tuple[float, float]:
 
 def _many(images: int) -> Iterator[PageRow]:
     rng = np.random.default_rng(0)
-    pictures = [thumbnail(named_sample(_CATEGORY, "test", number, None, 0, 320).image) for number in range(32)]
-    for number, picture in enumerate(islice(cycle(pictures), images)):
+    kinds = islice(cycle([None, *DEFECTS]), 32)
+    samples = [named_sample(_CATEGORY, "test", number, kind, 0, 320) for number, kind in enumerate(kinds)]
+    blurred = (cv2.GaussianBlur(sample.mask.astype(np.float32), (0, 0), 8) for sample in samples)
+    maps = [np.asarray(one, np.float32) for one in blurred]
+    pictures = [
+        (thumbnail(sample.image), heat_map(Finding(sample.image, 1, True, 0.5, found, find_regions(found, 0.5))))
+        for sample, found in zip(samples, maps, strict=True)
+    ]
+    for number, both in enumerate(islice(cycle(pictures), images)):
         score = float(rng.beta(2, 5))
-        unique = picture + number.to_bytes(4, "big")  # no browser can keep one picture for several
+        small, heat = (picture + number.to_bytes(4, "big") for picture in both)  # none is kept for several
         name = f"camera {number % 3}/{number:06d}.png"
-        yield PageRow(name, score, None, score > 0.5, unique, f"images/{name}", None, None, 0)
+        yield PageRow(name, score, None, score > 0.5, small, f"images/{name}", heat_map=heat)
 
 
 def picture(output: Path, category: str = _CATEGORY, good: int = 60, defective: int = 14) -> None:
@@ -174,8 +182,20 @@ def _row(folder: Path, name: str, finding: Finding) -> PageRow:
     for path, pixels in ((image, finding.image), (overlay, np.asarray(finding.overlay())), (mask, white)):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
-    small, regions = thumbnail(finding.image), len(finding.regions)
-    return PageRow(f"{name}.png", finding.score, finding.p_value, finding.label, small, image, overlay, mask, regions)
+    return PageRow(
+        f"{name}.png",
+        finding.score,
+        finding.p_value,
+        finding.label,
+        thumbnail(finding.image),
+        image,
+        overlay,
+        mask,
+        len(finding.regions),
+        tuple(region.box for region in finding.regions),
+        (finding.image.shape[1], finding.image.shape[0]),
+        heat_map(finding),
+    )
 
 
 def _save(output: Path, above: bytes, below: bytes, lines: tuple[int, int]) -> None:
