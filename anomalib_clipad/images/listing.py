@@ -93,7 +93,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
                 given.add(entry.real)
             yield Path(entry.path), entry.real
     if film is not None:
-        some = film if films == 1 else f"{films} films, such as {film}"
+        some = str(Path(film)) if films == 1 else f"{films} films, such as {Path(film)}"
         msg = f"Of a folder only images are looked at; passed over: {some}. Name a film itself to look at its frames."
         warnings.warn(msg, UserWarning, stacklevel=2)
 

@@ -124,17 +124,6 @@ class ExportedPredictor(Predictor):
         msg = "An exported file cannot take references: build the model from a backbone, or write a product file."
         raise ValueError(msg)
 
-    def check_size(self, height: int, width: int) -> None:
-        """See ``Predictor.check_size``; a file may be for images of one size."""
-        super().check_size(height, width)
-        if self._runtime.size not in {None, (height, width)}:
-            expected = " x ".join(map(str, reversed(self._runtime.size or ())))
-            msg = (
-                f"{self._files[0]} takes images of {expected} pixels, and this one has {width} x {height}. Resize it, "
-                "or export a file for any size (without input_size)."
-            )
-            raise ValueError(msg)
-
     def _prepare(self, picture: Picture) -> Prepared:
         """The image itself: the file resizes and normalises it."""
         return picture.levels
@@ -150,12 +139,30 @@ class ExportedPredictor(Predictor):
         for index, image in enumerate(images):
             sizes.setdefault(image.shape, []).append(index)
         for places in sizes.values():
-            found = self._runtime.run(np.stack([images[place] for place in places]), inputs=self._inputs)
+            found = self._run(np.stack([images[place] for place in places]))
             if self._unsaid and self._normal is None:
                 _check_labels(found, self._files[0])
             for place, score, anomaly_map in zip(places, found["pred_score"], found["anomaly_map"], strict=True):
                 scores[place], maps[place] = score, np.squeeze(anomaly_map)
         return Scored(np.array(scores, np.float32), np.stack(maps))
+
+    def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """What the file makes of images of one size.
+
+        Raises:
+            ValueError: If it is for images of another size.
+        """
+        try:
+            return self._runtime.run(images, inputs=self._inputs)
+        except Exception as error:  # each runtime raises its own
+            height, width = images.shape[2:]
+            if (size := self._runtime.size) in {None, (height, width)}:
+                raise
+            msg = (
+                f"{self._files[0]} takes images of {size[1]} x {size[0]} pixels, and this one has {width} x {height}. "
+                "Resize it, or export a file for any size (without input_size)."
+            )
+            raise ValueError(msg) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         path, product = self._files
