@@ -79,6 +79,6 @@ class Decision:
         highest = int(self.normal.image_scores.argmax())
         return (
             f"The threshold follows from one image alone, the most suspicious of {len(self.normal)}: "
-            f"{self.normal.name(highest)}. If it shows a defect, remove it; from {images_needed(self.rate / 2)} images "
-            "on one alone decides nothing."
+            f"{self.normal.name(highest)}. If it shows a defect, remove it: it would hide others. From "
+            f"{images_needed(self.rate / 2)} images on no single one decides."
         )

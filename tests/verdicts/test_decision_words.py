@@ -51,7 +51,7 @@ def test_what_a_decision_says(decision: Decision, decided: bool, words: str) -> 
 def test_a_single_image_that_the_threshold_hangs_on_is_named() -> None:
     hint = Decision(MIDPOINT, rate=0.05, normal=NORMAL).hint
     assert "the most suspicious of 20: 19.png" in str(hint)
-    assert "from 39 images on" in str(hint)
+    assert "From 39 images on" in str(hint)
     assert Decision(MIDPOINT, rate=0.1, normal=NORMAL).hint is None, "it hangs on two"
     assert Decision(MIDPOINT, threshold=0.4).hint is None
     apart = NormalScores(np.append(SCORES[1:], 0.99), SCORES, identities=NAMES)
