@@ -87,7 +87,7 @@ class Cache:
 
     def get(self, key: str) -> Entry | None:
         """The entry of a key, which makes it the one used last; ``None`` where there is none that is whole."""
-        if not self._usable():
+        if not self._usable(create=False):
             return None
         from safetensors import SafetensorError, safe_open
 
@@ -113,7 +113,7 @@ class Cache:
     def put(self, key: str, entry: Entry) -> None:
         """Keep an entry, and remove those that were not used for longest where it gets too much."""
         entry = Entry({name: value.cpu().contiguous() for name, value in entry.tensors.items()}, entry.note)
-        if not self._usable() or not _finite(entry):  # what is no number is a fault of now, which is not to last
+        if not _finite(entry) or not self._usable(create=True):  # no number is a fault of now, which is not to last
             return
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -128,11 +128,11 @@ class Cache:
             return
         trim(limit(), self._directory)
 
-    def _usable(self) -> bool:
+    def _usable(self, create: bool) -> bool:
         if not limit():
             return False
         try:
-            cache_folder(self._kind, self._directory)
+            cache_folder(self._kind, self._directory, create)
         except UntrustedError as error:
             if str(error) not in _told:
                 _told.add(str(error))

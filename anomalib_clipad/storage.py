@@ -27,12 +27,13 @@ def cache_directory() -> Path:
     return Path(given).expanduser() if given else user_cache_path("anomalib_clipad", appauthor=False)
 
 
-def cache_folder(kind: str, directory: Path | None = None) -> Path:
-    """A folder of the cache, to read from and to write to; where it is missing, one that is the user's alone.
+def cache_folder(kind: str, directory: Path | None = None, create: bool = True) -> Path:
+    """A folder of the cache, to read from and to write to.
 
     Args:
         kind: Its name.
         directory: The cache; by default that of the user.
+        create: Make it where it is missing, for the user alone.
 
     Raises:
         UntrustedError: If it, or the cache, is not to be trusted.
@@ -40,7 +41,8 @@ def cache_folder(kind: str, directory: Path | None = None) -> Path:
     directory = directory or cache_directory()
     for folder in (directory, directory / kind):
         with suppress(OSError):  # whoever reads or writes there says what is wrong
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if create:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_trusted(folder)
     return directory / kind
 

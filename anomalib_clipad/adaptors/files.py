@@ -122,7 +122,7 @@ def released_adapter(name: str) -> Path:
         WeightsUnavailableError: If it is not in the cache and cannot be downloaded.
     """
     release = RELEASED[name]
-    path = cache_folder("adapters") / release.file
+    path = cache_folder("adapters", create=False) / release.file
     url = f"{_URL}/{release.file}"
     if path.exists():
         if _blob_id(path.read_bytes()) != release.blob_id:
@@ -141,7 +141,7 @@ def released_adapter(name: str) -> Path:
     if _blob_id(content) != release.blob_id:
         msg = f"What {url} gave is not the released file (git blob {release.blob_id}); nothing was kept of it."
         raise ValueError(msg)
-    with atomic_folder(path.parent) as folder:
+    with atomic_folder(cache_folder("adapters")) as folder:
         (folder / path.name).write_bytes(content)
     return path
 
