@@ -60,11 +60,11 @@ def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
 
     Args:
         inspector: Fitted.
-        command: What calibrates, where nothing does.
+        command: What was called, to be called again with options that calibrate, where nothing does.
     """
     decision = inspector.decision
-    how = "" if decision.decided or decision.mutual else f". {command}"
-    return {"decided": decision.decided, "decision": f"{decision.text}{how}", "notes": list(inspector.notes)}
+    text = decision.text if decision.decided else decision.sorting(f"run: {command} {decision.options} --overwrite")
+    return {"decided": decision.decided, "decision": text, "notes": list(inspector.notes)}
 
 
 def _file(name: str, value: Any) -> Path | None:

@@ -109,7 +109,7 @@ def inspect(
         who = Cluster(ray_address, actors, gpus, block)
         found = (source for source in sources if source is not None)
         with _quietly():
-            summary, told = inspect_on_cluster(build, found, output, asked, who, _calibrating(), **run)
+            summary, told = inspect_on_cluster(build, found, output, asked, who, _called(), **run)
         _tell(summary, told, output / "results.parquet")
         sys.exit(3 if summary.failed else 0)
     together: list[Source] = []
@@ -121,7 +121,7 @@ def inspect(
     depends = depends_on(inspector, asked, [source.place for source in together])
     log = None if drift is None else _watch_over(drift, inspector, depends)
     title = None if page is False else f"Inspection of {class_name or 'images'}"
-    told = about_of(inspector, _calibrating())
+    told = about_of(inspector, _called())
     run |= {"depends": depends, "about": told, "grows": watch is not None, "page": title}
     pictures["overlays"] = overlays or "defective"
     complete = False
@@ -141,11 +141,10 @@ def inspect(
         sys.exit(3)
 
 
-def _calibrating() -> str:
-    """The command that does the same with verdicts."""
+def _called() -> str:
+    """The command as it was called, for a new run."""
     given = [word for word in sys.argv[1:] if word not in {"--overwrite", "--resume"}]
-    more = ["--calibration", "FOLDER", "--false_alarm_rate", "0.05", "--overwrite"]
-    return shlex.join(["anomalib-clipad", *given, *more])
+    return shlex.join(["anomalib-clipad", *given])
 
 
 def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Results) -> Callable[[Result], None]:
@@ -202,10 +201,9 @@ def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Sou
     if not images and folder is None:
         msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
         raise ValueError(msg)
-    if folder is not None:
-        return chain(find(images or []), watched(folder))
-    sources = find(images or [])
-    return chain([next(sources)], sources)
+    named = find(images or [])
+    arriving = () if folder is None else watched(folder)
+    return chain([next(named)] if images else [], named, arriving)
 
 
 def _all_of(sources: Iterable[Source | None], folder: Path | None) -> list[Source]:

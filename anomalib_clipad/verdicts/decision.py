@@ -12,7 +12,6 @@ SCORE = "A score says how suspicious an image looks to the model: the higher, th
 P_VALUE = "A p-value says how rare so high a score is among normal images: 0.02 means one in fifty."
 """What a p-value is."""
 _MIDPOINT = 0.5
-_SORTED = "sorted by suspicion. To get verdicts, pass"
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,22 @@ class Decision:
         if self._own:
             origin = ", fitted to validation images" if self.fitted else ""
             return f"the model's own threshold {self.limits.score:.4g}{origin}"
+        return self.sorting(f"pass {self.options}")
+
+    @property
+    def options(self) -> str:
+        """What would make labels verdicts, as options of the command; nothing where they are."""
+        if self.decided:
+            return ""
         if self.normal is not None:
-            return f"calibrated, but without a false-alarm rate: {_SORTED} a rate: --false_alarm_rate 0.05"
-        if self.mutual:
-            return f"not calibrated, since images judge each other: {_SORTED} a threshold, such as --threshold 0.6"
-        return f"not calibrated: {_SORTED} normal images: --calibration FOLDER --false_alarm_rate 0.05"
+            return "--false_alarm_rate 0.05"
+        return "--threshold 0.6" if self.mutual else "--calibration FOLDER --false_alarm_rate 0.05"
+
+    def sorting(self, remedy: str) -> str:
+        """That images are only sorted, why, and what to do."""
+        lack = "calibrated, but without a false-alarm rate" if self.normal is not None else "not calibrated"
+        why = ", since images judge each other" if self.mutual and self.normal is None else ""
+        return f"{lack}{why}: sorted by suspicion. To get verdicts, {remedy}"
 
     @property
     def hint(self) -> str | None:

@@ -12,7 +12,7 @@ NAMES = tuple({"name": f"{row}.png"} for row in range(20))
 NORMAL = NormalScores(SCORES, SCORES, identities=NAMES)
 LEFT_OUT = NormalScores(SCORES, SCORES, left_out=True)
 UNDECIDED = (
-    "not calibrated: sorted by suspicion. To get verdicts, pass normal images: "
+    "not calibrated: sorted by suspicion. To get verdicts, pass "
     "--calibration FOLDER --false_alarm_rate 0.05"
 )
 
