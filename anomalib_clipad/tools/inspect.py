@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from anomalib_clipad.checks import check_counts
+from anomalib_clipad.images.listing import check_folder
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.dependencies import about_of, depends_on, plain
 from anomalib_clipad.inspection.fitting import Fitting
@@ -201,6 +202,8 @@ def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Sou
     if not images and folder is None:
         msg = "Name images to look at: files, folders, patterns, or a folder to --watch."
         raise ValueError(msg)
+    if folder is not None:
+        check_folder(folder)
     named = find(images or [])
     arriving = () if folder is None else watched(folder)
     return chain([next(named)] if images else [], named, arriving)
