@@ -14,8 +14,8 @@ from .content import digest_of, digest_of_all
 if TYPE_CHECKING:
     from .inspector import Inspector
 
-FILES = ("model", "product", "prompts", "adapter", "pretrained")
-"""What may be a file: then its content counts, and not its name."""
+FILES = ("model", "product", "prompts", "adapter", "backbone", "pretrained")
+"""What may be a file or, of a backbone, a folder: then its content counts, and not its name."""
 FITTED = ("references", "calibration", "ignore", "mutual")
 """What an inspector was fitted to: that counts, and not the name of a folder."""
 
@@ -68,18 +68,22 @@ def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
 
 
 def _file(name: str, value: Any) -> Path | None:
-    """The file that a user names, if it is one."""
+    """The file or folder that a user names, if it is one."""
     if name not in FILES or not isinstance(value, (str, Path)):
         return None
     text = str(value)
-    for place in (text, text.partition(":")[2]):  # the file of a tag is called tag:path
-        if place and (path := Path(place).expanduser()).is_file():
+    for place in (text, text.partition(":")[2]):  # tag:/file, local-dir:/folder
+        path = Path(place).expanduser()
+        if place and (path.is_file() or (name == "backbone" and place != text and path.is_dir())):
             return path
     return None
 
 
 def _content(path: Path) -> str:
-    """What a file holds, and the file of weights beside one of OpenVINO."""
+    """What a file holds, and the file of weights beside one of OpenVINO; of a folder, what its files are and hold."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest_of_all(part for file in files for part in (str(file.relative_to(path)), digest_of(file)))
     weights = path.with_suffix(".bin")
     beside = [weights] if path.suffix == ".xml" and weights.is_file() else []
     return digest_of_all(digest_of(one) for one in (path, *beside))
