@@ -91,10 +91,19 @@ def test_a_misspelt_option_names_the_near_one(run: Callable[..., None], capsys: 
 @pytest.mark.parametrize(
     ("words", "near"),
     [
-        (["inspect", "x", "--overlays", "defectiv"], "There is no defectiv for --overlays; did you mean defective?"),
-        (["inspect", "x", "--engine=rai"], "There is no rai for --engine; did you mean ray?"),
-        (["product", "--rvs", "dbscna"], "There is no dbscna for --rvs; did you mean dbscan?"),
-        (["text-features", "--precision", "float-16"], "There is no float-16 for --precision; did you mean float16?"),
+        (
+            ["inspect", "x", "--overlays", "defectiv"],
+            "--overlays: Expected one of defective, all, none. Got value: defectiv; did you mean defective?",
+        ),
+        (["inspect", "x", "--engine=rai"], "--engine: Expected one of process, ray. Got value: rai; did you mean ray?"),
+        (
+            ["product", "--rvs", "dbscna"],
+            "--rvs: Expected one of mean, pca, kde, dbscan, mean_shift. Got value: dbscna; did you mean dbscan?",
+        ),
+        (
+            ["text-features", "--precision", "float-16"],
+            "--precision: Expected one of float32, bfloat16, float16. Got value: float-16; did you mean float16?",
+        ),
     ],
 )
 def test_a_misspelt_choice_names_the_near_one(
