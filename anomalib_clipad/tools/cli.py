@@ -209,14 +209,15 @@ class Command:
         spelled = [self._spelled(argument) if argument.startswith("--") else argument for argument in own]
         for place, argument in enumerate(spelled):
             name, equals, value = argument.partition("=")
-            types = _parts(self._options[name]) if name in self._options else set()
+            types = _parts(self._options[name]) if name in self._options else []
             value = value if equals else next(iter(spelled[place + 1 :]), "")
             if bool in types and not equals and value.lower() not in _SWITCHES:
                 spelled[place] = f"{name}=true"
             choices = [one for one in types if isinstance(one, str)]
             near = None if value in choices else nearest(value, choices)
             if near is not None:
-                end(f"{self._program} {self.name}", f"There is no {value} for {name}; did you mean {near}?")
+                said = f"{name}: Expected one of {', '.join(choices)}. Got value: {value}; did you mean {near}?"
+                end(f"{self._program} {self.name}", said)
         return spelled + dashes + verbatim
 
     def _spelled(self, argument: str) -> str:
@@ -245,12 +246,12 @@ class Command:
         self._function(**own, **groups)
 
 
-def _parts(action: Action) -> set[Any]:
+def _parts(action: Action) -> list[Any]:
     """What an option may be: of a union its types, of a literal its values."""
 
-    def parts(kind: Any) -> set[Any]:
+    def parts(kind: Any) -> list[Any]:
         inner = get_args(kind) if get_origin(kind) in {Union, UnionType, Literal} else ()
-        return set().union(*map(parts, inner)) if inner else {kind}
+        return [part for one in inner for part in parts(one)] if inner else [kind]
 
     return parts(getattr(action, "_typehint", action.type))
 
