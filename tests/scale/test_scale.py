@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,3 +263,45 @@ def test_a_driver_and_a_worker_that_are_killed_lose_no_row_and_double_none(
         monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *again])
         with pytest.raises(SystemExit, match=message):
             cli.main()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Images may be copies", "ignore:.*stand apart")
+def test_a_run_that_is_resumed_is_known_by_content(
+    ray: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replaced image is done again, a link to one is the same image, and another calibration is refused."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        image(Path(f"parts/{number}.png"), number)
+    Path("link").symlink_to("parts")
+    shutil.copytree(folders["calibration"], "given")
+    model = shallow()
+    address = ray.get_runtime_context().gcs_address
+    calibrated = ["--calibration", "given", "--false_alarm_rate", "0.2"]
+    cluster = ["--engine", "ray", "--ray_address", address, "--actors", "1", "--output", "out", *calibrated]
+    built = ["--class-name", "nut", "--backbone", model["backbone"], "--pretrained", model["pretrained"]]
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", "inspect", *arguments, *cluster, *built])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        if isinstance(ended.value.code, str):
+            raise ValueError(ended.value.code)
+
+    run("parts", "missing.png")
+    before = rows(Path("out"))
+    assert [row["path"] for row in before] == ["missing.png", *(f"parts/{number}.png" for number in range(3))]
+    image(Path("parts/1.png"), 77)
+    run("link", "missing.png", "--resume")
+    after = rows(Path("out"))
+    assert len(after) == len(before)
+    assert [row["score"] for row in after if row["path"].endswith(("0.png", "2.png"))] == [
+        row["score"] for row in before if row["path"].endswith(("0.png", "2.png"))
+    ]
+    (done,) = [row for row in after if row["path"].endswith("1.png")]
+    finding = Inspector("nut", calibration="given", false_alarm_rate=0.2, **model).inspect("parts/1.png")
+    assert done["score"] == pytest.approx(finding.score, abs=1e-5)
+    image(Path("given/0/00.png"), 78)
+    with pytest.raises(ValueError, match="calibration holds other content than then"):
+        run("parts", "--resume")
