@@ -19,7 +19,8 @@ from .child import Child, Outcome, Trouble
 from .model import Mention, Row, State, expected, lead, lines, mentions, refusals, wrong
 from .world import World
 
-_MOST_EVENTS = 160
+_MOST_EVENTS = (12, 50, 170)
+"""Of these one is drawn, and then an event up to it: beginnings are short, and have much that may go wrong."""
 _MOST_LINES = 30
 
 
@@ -54,7 +55,7 @@ class Sequence:
         """
         world = self._world
         changes: list[Callable[[], str]] = [
-            *(world.add, world.replace, world.spoil, world.mend, world.delete, world.touch, world.rename, world.copy),
+            *(world.add, world.replace, world.spoil, world.mend, world.mend, world.delete, world.touch, world.rename, world.copy),
             *(world.link_file, world.link_folder, world.move_input, world.move_output, world.move_self),
             *(world.change, world.change, world.change_back),
         ]
@@ -87,7 +88,7 @@ class Sequence:
         kind = "calm" if calm else rng.choices(["calm", "kill", "full", "pause"], [4, 4, 1, 1])[0]
         trouble = None
         if kind in {"kill", "full", "pause"}:
-            most = _MOST_LINES if kind == "pause" else _MOST_EVENTS
+            most = _MOST_LINES if kind == "pause" else rng.choice(_MOST_EVENTS)
             trouble = Trouble(kind, rng.randint(1, most))  # type: ignore[arg-type]
         told = "" if trouble is None else f", {trouble.kind} at event {trouble.event}"
         where = f"in {world.shown(world.cwd)}, to {call['output']}"
@@ -266,7 +267,7 @@ def fuzz(sequences: int, seed: int, tell: Callable[[str], None] = print) -> Coun
             except Fault as fault:
                 counts["faults"] += 1
                 actions = "\n".join(f"  {place}. {action}" for place, action in enumerate(sequence.actions, 1))
-                tell(f"seed {number}:\n{actions}\n  differs: {fault}".replace(f"{Path(name).resolve()}/", ""))
+                tell(f"seed {number}:\n{actions}\n  differs: {fault}".replace(str(Path(name).resolve()), "ROOT"))
             if sequences == 1:
                 tell("\n".join(sequence.actions))
         counts += sequence.counts + Counter(sequences=1)

@@ -75,6 +75,7 @@ class World:
     def __init__(self, root: Path, rng: Random) -> None:
         self.root, self._rng = root, rng
         self.known: dict[str, int | None] = {}
+        self._kept: dict[Path, bytes] = {}
         self._new = 0
         self.cwd, self.output = root, root / rng.choice(["out", "parts/out"])
         (root / "away").mkdir()
@@ -114,22 +115,24 @@ class World:
     def replace(self) -> str:
         """Another image in the place of one; or of a file that is none."""
         path = self._rng.choice(self.files())
+        self._kept[path] = path.read_bytes()
         self.write(path)
         return f"replace {self.shown(path)}"
 
     def spoil(self) -> str:
         """No image in the place of one."""
         path = self._rng.choice(self.files())
-        self._kept = path, path.read_bytes()
+        self._kept[path] = path.read_bytes()
         self.write(path, whole=False)
         return f"break {self.shown(path)}"
 
     def mend(self) -> str:
-        """What was there before it was broken."""
-        path, content = getattr(self, "_kept", (self.root, b""))
-        if not path.is_file() or path.is_symlink():
-            return self.replace()
-        path.write_bytes(content)
+        """What was there before it was broken or replaced."""
+        files = [path for path in self.files() if path in self._kept]
+        if not files:
+            return self.spoil()
+        path = self._rng.choice(files)
+        path.write_bytes(self._kept.pop(path))
         return f"mend {self.shown(path)}"
 
     def delete(self) -> str:
@@ -165,7 +168,7 @@ class World:
     def link_folder(self) -> str:
         """A second way to a folder."""
         path, to = self._rng.choice(self._folders()), self.root / self._rng.choice(["parts/0link", "parts/zlink", "more"])
-        if os.path.lexists(to):
+        if os.path.lexists(to) or not to.parent.is_dir():
             return self.touch()
         to.symlink_to(path)
         return f"link {self.shown(to)} to {self.shown(path)}"
