@@ -130,7 +130,8 @@ class Results:
             earlier = take_folder(self.folder, self._run, self._overwrite, self._resume)
             self._run, self._resumed = earlier or self._run, earlier is not None
             found = recover(self.folder) if self._resumed else Recovered(0, {}, set(), {}, {})
-            self._images, self._seen, self._failed = found.images, found.seen, found.failed
+            self._images, self._seen = found.images, found.seen
+            self._failed = {self._leads_to(path): (path, reason) for path, reason in found.failed.items()}
             self._names, self._ranks = Names(found.names), dict[str, int]()
             self._stale: set[str | None] = set()
             self._write_failed()
@@ -250,8 +251,9 @@ class Results:
         with self._explained(), self._lock:
             if place in self._seen:
                 self._stale.add(place)
-            again = self._failed.pop(called, None) is not None
-            self._failed[called] = reason
+            file = self._leads_to(called)
+            again = self._failed.pop(file, None) is not None
+            self._failed[file] = called, reason
             if again:
                 self._rewrite_failed()
             else:
@@ -266,7 +268,7 @@ class Results:
         with self._explained(), self._lock:
             if not self._changed:
                 return
-            self._parquet(self.folder, self._failed)
+            self._parquet(self.folder, dict(self._failed.values()))
             if self._coco:
                 write_coco(self.folder, once=not self.grows)
             if self._page is not None:
@@ -297,10 +299,15 @@ class Results:
         elsewhere = not path.is_absolute() and str(Path.cwd()) != self._run.folder
         return readable(os.fspath(Path(path).absolute() if elsewhere else path))
 
+    def _leads_to(self, called: str) -> str:
+        """The real file of a path in tables; where there is none, the whole path."""
+        path = os.path.abspath(os.path.join(self._run.folder, called))  # noqa: PTH100, PTH118  # of so many, it matters
+        return os.path.realpath(path) if os.path.exists(path) else path  # noqa: PTH110
+
     def _passed(self, called: str) -> None:
         """Take an image off those that failed."""
         with self._lock:
-            if self._failed.pop(called, None) is not None:
+            if self._failed and self._failed.pop(self._leads_to(called), None) is not None:
                 self._rewrite_failed()
 
     def _rewrite_failed(self) -> None:
@@ -310,7 +317,7 @@ class Results:
 
     def _write_failed(self) -> None:
         with atomic_folder(self.folder) as new:
-            text = as_rows([FAILED_COLUMNS, *self._failed.items()])
+            text = as_rows([FAILED_COLUMNS, *self._failed.values()])
             (new / "failed.csv").write_bytes(text.encode())
 
     def _open(self, sizes: Mapping[str, int]) -> None:

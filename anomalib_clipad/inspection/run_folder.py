@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from anomalib_clipad.images.listing import RUN_FILE, RUN_FORMAT
-from anomalib_clipad.storage import atomic_folder
+from anomalib_clipad.storage import UNFINISHED, atomic_folder
 
 from .lines import whole_lines
 from .lock import LOCK_FILE
@@ -75,21 +75,22 @@ def take_folder(folder: Path, run: Run, overwrite: bool, resume: bool) -> Run | 
         ValueError: If the earlier run had other settings, or what it depends on has changed.
     """
     said = _said(folder)
-    if said:
-        remove_unfinished(folder)
     if resume and said:
         earlier = read_run(folder)
         if earlier is None:
             msg = f"The run in {folder} is of another version. Overwrite it, or name another folder."
             raise ValueError(msg)
         _check_same(folder, earlier, run)
+        remove_unfinished(folder)
         return earlier
-    held = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE)
+    own = (LOCK_FILE, UNFINISHED)
+    held = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(own))
     if held and not overwrite:
         what = "results of an earlier run" if said else f"other files, such as {held[0]}"
         way = "Resume it, overwrite it," if said else "Overwrite what is of earlier runs,"
         msg = f"{folder} holds {what}. {way} or name another folder."
         raise FileExistsError(msg)
+    remove_unfinished(folder)
     if said:
         _remove_own(folder)
     for name in (*_OWN, *FOLDERS):
@@ -143,6 +144,7 @@ def _check_same(folder: Path, earlier: Run, run: Run) -> None:
 
 
 def _remove_own(folder: Path) -> None:
+    (folder / RECORDS).unlink(missing_ok=True)  # first, for a record without its pictures could be gone on with
     tidy(folder, remove_pictures(folder, handed_out(folder)))
     for path in (folder / name for name in _OWN):
         if path.is_dir() and not path.is_symlink():
