@@ -302,8 +302,9 @@ function makeTile(row) {
   if (row.pValue !== null) make("span", fact, "p-value").textContent = `p ${row.pValue.toPrecision(3)}`;
   if (hasEyes) make("span", button, "fact eyes").textContent = eyes(row, "ref.").join(" \u00b7 ");
   const file = make("span", button, "file");
-  make("span", file, "folder").textContent = row.name.slice(0, -1).join("");
-  make("span", file, "").textContent = row.name.at(-1);
+  const [, folder, name] = row.name.join("").match(/^(.*?)([\\/]?[^\\/]*[\\/]?)$/s);
+  make("span", file, "folder").textContent = folder;
+  make("span", file, "").textContent = name;
   make("span", button, "tick");
   make("span", button, "flag");
   button.title = row.path;

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from anomalib_clipad.checks import check_counts
 from anomalib_clipad.images.picture import read
 from anomalib_clipad.inspection.finding import Finding, at_size
-from anomalib_clipad.inspection.page import PageRow, heat_map, thumbnail, write_page
+from anomalib_clipad.inspection.page import About, PageRow, heat_map, thumbnail, write_page
 from anomalib_clipad.inspection.run_page import relative_to
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.storage import atomic_folder
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from anomalib.data import ImageBatch
 
     from anomalib_clipad.metrics import Metrics
+
+
+_ABOUT = About(decision="The threshold is the middle of the scale, without calibration; wrong verdicts are marked.")
 
 
 def demo(
@@ -84,7 +87,7 @@ def demo(
     table = with_mean(table)
     write_table(output / "results.csv", table)
     write_sheet(output / "contact_sheet.png", tiles, columns=1 + min(pictures, defective_images))
-    page = write_page(output, rows, "Generated parts", threshold=0.5)
+    page = write_page(output, rows, "Generated parts", threshold=0.5, about=_ABOUT)
     print(format_table(table))
     print(f"\n{output / 'results.csv'}, {output / 'contact_sheet.png'} written in {time.monotonic() - start:.0f} s.")
     print(f"Every image, to look through in a browser: {page}")

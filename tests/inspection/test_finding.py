@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -126,3 +127,22 @@ def test_it_shows_itself_in_a_notebook_and_tells_itself_as_json() -> None:
     told = json.loads(json.dumps(finding.to_dict()))
     assert (told["path"], told["label"], told["width"]) == ("a/b.png", True, 90)
     assert told["regions"][0]["area"] == finding.regions[0].area
+
+
+def test_a_small_overlay_is_the_overlay_in_small_and_loses_no_region() -> None:
+    pixels = np.full((400, 600, 3), 120, np.uint8)
+    anomaly_map = np.full((40, 60), 0.1, np.float32)
+    anomaly_map[5:15, 20:40] = 0.95
+    ignored = np.zeros((400, 600), np.bool_)
+    ignored[300:] = True
+    finding = Finding(pixels, 0.95, True, 0.5, anomaly_map, find_regions(at_size(anomaly_map, (400, 600)), 0.5))
+    for one in (finding, replace(finding, ignored=ignored)):
+        small = one.small_overlay(pixels[::4, ::4])
+        assert small.shape == (100, 150, 3)
+        large = np.asarray(one.overlay().resize((150, 100), Image.Resampling.BOX), np.float32)
+        assert np.abs(small - large).mean() < 3
+        assert np.abs(small.astype(int)[80] - 120).max() == 0
+    dot = np.full((400, 600), 0.1, np.float32)
+    dot[101, 301] = 0.9
+    tiny = Finding(pixels, 0.9, True, 0.5, dot, find_regions(dot, 0.5))
+    assert (tiny.small_overlay(pixels[::4, ::4]) == 255).all(axis=2).any()

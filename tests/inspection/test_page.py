@@ -21,6 +21,8 @@ from PIL import Image
 
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.page import About, PageRow, heat_map, thumbnail, write_page
+from anomalib_clipad.inspection.results import Results
+from anomalib_clipad.inspection.run_page import write_run_page
 from anomalib_clipad.lab.bench.browser import Browser, Tab
 from anomalib_clipad.lab.bench.page import figures_of_page
 from anomalib_clipad.verdicts.regions import find_regions
@@ -402,19 +404,43 @@ def test_it_is_usable_without_a_mouse_in_the_dark_and_on_a_phone(tab: Tab) -> No
     light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != light
-    tab.resize(380, 700)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 380
+    for width in (320, 380, 3840):
+        tab.resize(width, 700)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.click(".tile button")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.press("Escape")
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_page_of_few_images_is_whole(browser: Browser, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_page_of_few_images_is_whole(browser: Browser, tmp_path: Path, number: int, decided: bool) -> None:
     tab = browser.tab()
-    tab.go(write_page(tmp_path, rows(EVIL[:number]), "few", 0.5).as_uri())
+    tab.go(write_page(tmp_path, rows(EVIL[:number]), "few", 0.5, About(decided)).as_uri())
     tab.press("t")
+    tab.press("h")
     tab.settle()
     assert len(files(tab)) == number
-    assert text(tab, "#summary").startswith(f"0 defective of {number} image")
+    assert text(tab, "#summary").startswith(f"0 defective of {number} image" if decided else f"{number} image")
     assert problems(tab) == []
+
+
+def test_the_page_of_a_run_has_what_the_run_wrote(browser: Browser, tmp_path: Path) -> None:
+    hot = np.zeros((9, 12), np.float32)
+    hot[2:5, 3:7] = 0.9
+    with Results(tmp_path / "out", overlays="none", masks=True, thumbnails=True) as results:
+        for name, score in (("a.png", 0.25), ("b.png", float("nan"))):
+            pixels = np.full((90, 120, 3), 60, np.uint8)
+            results.add(Finding(pixels, score, True, 0.2, hot, path=Path(name)), Path(name))
+        results.finish()
+    tab = opened(browser, write_run_page(tmp_path / "out", "x", About(True, "so it is")))
+    assert list(zip(files(tab), shown_as(tab, ".score"), strict=True)) == [("b.png", "no number"), ("a.png", "0.2500")]
+    assert text(tab, "#summary") == "2 defective of 2 images at 0.2000"
+    assert text(tab, "#decision") == "so it is"
+    assert not tab.evaluate("document.getElementById('heat').hidden")
+    tab.click(".tile button")
+    tab.until("document.getElementById('mask').naturalWidth === 120")
+    assert tab.evaluate("document.getElementById('marks').getAttribute('viewBox')") == "0 0 120 90"
 
 
 def test_an_image_without_thumbnail_or_files_is_listed(browser: Browser, tmp_path: Path) -> None:

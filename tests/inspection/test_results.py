@@ -24,7 +24,7 @@ from pyarrow import parquet
 
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.lines import Lines, as_rows, cells, whole_rows
-from anomalib_clipad.inspection.picture_files import THUMBNAILS
+from anomalib_clipad.inspection.picture_files import HEAT_MAPS, THUMBNAILS
 from anomalib_clipad.inspection.records import RECORDS, read_results
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
@@ -207,9 +207,12 @@ def test_thumbnails_are_small_and_of_every_image(tmp_path: Path) -> None:
     small = Image.open(tmp_path / "out" / THUMBNAILS / "sub/fine.jpg")
     assert small.size == (40, 30)  # never larger than the image
     np.testing.assert_allclose(np.asarray(small)[15, 20], (90, 120, 150), atol=4)
+    heated = Image.open(tmp_path / "out" / HEAT_MAPS / "sub/fine.jpg")
+    assert heated.size == (40, 30)
     with Results(tmp_path / "out", overwrite=True, overlays="none") as results:
         pass
     assert not (tmp_path / "out" / THUMBNAILS).exists()
+    assert not (tmp_path / "out" / HEAT_MAPS).exists()
 
 
 def test_maps_clip_what_16_bits_do_not_hold(tmp_path: Path) -> None:
@@ -313,7 +316,7 @@ from pathlib import Path, PurePath
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
 sys.path.insert(0, sys.argv[2])
 from test_results import found
-from anomalib_clipad.inspection.picture_files import THUMBNAILS
+from anomalib_clipad.inspection.picture_files import HEAT_MAPS, THUMBNAILS
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
 from anomalib_clipad.verdicts.regions import Region

@@ -15,11 +15,19 @@ import numpy as np
 from PIL import Image
 
 from anomalib_clipad.inspection.lines import whole_rows
+from anomalib_clipad.inspection.records import read_results
 from anomalib_clipad.parts.noise import Rng
 from anomalib_clipad.parts.samples import named_sample
 
 _SIDE = 256
-_DIFFERENT = 16
+_DIFFERENT, _SMALL = 16, 32
+_GREY = """
+from anomalib_clipad.inspection import inspector
+from anomalib_clipad.lab.fuzz.stand_in import Grey
+from anomalib_clipad.tools.cli import main
+inspector._predictor = lambda class_name, *_: Grey(class_name)
+main()
+"""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 _SUFFIXES = (".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".jp2", ".pgm")
 
@@ -33,6 +41,7 @@ class Outcome(NamedTuple):
         status: Exit status.
         traceback: Whether there was one.
         incomplete: Pictures that no longer open, and temporary files that were left.
+        doubled: Images that are in the record more than once.
         megabytes: Peak memory of the process.
     """
 
@@ -41,10 +50,13 @@ class Outcome(NamedTuple):
     status: int
     traceback: bool
     incomplete: int
+    doubled: int
     megabytes: float
 
 
-def endure(folder: Path, whole: int, damaged: int, seed: int = 0, options: tuple[str, ...] = ()) -> Outcome:
+def endure(
+    folder: Path, whole: int, damaged: int, seed: int = 0, options: tuple[str, ...] = (), grey: bool = False
+) -> Outcome:
     """Write images and damaged files, and inspect them in a process of its own.
 
     Args:
@@ -53,10 +65,12 @@ def endure(folder: Path, whole: int, damaged: int, seed: int = 0, options: tuple
         damaged: How many damaged files: truncated, with flipped bits, of another format than they say, text, empty.
         seed: Of the damage.
         options: Further arguments of `anomalib-clipad inspect`.
+        grey: Whether the mean grey stands in for a model, and images are small, so that many take little time.
     """
     images, output = folder / "images", folder / "results"
     images.mkdir()
-    pictures = [Image.fromarray(named_sample("gear", "endurance", i, None, 0, _SIDE).image) for i in range(_DIFFERENT)]
+    side = _SMALL if grey else _SIDE
+    pictures = [Image.fromarray(named_sample("gear", "endurance", i, None, 0, side).image) for i in range(_DIFFERENT)]
     for number in range(whole):
         picture, place = pictures[number % _DIFFERENT], images / f"{number // 1000:03d}"
         place.mkdir(exist_ok=True)
@@ -66,12 +80,16 @@ def endure(folder: Path, whole: int, damaged: int, seed: int = 0, options: tuple
         path = images / f"damaged-{number:05d}{_SUFFIXES[rng.integers(len(_SUFFIXES))]}"
         path.write_bytes(_damaged(pictures[number % _DIFFERENT].resize((48, 40)), rng))
     command = ["inspect", str(images), "--class-name", "gear", "--backbone", "clipad-mini", "--output", str(output)]
-    program = [str(Path(sys.executable).with_name("anomalib-clipad")), *command, *options]
-    run = subprocess.run(program, capture_output=True, text=True, check=False)
+    program = _GREY if grey else "from anomalib_clipad.tools.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", program, *command, *options], capture_output=True, text=True, check=False
+    )
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
     counts = [sum(1 for _ in whole_rows(output / name)) - 1 for name in ("results.csv", "failed.csv")]
     incomplete = sum(not _is_complete(path) for path in output.rglob("*") if path.is_file())
-    return Outcome(counts[0], counts[1], run.returncode, "Traceback" in run.stderr + run.stdout, incomplete, peak)
+    doubled = counts[0] - len({hash(result.path) for result in read_results(output)})
+    traceback = "Traceback" in run.stderr + run.stdout
+    return Outcome(counts[0], counts[1], run.returncode, traceback, incomplete, doubled, peak)
 
 
 def _damaged(picture: Image.Image, rng: Rng) -> bytes:
@@ -117,15 +135,16 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def main(whole: int = 10_000, damaged: int = 10_000, seed: int = 0) -> None:
+def main(whole: int = 10_000, damaged: int = 10_000, seed: int = 0, grey: bool = False) -> None:
     """Print what became of many images and many damaged files, with clipad-mini.
 
     Args:
         whole: How many images.
         damaged: How many damaged files.
         seed: Of the damage.
+        grey: Let the mean grey stand in for the model, which leaves what is around it.
     """
     with tempfile.TemporaryDirectory() as name:
-        outcome = endure(Path(name), whole, damaged, seed)
+        outcome = endure(Path(name), whole, damaged, seed, grey=grey)
     for what, value in outcome._asdict().items():
         print(f"{what}: {value:.0f}" if isinstance(value, float) else f"{what}: {value}")

@@ -116,8 +116,7 @@ def _many(images: int) -> Iterator[PageRow]:
     rng = np.random.default_rng(0)
     kinds = islice(cycle([None, *DEFECTS]), 32)
     samples = [named_sample(_CATEGORY, "test", number, kind, 0, 320) for number, kind in enumerate(kinds)]
-    blurred = (cv2.GaussianBlur(sample.mask.astype(np.float32), (0, 0), 8) for sample in samples)
-    maps = [np.asarray(one, np.float32) for one in blurred]
+    maps = [np.asarray(cv2.GaussianBlur(one.mask.astype(np.float32), (0, 0), 8), np.float32) for one in samples]
     pictures = [
         (thumbnail(sample.image), heat_map(Finding(sample.image, 1, True, 0.5, found, find_regions(found, 0.5))))
         for sample, found in zip(samples, maps, strict=True)
@@ -151,6 +150,7 @@ def picture(output: Path, category: str = _CATEGORY, good: int = 60, defective: 
                 tab.press("2" if good else "1")  # all three are called defective
                 tab.press("ArrowLeft")
             tab.evaluate("scrollTo(0, 0)")
+            tab.press("h")
             tab.settle()
             above = tab.screenshot()
             for key in ("Home", "Enter", *["ArrowRight"] * 4):

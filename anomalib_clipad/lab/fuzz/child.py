@@ -205,7 +205,7 @@ def _run(call: Mapping[str, Any], folder: Path, seed: int, events: _Events) -> N
         outcome = Outcome("done", status=given) if isinstance(given, int) else Outcome("broken", str(given))
     except (OSError, ValueError) as error:
         outcome = Outcome("refused", f"{type(error).__name__}: {error}")
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         outcome = Outcome("broken", traceback.format_exc())
     events.stop()
     events.tell(outcome)

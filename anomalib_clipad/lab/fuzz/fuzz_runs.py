@@ -55,13 +55,23 @@ class Sequence:
         """
         world = self._world
         changes: list[Callable[[], str]] = [
-            *(world.add, world.replace, world.spoil, world.mend, world.mend, world.delete, world.touch, world.rename, world.copy),
+            *(
+                world.add,
+                world.replace,
+                world.spoil,
+                world.mend,
+                world.mend,
+                world.delete,
+                world.touch,
+                world.rename,
+                world.copy,
+            ),
             *(world.link_file, world.link_folder, world.move_input, world.move_output, world.move_self),
             *(world.change, world.change, world.change_back),
         ]
         self._run("new")
         for _ in range(self._rng.randint(2, 8)):
-            if self._rng.random() < 0.5:  # noqa: PLR2004
+            if self._rng.random() < 0.5:
                 self._run(self._rng.choices(["resume", "overwrite", "new"], [7, 2, 1])[0])
             else:
                 self._happened(self._rng.choice(changes)() if world.files() else world.add())
@@ -77,13 +87,16 @@ class Sequence:
         """A run, with or without trouble."""
         world, rng = self._world, self._rng
         inputs = world.inputs()
-        if way == "new" and rng.random() < 0.7 and world.output.exists():  # noqa: PLR2004
+        if way == "new" and rng.random() < 0.7 and world.output.exists():
             self._fresh += 1
             world.output, self._state = world.root / f"out{self._fresh}", State()
         call = {
             **world.arguments(),
-            **{"images": inputs, "output": Path(world.spelled(world.output)), "batch_size": rng.randint(1, 4)},
-            **{"resume": way == "resume", "overwrite": way == "overwrite"},
+            "images": inputs,
+            "output": Path(world.spelled(world.output)),
+            "batch_size": rng.randint(1, 4),
+            "resume": way == "resume",
+            "overwrite": way == "overwrite",
         }
         kind = "calm" if calm else rng.choices(["calm", "kill", "full", "pause"], [4, 4, 1, 1])[0]
         trouble = None
@@ -116,9 +129,17 @@ class Sequence:
             raise Fault(msg)
         if outcome.kind == "refused" and refused is not None:
             self.counts["refusals"] += 1
-            _check([f"the refusal does not say {part!r}: {outcome.message}" for part in refused if part not in outcome.message])
+            _check(
+                [
+                    f"the refusal does not say {part!r}: {outcome.message}"
+                    for part in refused
+                    if part not in outcome.message
+                ]
+            )
             _check(_changed(before, _snapshot(world.root), "a run that was refused"))
-        elif outcome.kind == "refused" and (trouble is None or trouble.kind != "full" or "No space" not in outcome.message):
+        elif outcome.kind == "refused" and (
+            trouble is None or trouble.kind != "full" or "No space" not in outcome.message
+        ):
             msg = f"The run was refused: {outcome.message}"
             raise Fault(msg)
         elif outcome.kind == "done":
