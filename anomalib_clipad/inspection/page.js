@@ -77,6 +77,7 @@ const judged = () => threshold !== null;
 const isDefective = (row) => judged() && (decided && threshold === runThreshold ? row.label : row.score > threshold);
 const word = (defective) => defective ? "defective" : "good";
 const truthOf = (row) => marks.get(row.path)?.truth || "";
+const isKnown = rows.some((row) => row.truth !== null);
 const isMistaken = (row) => judged() && row.truth !== null && row.truth !== isDefective(row);
 const ANSWERS = () => judged() ? ["right", "wrong"] : ["defect", "no defect"];
 const answered = (row, answer) => word(judged() ? isDefective(row) === (answer === "right") : answer === "defect");
@@ -193,10 +194,10 @@ function summary(defective) {
   if (!judged()) return [`${images}, the most suspicious first`];
   const marked = document.createElement("b");
   marked.textContent = `${count(defective)} defective`;
-  const missed = rows.filter((row) => isMistaken(row) && row.truth).length, mistaken = rows.filter(isMistaken).length;
-  const known = rows.some((row) => row.truth !== null);
-  return [marked, ` of ${images} at ${thresholdText()}${decided || !judged() ? "" : ", your threshold"}`
-    + (known ? `; by the truth ${count(missed)} missed, ${count(mistaken - missed)} false alarms` : "")];
+  const missed = rows.filter((row) => isMistaken(row) && row.truth).length;
+  const alarms = rows.filter((row) => isMistaken(row) && !row.truth).length;
+  return [marked, ` of ${images} at ${thresholdText()}${decided ? "" : ", your threshold"}`
+    + (isKnown ? `; by the truth ${count(missed)} missed, ${count(alarms)} false ${alarms === 1 ? "alarm" : "alarms"}` : "")];
 }
 
 function paint() {
@@ -213,7 +214,7 @@ function paint() {
   get("nothing").hidden = shown.length > 0;
   for (const option of get("show").options) {
     option.hidden = option.disabled = ["defective", "good", "wrong", "mistaken"].includes(option.value) && !judged()
-      || option.value === "mistaken" && !rows.some((row) => row.truth !== null);
+      || option.value === "mistaken" && !isKnown;
   }
   for (const [name, text] of [["first", first], ["second", second]]) {
     for (const element of document.querySelectorAll(`.${name}`)) element.textContent = text[0].toUpperCase() + text.slice(1);

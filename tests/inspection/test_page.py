@@ -624,7 +624,7 @@ def test_wrong_verdicts_are_marked_where_the_truth_is_known(browser: Browser, tm
     ]
     tab = opened(browser, write_page(tmp_path, given, "x", 0.5))
     assert shown_as(tab, ".flag") == ["", "false alarm", "missed", ""]
-    assert text(tab, "#summary").endswith("; by the truth 1 missed, 1 false alarms")
+    assert text(tab, "#summary").endswith("; by the truth 1 missed, 1 false alarm")
     tab.evaluate("document.getElementById('show').value = 'mistaken'")
     tab.evaluate("document.getElementById('show').dispatchEvent(new Event('change'))")
     tab.settle()
