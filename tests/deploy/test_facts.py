@@ -151,9 +151,11 @@ def test_a_graph_decides_at_the_models_rate_and_at_one_that_comes_with_the_image
 ) -> None:
     graph = calibrated.deployed()
     assert graph.false_alarm_rate == 0.25
-    for rate in (0.25, 0.0, 1.0):
+    for rate in (0.25, 0.45, 0.95):
         found: Any = graph(noise, false_alarm_rate=None if rate == 0.25 else rate)
         assert torch.equal(found.pred_label, found.p_value <= rate)
+    with pytest.raises(ValueError, match="images"):
+        graph(noise, false_alarm_rate=0.1)
 
 
 def test_a_compressed_file_is_not_given_the_scores_of_the_model(calibrated: ClipAD) -> None:

@@ -31,7 +31,7 @@ def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 def test_what_an_inspection_has_written_is_never_entered(tmp_path: Path) -> None:
     image(tmp_path / "line/a.png")
-    with Results(tmp_path / "line/deep/results", thumbnails=True):
+    with Results(tmp_path / "line/deep/results", page="A run"):
         image(tmp_path / "line/deep/results/thumbnails/a.jpg", "JPEG")
     image(tmp_path / "line/.unfinished-x1/new/a.png")
     assert names(tmp_path) == ["line/a.png"]

@@ -416,7 +416,8 @@ def test_page_and_parquet_are_current_while_images_are_waited_for(
 ) -> None:
     import pandas as pd
 
-    monkeypatch.setattr("anomalib_clipad.inspection.run._CURRENT", 0.0)
+    for name in ("_CURRENT", "_SHARE"):
+        monkeypatch.setattr(f"anomalib_clipad.inspection.run.{name}", 0.0)
 
     found: list[Any] = []
     watching += [lambda: found.extend([pd.read_parquet("out/results.parquet"), Path("out/index.html").read_text()])]
