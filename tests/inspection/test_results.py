@@ -27,6 +27,7 @@ from anomalib_clipad.inspection.lines import Lines, as_rows, cells, whole_rows
 from anomalib_clipad.inspection.picture_files import THUMBNAILS
 from anomalib_clipad.inspection.records import RECORDS, read_results
 from anomalib_clipad.inspection.results import Results
+from anomalib_clipad.inspection.run_folder import NAMES, handed_out
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
 from anomalib_clipad.verdicts.regions import Region
 
@@ -441,6 +442,36 @@ def test_other_settings_are_not_resumed(tmp_path: Path) -> None:
         pass
 
 
+def test_half_a_name_is_dropped(tmp_path: Path) -> None:
+    with Results(tmp_path, masks=True) as results:
+        results.add(found("a.png"), PurePath("a.png"))
+    with (tmp_path / NAMES).open("a") as file:
+        file.write("it was killed he")
+    with Results(tmp_path, masks=True, resume=True) as results:
+        results.add(found("b.png"), PurePath("b.png"))
+    assert handed_out(tmp_path) == {"a", "b"}
+
+
+def test_a_run_of_another_version_is_not_resumed(tmp_path: Path) -> None:
+    with Results(tmp_path):
+        pass
+    run = tmp_path / "run.json"
+    run.write_text(run.read_text().replace("version 2", "version 1"))
+    with pytest.raises(ValueError, match="is of another version"), Results(tmp_path, resume=True):
+        pass
+    with Results(tmp_path, overwrite=True):
+        pass
+
+
+def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
+    with Results(tmp_path):
+        pass
+    (tmp_path / ".unfinished-page/new").mkdir(parents=True)
+    (tmp_path / ".unfinished-page/new/index.html").write_text("half")
+    with Results(tmp_path, resume=True):
+        assert not (tmp_path / ".unfinished-page").exists()
+
+
 def test_all_that_is_not_as_it_was_is_said(tmp_path: Path) -> None:
     with Results(tmp_path, settings={"model": "mini", "rate": 0.1}, depends={"references": "1", "ignore": "2"}):
         pass
@@ -461,11 +492,21 @@ def test_all_that_is_not_as_it_was_is_said(tmp_path: Path) -> None:
 def test_failures_are_tried_again(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.fail("a.png", "was being copied")
+        results.fail("b.png", "is damaged")
     with Results(tmp_path, resume=True) as results:
         assert not is_done(results, Path("a.png"))
         results.add(found("a.png"), PurePath("a.png"))
-        assert (results.finish().images, results.finish().failed) == (1, 0)
-    assert rows(tmp_path / "failed.csv") == []
+        assert (results.finish().images, results.finish().failed) == (1, 1)
+    assert rows(tmp_path / "failed.csv") == [{"path": "b.png", "reason": "is damaged"}]
+
+
+def test_an_image_that_fails_twice_is_listed_once(tmp_path: Path) -> None:
+    with Results(tmp_path, grows=True) as results:
+        for path, reason in (("a.png", "is cut"), ("b.png", "is empty"), ("a.png", "is no image")):
+            results.fail(path, reason)
+        listed = {row["path"]: row["reason"] for row in rows(tmp_path / "failed.csv")}
+        assert listed == {"a.png": "is no image", "b.png": "is empty"}
+        assert len(rows(tmp_path / "failed.csv")) == results.finish().failed == 2
 
 
 def test_an_image_of_the_same_size_and_time_is_another(tmp_path: Path) -> None:

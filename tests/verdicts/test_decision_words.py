@@ -11,10 +11,7 @@ SCORES = 0.2 + 0.01 * np.arange(20)
 NAMES = tuple({"name": f"{row}.png"} for row in range(20))
 NORMAL = NormalScores(SCORES, SCORES, identities=NAMES)
 LEFT_OUT = NormalScores(SCORES, SCORES, left_out=True)
-UNDECIDED = (
-    "not calibrated: sorted by suspicion. To get verdicts, pass "
-    "--calibration FOLDER --false_alarm_rate 0.05"
-)
+UNDECIDED = "not calibrated: sorted by suspicion. To get verdicts, pass --calibration FOLDER --false_alarm_rate 0.05"
 
 
 @pytest.mark.parametrize(
