@@ -64,6 +64,7 @@ def test_pycocotools_reads_images_boxes_and_masks(written: tuple[Path, list[Find
             assert mask_tools.toBbox(coco.annToRLE(found)).tolist() == list(region.box)
             together |= pixels.astype(bool)
         np.testing.assert_array_equal(together, finding.mask)
+    assert [*coco.anns] == list(range(1, len(coco.anns) + 1))  # for tools to whom 0 is none
     kinds = {type(found["segmentation"]) for found in coco.anns.values()}
     assert kinds == {list, dict}  # polygons, and run lengths where there are holes
 
@@ -111,6 +112,18 @@ def test_a_rectangle_is_four_corners() -> None:
     mask[3:9, 5:7] = True
     [polygon] = segmentation(mask, Region((5, 3, 2, 6), 12, 1, 1, None))
     assert sorted(np.reshape(polygon, (-1, 2)).tolist()) == [[5, 3], [5, 9], [7, 3], [7, 9]]
+
+
+def test_of_a_file_that_is_rewritten_the_last_look_counts(tmp_path: Path) -> None:
+    looks = [made_of(blobs(seed), name) for seed, name in enumerate(("a.png", "b.png", "a.png"))]
+    with Results(tmp_path / "out", coco=True, overlays="none", grows=True) as results:
+        for look in looks:
+            results.add(look, PurePath(look.path or ""))
+    coco = COCO(str(tmp_path / "out/coco.json"))
+    assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == ["b.png", "a.png"]
+    for number, look in enumerate(looks[1:], 1):
+        boxes = [tuple(one["bbox"]) for one in coco.loadAnns(coco.getAnnIds(number))]
+        assert boxes == [region.box for region in look.regions]
 
 
 def test_peaks_that_are_no_numbers_are_valid_json(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from anomalib_clipad.inspection.lines import Lines, as_rows, cells, whole_rows
 from anomalib_clipad.inspection.picture_files import HEAT_MAPS, THUMBNAILS
 from anomalib_clipad.inspection.records import RECORDS, read_results
 from anomalib_clipad.inspection.results import Results
+from anomalib_clipad.inspection.run_folder import NAMES, handed_out
 from anomalib_clipad.inspection.tables import REGION_COLUMNS
 from anomalib_clipad.verdicts.regions import Region
 
@@ -444,14 +445,121 @@ def test_other_settings_are_not_resumed(tmp_path: Path) -> None:
         pass
 
 
+def test_half_a_name_is_dropped(tmp_path: Path) -> None:
+    with Results(tmp_path, masks=True) as results:
+        results.add(found("a.png"), PurePath("a.png"))
+    with (tmp_path / NAMES).open("a") as file:
+        file.write("it was killed he")
+    with Results(tmp_path, masks=True, resume=True) as results:
+        results.add(found("b.png"), PurePath("b.png"))
+    assert handed_out(tmp_path) == {"a", "b"}
+
+
+def test_a_run_of_another_version_is_not_resumed(tmp_path: Path) -> None:
+    with Results(tmp_path):
+        pass
+    run = tmp_path / "run.json"
+    run.write_text(run.read_text().replace("version 2", "version 1"))
+    with pytest.raises(ValueError, match="is of another version"), Results(tmp_path, resume=True):
+        pass
+    with Results(tmp_path, overwrite=True):
+        pass
+
+
+def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
+    with Results(tmp_path):
+        pass
+    (tmp_path / ".unfinished-page/new").mkdir(parents=True)
+    (tmp_path / ".unfinished-page/new/index.html").write_text("half")
+    with Results(tmp_path, resume=True):
+        assert not (tmp_path / ".unfinished-page").exists()
+
+
+def test_all_that_is_not_as_it_was_is_said(tmp_path: Path) -> None:
+    with Results(tmp_path, settings={"model": "mini", "rate": 0.1}, depends={"references": "1", "ignore": "2"}):
+        pass
+    changed = {"settings": {"model": "base", "tiles": 2}, "depends": {"ignore": "3", "calibration": "4"}}
+    with pytest.raises(ValueError, match="cannot be resumed") as error, Results(tmp_path, resume=True, **changed):
+        pass
+    for said in (
+        "model was 'mini' and is 'base'",
+        "rate was 0.1 and is None",
+        "tiles was None and is 2",
+        "it had no calibration",
+        "ignore holds other content than then",
+        "it had a references",
+    ):
+        assert said in str(error.value)
+
+
 def test_failures_are_tried_again(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.fail("a.png", "was being copied")
+        results.fail("b.png", "is damaged")
     with Results(tmp_path, resume=True) as results:
         assert not is_done(results, Path("a.png"))
         results.add(found("a.png"), PurePath("a.png"))
+        assert (results.finish().images, results.finish().failed) == (1, 1)
+    assert rows(tmp_path / "failed.csv") == [{"path": "b.png", "reason": "is damaged"}]
+
+
+def test_an_image_that_fails_twice_is_listed_once(tmp_path: Path) -> None:
+    with Results(tmp_path, grows=True) as results:
+        for path, reason in (("a.png", "is cut"), ("b.png", "is empty"), ("a.png", "is no image")):
+            results.fail(path, reason)
+        listed = {row["path"]: row["reason"] for row in rows(tmp_path / "failed.csv")}
+        assert listed == {"a.png": "is no image", "b.png": "is empty"}
+        assert len(rows(tmp_path / "failed.csv")) == results.finish().failed == 2
+
+
+def test_an_image_of_the_same_size_and_time_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("one")
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    with Results(tmp_path / "out") as results:
+        results.add(found(str(path)), PurePath("a.png"))
+    path.write_text("two")
+    os.utime(path, ns=times)
+    with Results(tmp_path / "out", resume=True) as results:
+        assert not is_done(results, path)
+
+
+def test_each_run_has_a_key_which_it_keeps(tmp_path: Path) -> None:
+    keys = []
+    for folder, options in (("a", {}), ("a", {"resume": True}), ("b", {}), ("a", {"overwrite": True})):
+        with Results(tmp_path / folder, **options) as results:
+            keys.append(results.key)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_one_that_failed_for_a_while_is_again_what_was_found(tmp_path: Path) -> None:
+    """It was damaged when the run was resumed and killed, and is as at first when it is resumed again."""
+    path = tmp_path / "a.png"
+    path.write_text("whole")
+    with Results(tmp_path / "out") as results:
+        results.add(found(str(path)), PurePath("a.png"))
+    with Results(tmp_path / "out", resume=True) as results:
+        results.fail(path, "is damaged", str(path))
+    with Results(tmp_path / "out", resume=True) as results:
+        assert is_done(results, path)
         assert (results.finish().images, results.finish().failed) == (1, 0)
-    assert rows(tmp_path / "failed.csv") == []
+    assert rows(tmp_path / "out/failed.csv") == []
+
+
+def test_images_that_were_not_given_come_last_where_the_run_is_interrupted_again(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_text(path.name)
+    with Results(tmp_path / "out") as results:
+        for path in paths[1:]:
+            results.add(found(str(path)), PurePath(path.name))
+    for whole, expected in ((False, [0, 1, 2]), (True, [1, 2, 0])):
+        with Results(tmp_path / "out", resume=True) as results:
+            if not is_done(results, paths[0]):
+                results.add(found(str(paths[0])), PurePath("0.png"))
+            results.finish(whole)
+        assert [row["path"] for row in rows(tmp_path / "out/results.csv")] == [str(paths[one]) for one in expected]
 
 
 def test_tables_are_made_of_the_record_anew(tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ def test_copies_and_hard_links_are_images_of_their_own(folder: Path) -> None:
     assert names(folder) == ["a.png", "copy.png", "hard.png", "sub/a.png", "sub/deep/b.JPG"]
 
 
+def test_a_pattern_gives_what_it_matches_in_the_order_of_names(folder: Path) -> None:
+    numbered = [f"{number:02}.png" for number in range(40)]
+    for name in (*reversed(numbered), "[x]/c.png", ".hidden/d.png", "sub/.hidden/e.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    assert names("parts/*.png") == [*numbered, "a.png"]
+    assert names("parts/**/[a-e].png") == ["c.png", "a.png", "a.png"]
+    assert names("parts/**/.hidden/*") == ["d.png", "e.png"]
+
+
+def test_a_tilde_is_the_users_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(folder))
+    Path("list.txt").write_text("~/sub/a.png\n")
+    assert [source.path for source in find(["~/a.png", "list.txt"])] == [folder / "a.png", folder / "sub/a.png"]
+
+
 def test_a_film_that_is_named_twice_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(tmp_path / "film.avi", 3)
     (tmp_path / "link.avi").symlink_to(path)
@@ -206,6 +223,7 @@ def test_a_list_in_utf_16_of_either_order_is_read(folder: Path, encoding: str) -
     ("content", "message"),
     [
         ("a.png\nStück.png\nsub/a.png\n".encode("cp1252"), "line 2, byte 3, is 0xfc. Save it as UTF-8"),
+        ("a.png\nLöt".encode() + b"st\xfcck.png\n", "line 2, byte 7, is 0xfc"),
         (b"a.png\n" + "sub/a.png\n".encode("utf-16-le"), "line 2, byte 2, is 0x00. Save it as UTF-8"),
     ],
 )
@@ -234,11 +252,13 @@ def test_paths_of_windows_are_found_where_only_slashes_differ(folder: Path) -> N
     (folder / r"sub\deep").mkdir()
     (folder / r"sub\a.png").write_bytes(image)
     (folder / "list.txt").write_text("sub\\deep\\b.JPG\nsub\\a.png\n" + r".\a.png")
-    assert [source.path for source in find([str(folder / "list.txt")])] == [
+    found = list(find([str(folder / "list.txt")]))
+    assert [source.path for source in found] == [
         folder / "sub/deep/b.JPG",
         folder / r"sub\a.png",  # there is one
         folder / "a.png",
     ]
+    assert found[0].name == PurePath("sub/deep/b.JPG")
 
 
 # What is wrong with one input.

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from crepes.martingales import SimpleJumper
 
+from anomalib_clipad.inspection.content import Content
 from anomalib_clipad.inspection.drift_log import DriftLog
+from anomalib_clipad.inspection.records import RECORDS, Result, as_line
 from anomalib_clipad.verdicts.drift import Drift
 
 
@@ -80,6 +82,37 @@ def test_an_alarm_lasts_through_a_restart(tmp_path: Path) -> None:
     assert again.extend(normal[20:])
     assert again.alarmed_at == raised
     assert f"since image {raised} of {raised + 101}" in str(again)
+
+
+def test_a_calibration_that_comes_back_begins_anew(tmp_path: Path) -> None:
+    def log(calibration: str) -> DriftLog:
+        return DriftLog(tmp_path / "line.drift", [0.1, 0.2], {"class_name": "gear", "depends": calibration})
+
+    for calibration, count in (("first", 3), ("second", 2), ("first", 1)):
+        with log(calibration).going_on() as own:
+            assert own.drift.seen == 0
+            for _ in range(count):
+                own.update(0.15)
+    assert log("first").drift.seen == 1
+
+
+def test_each_image_of_a_run_is_taken_in_once(tmp_path: Path) -> None:
+    def seen(run: str, *files: str, calibration: str = "first") -> int:
+        """How many images the watch has, where the record of a run has these: a place and a digest."""
+        contents = [Content(file[0], file[1]) for file in files]
+        lines = [as_line(Result("a.png", 0.1, None, "good", 0.5, 8, 8, (), "a", file=one)) for one in contents]
+        (tmp_path / run).mkdir(exist_ok=True)
+        (tmp_path / run / RECORDS).write_text("".join(lines))
+        log = DriftLog(tmp_path / "line.drift", [0.1, 0.2], {"depends": calibration})
+        with log.going_on(run, tmp_path / run):
+            return log.drift.seen
+
+    assert seen("day", "A1") == 1
+    assert seen("day", "A1", "A2", "B2") == 3
+    assert seen("day", "A1", "A2", "B2") == 3
+    assert seen("night", "A1") == 4, "of another run"
+    assert seen("late", "A1", calibration="second") == 1
+    assert seen("day", "A1", "A2", "B2") == 3, "whose watch begins anew"
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
