@@ -109,7 +109,8 @@ class Results:
         self._run = new_run({**(settings or {}), **written, "grows": grows}, depends or {}, about or {})
         self._tables: dict[str, Lines] = {}
         self._lock = RLock()
-        self._changed = True
+        self._changed, self._outdated = True, False
+        """Whether there is something to complete, and whether ``failed.csv`` has rows that no longer hold."""
 
     def __enter__(self) -> Results:
         """Take the folder.
@@ -252,15 +253,14 @@ class Results:
             if place in self._seen:
                 self._stale.add(place)
             file = self._leads_to(called)
-            again = self._failed.pop(file, None) is not None
+            before = self._failed.pop(file, None)
             self._failed[file] = called, reason
-            if again:
-                self._rewrite_failed()
-            else:
+            self._changed, self._outdated = True, self._outdated or before is not None
+            if before != (called, reason):
                 self._tables["failed.csv"].append(as_rows([[called, reason]]))
 
     def complete(self) -> None:
-        """Write what is made of the record so far: Parquet, ``coco.json`` and the page.
+        """Write what is made of the record so far: Parquet, ``coco.json`` and the page; and what still fails.
 
         Raises:
             OSError: If that is not possible; the message says what was written.
@@ -268,12 +268,16 @@ class Results:
         with self._explained(), self._lock:
             if not self._changed:
                 return
+            if self._outdated:
+                self._tables.pop("failed.csv").close()
+                self._write_failed()
+                self._open({"failed.csv": (self.folder / "failed.csv").stat().st_size})
             self._parquet(self.folder, dict(self._failed.values()))
             if self._coco:
                 write_coco(self.folder, once=not self.grows)
             if self._page is not None:
                 write_run_page(self.folder, self._page)
-            self._changed = False
+            self._changed = self._outdated = False
 
     def finish(self, whole: bool = True) -> Summary:
         """Put the record in the order of the images, complete the files and sum up.
@@ -308,12 +312,7 @@ class Results:
         """Take an image off those that failed."""
         with self._lock:
             if self._failed and self._failed.pop(self._leads_to(called), None) is not None:
-                self._rewrite_failed()
-
-    def _rewrite_failed(self) -> None:
-        self._tables.pop("failed.csv").close()
-        self._write_failed()
-        self._open({"failed.csv": (self.folder / "failed.csv").stat().st_size})
+                self._changed = self._outdated = True
 
     def _write_failed(self) -> None:
         with atomic_folder(self.folder) as new:
