@@ -14,8 +14,9 @@ from .content import digest_of, digest_of_all
 if TYPE_CHECKING:
     from .inspector import Inspector
 
-FILES = ("model", "product", "prompts", "adapter", "pretrained")
-"""What may be a file: then its content counts, and not its name."""
+FILES = ("model", "product", "backbone", "pretrained", "prompts", "adapter")
+"""What may be a file, or a folder of open_clip: then its content counts, and not its name."""
+_LOCAL = "local-dir:"
 FITTED = ("references", "calibration", "ignore", "mutual")
 """What an inspector was fitted to: that counts, and not the name of a folder."""
 
@@ -68,10 +69,12 @@ def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
 
 
 def _file(name: str, value: Any) -> Path | None:
-    """The file that a user names, if it is one."""
+    """The file that a user names, or the folder of a backbone, if it is one."""
     if name not in FILES or not isinstance(value, (str, Path)):
         return None
     text = str(value)
+    if name == "backbone" and text.startswith(_LOCAL):
+        return Path(text.removeprefix(_LOCAL)).expanduser()
     for place in (text, text.partition(":")[2]):  # the file of a tag is called tag:path
         if place and (path := Path(place).expanduser()).is_file():
             return path
@@ -79,7 +82,9 @@ def _file(name: str, value: Any) -> Path | None:
 
 
 def _content(path: Path) -> str:
-    """What a file holds, and the file of weights beside one of OpenVINO."""
+    """What a file holds, and the file of weights beside one of OpenVINO; of a folder, what all its files do."""
+    if path.is_dir():
+        return digest_of_all(digest_of(one) for one in sorted(path.rglob("*")) if one.is_file())
     weights = path.with_suffix(".bin")
     beside = [weights] if path.suffix == ".xml" and weights.is_file() else []
     return digest_of_all(digest_of(one) for one in (path, *beside))
