@@ -1,54 +1,85 @@
-"""What results depend on: known by what files hold, wherever they lie."""
+"""What a run depends on: contents, by whatever name they are called, and all settings that have none."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import shallow
+from stand_ins import Brightness
 
 from anomalib_clipad import Inspector
-from anomalib_clipad.inspection.dependencies import depends_on, plain
+from anomalib_clipad.inspection.dependencies import FILES, about_of, depends_on, plain
+from anomalib_clipad.verdicts.decision import Decision
+from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 
 
-@pytest.fixture(scope="module")
-def inspector() -> Inspector:
-    return Inspector("nut", **shallow())
+def around(normal: NormalScores | None = None) -> Any:
+    model = Brightness()
+    model.keep_normal(normal)
+    return SimpleNamespace(model=model, ignored=None)
 
 
-@pytest.mark.parametrize("name", ["model", "product", "prompts", "adapter", "pretrained"])
-@pytest.mark.parametrize("prefix", ["", "openai:"])
-def test_a_file_counts_by_its_content(inspector: Inspector, tmp_path: Path, name: str, prefix: str) -> None:
-    def digest(place: str, content: str) -> str:
-        (tmp_path / place).write_text(content)
-        return depends_on(inspector, {name: f"{prefix}{tmp_path / place}"})[name]
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("called", ["{}", "tag:{}"])
+def test_of_a_file_the_content_counts_and_not_its_name(tmp_path: Path, name: str, called: str) -> None:
+    def digest(file: str, content: str) -> str:
+        (tmp_path / file).write_text(content)
+        asked = {name: called.format(tmp_path / file)}
+        assert name not in plain(asked)
+        return depends_on(around(), asked)[name]
 
-    first = digest("a", "one")
-    assert digest("b", "one") == first
-    assert digest("a", "two") != first
-    assert name not in plain({name: f"{prefix}{tmp_path / 'a'}"})
-    assert plain({name: "a tag"})[name] == "a tag"
+    assert digest("a.file", "one") == digest("b.file", "one") != digest("a.file", "two")
 
 
-def test_weights_beside_a_graph_of_openvino_count(inspector: Inspector, tmp_path: Path) -> None:
-    (tmp_path / "model.xml").write_text("graph")
+def test_the_weights_beside_a_file_of_openvino_count(tmp_path: Path) -> None:
+    file = tmp_path / "model.xml"
+    file.write_text("graph")
     (tmp_path / "model.bin").write_text("one")
-    first = depends_on(inspector, {"model": tmp_path / "model.xml"})
+    before = depends_on(around(), {"model": str(file)})
     (tmp_path / "model.bin").write_text("two")
-    assert depends_on(inspector, {"model": tmp_path / "model.xml"}) != first
+    assert depends_on(around(), {"model": str(file)}) != before
 
 
-def test_a_backbone_in_a_folder_counts_by_its_files(inspector: Inspector, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    given = {"backbone": f"local-dir:{tmp_path}"}
-    first = depends_on(inspector, given)
-    assert "backbone" not in plain(given)
-    (tmp_path / "config.json").write_text("[]")
-    assert depends_on(inspector, given)["backbone"] != first["backbone"]
-    assert plain({"backbone": "clipad-mini"})["backbone"] == "clipad-mini"
+def test_of_a_folder_of_open_clip_all_files_count(tmp_path: Path) -> None:
+    asked = {"backbone": f"local-dir:{tmp_path}"}
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    before = depends_on(around(), asked)
+    assert "backbone" not in plain(asked)
+    (tmp_path / "open_clip_model.safetensors").write_text("weights")
+    assert depends_on(around(), asked)["backbone"] != before["backbone"]
 
 
-def test_weights_count_whatever_they_are_called(inspector: Inspector) -> None:
-    assert depends_on(inspector, {})["weights"] == inspector.live("").model.fingerprint
+def test_a_name_that_is_no_file_is_a_setting() -> None:
+    asked = {"backbone": "clipad-mini", "prompts": "medical", "threshold": 0.4, "tiles": None, "references": "normal"}
+    settings = plain(asked)
+    assert settings.pop("version")
+    assert settings == {"backbone": "clipad-mini", "prompts": "medical", "threshold": 0.4}
+    assert depends_on(around(), asked) == {}
 
 
-def test_the_version_counts() -> None:
-    assert "version" in plain({})
+def test_the_image_tower_counts() -> None:
+    inspector = Inspector("nut", **shallow())
+    assert depends_on(inspector, {}) == {"weights": inspector.live("").model.fingerprint}
+
+
+def test_calibration_images_count_or_where_they_are_not_known_their_scores() -> None:
+    def digest(scores: float, *digests: str) -> str:
+        known = tuple({"name": "a.png", "digest": one} for one in digests)
+        normal = NormalScores(np.full(2, scores), np.full(2, scores), identities=known)
+        return depends_on(around(normal), {})["calibration"]
+
+    assert digest(0.1, "1", "2") == digest(0.1000001, "1", "2")  # on another processor
+    assert digest(0.1, "1", "2") != digest(0.1, "1", "3")
+    assert digest(0.1) != digest(0.2)
+
+
+def test_the_command_that_decides_replaces_the_run() -> None:
+    inspector: Any = SimpleNamespace(decision=Decision(Limits(0.5, 0.5)), notes=())
+    about = about_of(inspector, "anomalib-clipad inspect parts")
+    assert about["decision"].endswith(
+        "run: anomalib-clipad inspect parts --calibration FOLDER --false_alarm_rate 0.05 --overwrite"
+    )

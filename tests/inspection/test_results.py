@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -102,7 +103,20 @@ def test_numbers_are_those_that_were_found(tmp_path: Path) -> None:
         pd.read_parquet(tmp_path / "out/results.parquet"),
     ):
         np.testing.assert_array_equal(table.score, scores)
-    assert worst[0].path == "3.png"  # what is no number is looked at first
+    assert [row.path[0] for row in worst] == [*"320145"]  # what is no number is looked at first
+
+
+def test_what_is_no_number_is_null_in_the_record_and_none_again(tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    region = Region((1, 2, 3, 4), 12, np.nan, np.inf, None)
+    with Results(tmp_path) as results:
+        results.add(replace(found(score=np.nan), regions=(region,)), PurePath("a.png"))
+    line = json.loads((tmp_path / RECORDS).read_text(), parse_constant=refuse)
+    assert line["score"] is line["regions"][0]["peak"] is line["regions"][0]["mean"] is None
+    (result,) = read_results(tmp_path)
+    assert np.isnan([result.score, result.regions[0].peak, result.regions[0].mean]).all()
 
 
 def test_the_ten_worst_and_counts_of_many(tmp_path: Path) -> None:
@@ -169,9 +183,11 @@ def test_names_that_are_no_text_are_written_and_resumed(tmp_path: Path, monkeypa
     path = os.fsdecode(b"caf\xe9.png")
     Path(path).write_text("an image")
     with Results(tmp_path / "out") as results:
-        results.add(found(path), PurePath(path))
+        results.add(replace(found(path), remark=f"is the reference {path}"), PurePath(path))
         results.fail(f"{path}.txt", "x")
-    assert pd.read_csv(tmp_path / "out/results.csv").path.tolist() == ["caf\\udce9.png"]
+    table = pd.read_csv(tmp_path / "out/results.csv")
+    assert table.path.tolist() == ["caf\\udce9.png"]
+    assert table.remark.tolist() == ["is the reference caf\\udce9.png"]
     assert (tmp_path / "out/overlays/caf_.jpg").exists()
     with Results(tmp_path / "out", resume=True) as results:
         assert is_done(results, Path(path))

@@ -241,6 +241,15 @@ def test_a_list_of_another_encoding_is_named_with_the_line(
     assert failed.path == Path(entry)
 
 
+def test_a_list_that_cannot_be_opened_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (folder / "list.txt").write_text("a.png")
+    monkeypatch.setattr(Path, "open", refuse)
+    assert reason("parts/a.png", "parts/list.txt") == "The list parts/list.txt cannot be read (Permission denied)."
+
+
 def test_a_list_in_utf_16_that_is_cut_is_named(folder: Path) -> None:
     (folder / "list.txt").write_bytes("a.png\nsub/a.png\n".encode("utf-16")[:-1])
     assert "list.txt is cut or damaged after line 1 (truncated data)" in reason(folder / "list.txt")

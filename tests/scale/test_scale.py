@@ -30,6 +30,7 @@ from anomalib_clipad.inspection.tables import PARQUET
 from anomalib_clipad.scale import fits
 from anomalib_clipad.scale.cluster import cluster
 from anomalib_clipad.scale.engine import list_images
+from anomalib_clipad.scale.engine import run as engine_run
 from anomalib_clipad.tools import cli
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 from anomalib_clipad.vision.references import mutual_rows, mutual_scores
@@ -106,6 +107,16 @@ def test_images_are_listed_in_blocks_and_what_is_missing_with_its_reason(
     assert failed == [("gone.png", "There is no file or folder gone.png.", "gone.png")]
 
 
+def test_workers_elsewhere_are_told_where_an_image_is_and_what_it_is_called(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders["parts"])
+    assert list_images(tmp_path, find(["0/01.png"]), 4, called=lambda path: f"my {path}") == 1
+    (row,) = parquet.read_table(tmp_path / ".images/0000000.parquet").to_pylist()
+    file = folders["parts"] / "0/01.png"
+    assert row == {"path": "my 0/01.png", "file": str(file), "place": os.path.realpath(file)}
+
+
 def test_frames_of_a_video_are_no_files(tmp_path: Path) -> None:
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
@@ -156,6 +167,22 @@ def test_a_cluster_that_cannot_be_reached_is_named(address: str) -> None:
     pytest.importorskip("ray", reason="the extra `scale` is not installed")
     with pytest.raises(ConnectionError, match=f"The Ray cluster '{address}' cannot be reached"), cluster(address):
         pass
+
+
+@pytest.mark.slow
+def test_what_is_found_comes_in_the_order_of_the_list(ray: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    class Slow:
+        """Takes long for the first image, and can read none."""
+
+        def stream(self, images: list[Path], fail: Any) -> Iterator[Any]:
+            for image in images:
+                time.sleep(3 * (image.stem == "00"))
+                fail(image, ValueError(image.name))
+            return iter(())
+
+    count = list_images(tmp_path, find([str(folders["parts"] / "0")]), block=1)
+    tables = engine_run(tmp_path, [ray.put(Slow())], 2, 0)
+    assert [error for table in tables for error in table["error"].to_pylist()] == [f"{n:02}.png" for n in range(count)]
 
 
 @pytest.mark.slow
