@@ -16,7 +16,8 @@ from anomalib_clipad.checks import check_count
 
 from .agreement import disagreements, drift_disagreements
 from .child import Child, Outcome, Trouble
-from .model import Mention, Row, State, expected, lead, lines, mentions, refusals, wrong
+from .mentions import Mention, lead, mentions
+from .model import Row, State, expected, lines, refusals, wrong
 from .world import World
 
 _MOST_EVENTS = (12, 50, 170)
@@ -55,13 +56,23 @@ class Sequence:
         """
         world = self._world
         changes: list[Callable[[], str]] = [
-            *(world.add, world.replace, world.spoil, world.mend, world.mend, world.delete, world.touch, world.rename, world.copy),
+            *(
+                world.add,
+                world.replace,
+                world.spoil,
+                world.mend,
+                world.mend,
+                world.delete,
+                world.touch,
+                world.rename,
+                world.copy,
+            ),
             *(world.link_file, world.link_folder, world.move_input, world.move_output, world.move_self),
             *(world.change, world.change, world.change_back),
         ]
         self._run("new")
         for _ in range(self._rng.randint(2, 8)):
-            if self._rng.random() < 0.5:  # noqa: PLR2004
+            if self._rng.random() < 0.5:
                 self._run(self._rng.choices(["resume", "overwrite", "new"], [7, 2, 1])[0])
             else:
                 self._happened(self._rng.choice(changes)() if world.files() else world.add())
@@ -77,13 +88,16 @@ class Sequence:
         """A run, with or without trouble."""
         world, rng = self._world, self._rng
         inputs = world.inputs()
-        if way == "new" and rng.random() < 0.7 and world.output.exists():  # noqa: PLR2004
+        if way == "new" and rng.random() < 0.7 and world.output.exists():
             self._fresh += 1
             world.output, self._state = world.root / f"out{self._fresh}", State()
         call = {
             **world.arguments(),
-            **{"images": inputs, "output": Path(world.spelled(world.output)), "batch_size": rng.randint(1, 4)},
-            **{"resume": way == "resume", "overwrite": way == "overwrite"},
+            "images": inputs,
+            "output": Path(world.spelled(world.output)),
+            "batch_size": rng.randint(1, 4),
+            "resume": way == "resume",
+            "overwrite": way == "overwrite",
         }
         kind = "calm" if calm else rng.choices(["calm", "kill", "full", "pause"], [4, 4, 1, 1])[0]
         trouble = None
@@ -100,13 +114,13 @@ class Sequence:
         world, state, cwd = self._world, self._state, str(self._world.cwd)
         resumed = bool(call["resume"] and state.key)
         began = state.began if resumed else cwd
-        given = mentions(call["images"], cwd, began)
+        given = mentions(call["images"], world.cwd, began)
         before = _snapshot(world.root)
-        child = Child(call, world.cwd, seed, trouble)
-        outcome = child.outcome()
-        if outcome.kind == "paused":
-            self._second(call)
+        with Child(call, world.cwd, seed, trouble) as child:
             outcome = child.outcome()
+            if outcome.kind == "paused":
+                self._second(call)
+                outcome = child.outcome()
         self.counts["runs"] += 1
         if outcome.kind == "broken":
             raise Fault(outcome.message)
@@ -114,11 +128,16 @@ class Sequence:
         if refused is not None and outcome.kind == "done":
             msg = f"The run has ended well, which had to be refused, with {refused}"
             raise Fault(msg)
-        if outcome.kind == "refused" and refused is not None:
+        full = trouble is not None and trouble.kind == "full" and "No space" in outcome.message
+        if outcome.kind == "refused" and refused is not None and not full:
             self.counts["refusals"] += 1
-            _check([f"the refusal does not say {part!r}: {outcome.message}" for part in refused if part not in outcome.message])
+            _check(
+                f"the refusal does not say {part!r}: {outcome.message}"
+                for part in refused
+                if part not in outcome.message
+            )
             _check(_changed(before, _snapshot(world.root), "a run that was refused"))
-        elif outcome.kind == "refused" and (trouble is None or trouble.kind != "full" or "No space" not in outcome.message):
+        elif outcome.kind == "refused" and not full:
             msg = f"The run was refused: {outcome.message}"
             raise Fault(msg)
         elif outcome.kind == "done":
@@ -132,7 +151,8 @@ class Sequence:
         """Another run in the same folder, while it is written to."""
         self.counts["second runs"] += 1
         before = _snapshot(self._world.root)
-        second = Child({**call, "resume": True, "overwrite": False}, self._world.cwd, 0).outcome()
+        with Child({**call, "resume": True, "overwrite": False}, self._world.cwd, 0) as child:
+            second = child.outcome()
         if second.kind != "refused" or "Another run writes to" not in second.message:
             msg = f"The second of two runs at once ended so: {second}"
             raise Fault(msg)

@@ -91,7 +91,7 @@ class _Task(Future[Any]):
                 self.set_exception(error)
 
     def done(self) -> bool:
-        if self._whim.random() < 0.5:  # noqa: PLR2004
+        if self._whim.random() < 0.5:
             self.work()
         return super().done()
 

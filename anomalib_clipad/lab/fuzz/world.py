@@ -80,7 +80,7 @@ class World:
         self.cwd, self.output = root, root / rng.choice(["out", "parts/out"])
         (root / "away").mkdir()
         self.options = {name: rng.choice(values[: 1 + rng.randrange(len(values))]) for name, values in _OPTIONS.items()}
-        self.options["drift"] = rng.random() < 0.5  # noqa: PLR2004
+        self.options["drift"] = rng.random() < 0.5
         self._before = dict(self.options)
         for _ in range(rng.randint(2, 6)):
             self.add()
@@ -167,7 +167,10 @@ class World:
 
     def link_folder(self) -> str:
         """A second way to a folder."""
-        path, to = self._rng.choice(self._folders()), self.root / self._rng.choice(["parts/0link", "parts/zlink", "more"])
+        path, to = (
+            self._rng.choice(self._folders()),
+            self.root / self._rng.choice(["parts/0link", "parts/zlink", "more"]),
+        )
         if os.path.lexists(to) or not to.parent.is_dir():
             return self.touch()
         to.symlink_to(path)
@@ -242,7 +245,7 @@ class World:
 
     def _folders(self) -> list[Path]:
         """The folders of images, no links."""
-        names = [name for name in (*_FOLDERS, *(f"{name}-moved" for name in _FOLDERS))]
+        names = [*_FOLDERS, *(f"{name}-moved" for name in _FOLDERS)]
         names += ["parts-moved/sub", "parts-moved/sub-moved"]
         return [path for name in names if (path := self.root / name).is_dir() and path.resolve() == path]
 
@@ -263,9 +266,16 @@ class World:
 
     def inputs(self) -> list[str]:
         """What the next run looks at, said in one way or another; most of it is there."""
-        ways: list[Callable[[], str]] = [self._folder, self._folder, self._file, self._pattern, self._list, self._missing]
+        ways: list[Callable[[], str]] = [
+            self._folder,
+            self._folder,
+            self._file,
+            self._pattern,
+            self._list,
+            self._missing,
+        ]
         chosen = [self._rng.choice(ways)() for _ in range(self._rng.randint(1, 3))]
-        return [*chosen, self._rng.choice(chosen)] if self._rng.random() < 0.2 else chosen  # noqa: PLR2004
+        return [*chosen, self._rng.choice(chosen)] if self._rng.random() < 0.2 else chosen
 
     def _folder(self) -> str:
         return self.spelled(self._rng.choice(self._folders()))
@@ -282,7 +292,9 @@ class World:
         path = folder / f"{self._rng.randrange(3)}.txt"
         files = self.files()
         named = self._rng.sample(files, self._rng.randint(1, len(files))) if files else [self.root / "parts/none.png"]
-        path.write_text("".join(f"{self._rng.choice([str, lambda one: os.path.relpath(one, folder)])(one)}\n" for one in named))
+        path.write_text(
+            "".join(f"{self._rng.choice([str, lambda one: os.path.relpath(one, folder)])(one)}\n" for one in named)
+        )
         return self.spelled(path)
 
     def _missing(self) -> str:
