@@ -402,6 +402,21 @@ def test_a_run_that_dies_between_row_and_watch_is_caught_up(
 
 
 @pytest.mark.filterwarnings(FEW)
+def test_a_watch_has_an_image_of_a_run_once_that_was_replaced_and_came_back(
+    run: Callable[[str], int], calibrated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"parts {calibrated}")
+    image = Path("parts/1.png").read_bytes()
+    draw(Path("parts/1.png"), 31)
+    run(f"parts {calibrated} --resume true")
+    Path("parts/1.png").write_bytes(image)
+    run(f"parts {calibrated} --resume true")
+    assert seen(capsys.readouterr().out) == 5
+    images = [json.loads(line).get("image") for line in Path("state").read_text().splitlines()]
+    assert len(images) == len(set(images)) == 1 + 5
+
+
+@pytest.mark.filterwarnings(FEW)
 @pytest.mark.parametrize("content", [b"PK\x03\x04 a state of 0.2", b"{}\n", b'{"format": "other"}\n'])
 def test_another_file_is_no_watch(run: Callable[[str], int], calibrated: str, content: bytes) -> None:
     Path("state").write_bytes(content)

@@ -25,6 +25,9 @@ _MOST_EVENTS = (12, 50, 170)
 _MOST_LINES = 30
 
 
+_COUNTED = ("sequences", "actions", "runs", "ends", "kills", "refusals", "second runs", "full disks")
+
+
 class Fault(Exception):  # noqa: N818  # it is one
     """Something is otherwise than the model has it."""
 
@@ -281,15 +284,16 @@ def fuzz(sequences: int, seed: int, tell: Callable[[str], None] = print) -> Coun
     counts = Counter[str]()
     for number in range(seed, seed + sequences):
         with tempfile.TemporaryDirectory() as name:
-            sequence = Sequence(Path(name).resolve(), number)
+            root = Path(name).resolve()
+            sequence, differs = Sequence(root, number), ""
             try:
                 sequence.go()
             except Fault as fault:
                 counts["faults"] += 1
-                actions = "\n".join(f"  {place}. {action}" for place, action in enumerate(sequence.actions, 1))
-                tell(f"seed {number}:\n{actions}\n  differs: {fault}".replace(str(Path(name).resolve()), "ROOT"))
-            if sequences == 1:
-                tell("\n".join(sequence.actions))
+                differs = f"\n  differs: {fault}"
+            if differs or sequences == 1:
+                actions = "".join(f"\n  {place}. {action}" for place, action in enumerate(sequence.actions, 1))
+                tell(f"seed {number}:{actions}{differs}".replace(str(root), "ROOT"))
         counts += sequence.counts + Counter(sequences=1)
     return counts
 
@@ -303,6 +307,6 @@ def main(sequences: int = 500, seed: int = 0) -> None:
     """
     check_count("sequences", sequences)
     counts = fuzz(sequences, seed)
-    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    print(", ".join(f"{counts[what]} {what}" for what in (*_COUNTED, "faults")))
     if counts["faults"]:
         sys.exit(1)
