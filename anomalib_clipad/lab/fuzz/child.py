@@ -135,7 +135,7 @@ class _Events:
             begin(self_, path, size)
             self_._file = _File(self_._file, self)
 
-        lines.Lines.__init__ = begun  # type: ignore[method-assign]
+        lines.Lines.__init__ = begun  # type: ignore[method-assign,assignment]
 
     def stop(self) -> None:
         self._trouble = None
@@ -197,7 +197,7 @@ def _run(call: Mapping[str, Any], folder: Path, seed: int, events: _Events) -> N
     warnings.simplefilter("ignore")
     sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the end
     os.chdir(folder)
-    inspector._predictor = lambda class_name, *_: Grey(class_name)  # type: ignore[assignment]
+    inspector._predictor = lambda class_name, *_: Grey(class_name)
     for module in (inspector, runs):
         module.ThreadPoolExecutor = lambda workers: AtWhim(whim, workers)  # type: ignore[attr-defined]
     outcome = Outcome("done")

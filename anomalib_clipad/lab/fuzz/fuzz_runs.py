@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from anomalib_clipad.checks import check_count
+from anomalib_clipad.inspection.lines import cells, whole_rows
 
 from .agreement import disagreements, drift_disagreements
 from .child import Child, Outcome, Trouble
@@ -23,8 +24,6 @@ from .world import World
 _MOST_EVENTS = (12, 50, 170)
 """Of these one is drawn, and then an event up to it: beginnings are short, and have much that may go wrong."""
 _MOST_LINES = 30
-
-
 _COUNTED = ("sequences", "actions", "runs", "ends", "kills", "refusals", "second runs", "full disks")
 
 
@@ -59,17 +58,8 @@ class Sequence:
         """
         world = self._world
         changes: list[Callable[[], str]] = [
-            *(
-                world.add,
-                world.replace,
-                world.spoil,
-                world.mend,
-                world.mend,
-                world.delete,
-                world.touch,
-                world.rename,
-                world.copy,
-            ),
+            *(world.add, world.replace, world.spoil, world.mend, world.mend),
+            *(world.delete, world.touch, world.rename, world.copy),
             *(world.link_file, world.link_folder, world.move_input, world.move_output, world.move_self),
             *(world.change, world.change, world.change_back),
         ]
@@ -233,10 +223,9 @@ class Sequence:
 
 def _failed(folder: Path, began: str) -> set[str]:
     """The files that the whole rows of ``failed.csv`` lead to."""
-    from anomalib_clipad.inspection.lines import cells, whole_rows
-
     rows = [cells(row) for row in whole_rows(folder / "failed.csv")][1:]
     found = [lead(path, began) for path, _ in rows]
+    _check([f"{path} is in failed.csv without a reason" for path, reason in rows if not reason])
     _check([f"{one} is in failed.csv twice" for one, times in Counter(found).items() if times > 1])
     return {*found}
 
