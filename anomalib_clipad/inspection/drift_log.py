@@ -39,7 +39,7 @@ class DriftLog:
     def __init__(self, path: Path, scores: ArrayLike, identity: Mapping[str, Any]) -> None:
         self.drift = Drift(scores)
         self._path, self._identity = path, json.loads(json.dumps(identity))
-        self._run = ""
+        self._run, self._known = "", set[str]()
         self._size = self._read()
 
     @contextmanager
@@ -60,15 +60,16 @@ class DriftLog:
             with closing(self._lines):
                 if self.begun_anew or not self._size:
                     self._lines.append(json.dumps({"format": _FORMAT, **self._identity}) + "\n")
-                known = self._images_of(run)
+                self._known = self._images_of(run)
                 for result in () if folder is None else read_results(folder):
-                    if _key(result) not in known:
-                        self.add(result)
+                    self.add(result)
+                    self._known.add(_key(result))
                 yield self
 
     def add(self, result: Result) -> bool:
-        """Take in a result of the run; whether there is an alarm that was not there before."""
-        return self.update(result.score, _key(result))
+        """Take in a result of the run, unless it was before; whether there is an alarm that was not there before."""
+        image = _key(result)
+        return image not in self._known and self.update(result.score, image)
 
     def update(self, score: float, image: str = "") -> bool:
         """Take in the next image's score.

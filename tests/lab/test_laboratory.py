@@ -12,6 +12,7 @@ OPTIONS = {
     "browser-runtime": "--folder",
     "deployment": "--formats",
     "endurance": "--damaged",
+    "fuzz-runs": "--sequences",
     "large-images": "--category",
     "mini-card": "--real",
     "mini-hub": "--space",

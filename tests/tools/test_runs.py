@@ -18,6 +18,7 @@ from conftest import shallow
 from PIL import Image
 
 from anomalib_clipad import Inspector
+from anomalib_clipad.inspection.picture_files import remove_pictures
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.tools import cli
 
@@ -245,6 +246,60 @@ def test_one_that_is_replaced_by_no_image_has_no_verdict(run: Callable[[str], in
     assert rows("failed") == []
 
 
+def test_what_failed_is_listed_once_however_it_is_named(run: Callable[[str], int], place: Path) -> None:
+    image = Path("parts/2.png").read_bytes()
+    Path("parts/2.png").write_text("no image")
+    missing = place / "parts/missing.png"
+    assert run("parts parts/missing.png") == 3
+    assert run(f"{place}/parts {missing} --resume true") == 3
+    assert [row["path"] for row in rows("failed")] == [f"{place}/parts/2.png", str(missing)]
+    Path("parts/2.png").write_bytes(image)
+    draw(missing, 5)
+    assert run("parts --resume true") == 0
+    assert rows("failed") == []
+
+
+# --- what a run leaves that is killed ---
+
+
+def test_a_run_that_was_killed_before_it_began_is_gone_on_with(run: Callable[[str], int]) -> None:
+    left = Path("out/.unfinished-0/new")
+    left.mkdir(parents=True)
+    (left / "run.json").write_text("{")
+    Path("out/.lock").write_text("1\n")
+    assert run("parts --resume true") == 0
+    assert paths() == [f"parts/{number}.png" for number in range(4)]
+    assert not left.parent.exists()
+
+
+def test_a_run_that_is_refused_removes_nothing(run: Callable[[str], int]) -> None:
+    run("parts")
+    left = Path("out/.unfinished-0/new")
+    left.mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"threshold was None and is 0.5"):
+        run("parts --resume true --threshold 0.5")
+    with pytest.raises(SystemExit, match="holds results of an earlier run"):
+        run("parts")
+    assert left.exists()
+
+
+def test_one_that_dies_while_it_removes_pictures_leaves_no_rows_without(
+    run: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(folder: Path, names: set[str]) -> set[Path]:
+        remove_pictures(folder, [*names][:2])
+        raise KeyboardInterrupt
+
+    run("parts --masks true")
+    with monkeypatch.context() as killed:
+        killed.setattr("anomalib_clipad.inspection.run_folder.remove_pictures", removed)
+        with pytest.raises(KeyboardInterrupt):
+            run("parts --masks true --overwrite true")
+    assert run("parts --masks true --resume true") == 0
+    assert paths() == [f"parts/{number}.png" for number in range(4)]
+    assert {path.name for path in Path("out/masks").iterdir()} == {f"{number}.png" for number in range(4)}
+
+
 # --- in which order ---
 
 
@@ -344,6 +399,21 @@ def test_a_run_that_dies_between_row_and_watch_is_caught_up(
         run(f"parts {calibrated} --resume true")
         assert seen(capsys.readouterr().out) == 4
         assert Path("state").read_bytes() == whole
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_a_watch_has_an_image_of_a_run_once_that_was_replaced_and_came_back(
+    run: Callable[[str], int], calibrated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"parts {calibrated}")
+    image = Path("parts/1.png").read_bytes()
+    draw(Path("parts/1.png"), 31)
+    run(f"parts {calibrated} --resume true")
+    Path("parts/1.png").write_bytes(image)
+    run(f"parts {calibrated} --resume true")
+    assert seen(capsys.readouterr().out) == 5
+    images = [json.loads(line).get("image") for line in Path("state").read_text().splitlines()]
+    assert len(images) == len(set(images)) == 1 + 5
 
 
 @pytest.mark.filterwarnings(FEW)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalib_clipad.inspection.content import digest_of_all
+
 from .model import State, lines
 
 _ALWAYS = {"run.json", "results.csv", "regions.csv", "failed.csv", "results.parquet", "results.jsonl", ".names"}
@@ -68,8 +70,6 @@ def drift_disagreements(log: Path, state: State, complete: bool) -> Iterator[str
         known = [] if "format" in line else [*known, *([line["image"]] if line["run"] == state.key else [])]
     if len({*known}) < len(known):
         yield f"an image is in the watch twice: {known}"
-    from anomalib_clipad.inspection.content import digest_of_all
-
     ever = {digest_of_all(one) for one in state.ever}
     if not ever.issuperset(known):
         yield "an image is in the watch that was never in the record"

@@ -1,4 +1,4 @@
-"""`anomalib-clipad inspect` in a process of its own, which can be killed, paused, or find its disk full, at an event."""
+"""`anomalib-clipad inspect` in a process of its own that is killed, waits, or finds its disk full, at some event."""
 
 from __future__ import annotations
 
@@ -82,15 +82,24 @@ class Child:
             warnings.simplefilter("ignore")  # Python warns of threads, and the child takes none of them up
             self._process = os.fork()
         if not self._process:
+            os.close(self._told)
+            os.close(self._go_on)
             _run(call, folder, seed, _Events(trouble, tell, wait))
         os.close(tell)
         os.close(wait)
 
+    def __enter__(self) -> Child:
+        """Itself; it starts when its outcome is asked for."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, if it has not ended."""
+        os.close(self._told)
+        os.close(self._go_on)
+        os.waitpid(self._process, 0)
+
     def outcome(self) -> Outcome:
         """How the run has ended, or that it waits: then it goes on when this is asked again."""
-        if not self._go_on:
-            msg = "The run has ended before."
-            raise RuntimeError(msg)
         os.write(self._go_on, b".")
         told, end = b"", time.monotonic() + _LONGEST
         while not told.endswith(b"\n"):
@@ -101,13 +110,7 @@ class Child:
                 told += part
             else:
                 told = b'["killed"]\n'
-        found = Outcome(*json.loads(told))
-        if found.kind != "paused":
-            os.waitpid(self._process, 0)
-            os.close(self._told)
-            os.close(self._go_on)
-            self._go_on = 0
-        return found
+        return Outcome(*json.loads(told))
 
 
 class _Events:
@@ -118,7 +121,8 @@ class _Events:
         self._count = 0
 
     def wait(self) -> None:
-        os.read(self._wait, 1)
+        if not os.read(self._wait, 1):
+            os._exit(1)  # nobody asks any longer
 
     def tell(self, outcome: Outcome) -> None:
         os.write(self._tell, json.dumps(outcome).encode() + b"\n")
@@ -131,7 +135,7 @@ class _Events:
             begin(self_, path, size)
             self_._file = _File(self_._file, self)
 
-        lines.Lines.__init__ = begun  # type: ignore[method-assign]
+        lines.Lines.__init__ = begun  # type: ignore[method-assign,assignment]
 
     def stop(self) -> None:
         self._trouble = None
@@ -193,7 +197,7 @@ def _run(call: Mapping[str, Any], folder: Path, seed: int, events: _Events) -> N
     warnings.simplefilter("ignore")
     sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the end
     os.chdir(folder)
-    inspector._predictor = lambda class_name, *_: Grey(class_name)  # type: ignore[assignment]
+    inspector._predictor = lambda class_name, *_: Grey(class_name)
     for module in (inspector, runs):
         module.ThreadPoolExecutor = lambda workers: AtWhim(whim, workers)  # type: ignore[attr-defined]
     outcome = Outcome("done")

@@ -13,15 +13,18 @@ from random import Random
 from typing import Any
 
 from anomalib_clipad.checks import check_count
+from anomalib_clipad.inspection.lines import cells, whole_rows
 
 from .agreement import disagreements, drift_disagreements
 from .child import Child, Outcome, Trouble
-from .model import Mention, Row, State, expected, lead, lines, mentions, refusals, wrong
+from .mentions import Mention, lead, mentions
+from .model import Row, State, expected, lines, refusals, wrong
 from .world import World
 
 _MOST_EVENTS = (12, 50, 170)
 """Of these one is drawn, and then an event up to it: beginnings are short, and have much that may go wrong."""
 _MOST_LINES = 30
+_COUNTED = ("sequences", "actions", "runs", "ends", "kills", "refusals", "second runs", "full disks")
 
 
 class Fault(Exception):  # noqa: N818  # it is one
@@ -55,17 +58,8 @@ class Sequence:
         """
         world = self._world
         changes: list[Callable[[], str]] = [
-            *(
-                world.add,
-                world.replace,
-                world.spoil,
-                world.mend,
-                world.mend,
-                world.delete,
-                world.touch,
-                world.rename,
-                world.copy,
-            ),
+            *(world.add, world.replace, world.spoil, world.mend, world.mend),
+            *(world.delete, world.touch, world.rename, world.copy),
             *(world.link_file, world.link_folder, world.move_input, world.move_output, world.move_self),
             *(world.change, world.change, world.change_back),
         ]
@@ -113,13 +107,13 @@ class Sequence:
         world, state, cwd = self._world, self._state, str(self._world.cwd)
         resumed = bool(call["resume"] and state.key)
         began = state.began if resumed else cwd
-        given = mentions(call["images"], cwd, began)
+        given = mentions(call["images"], world.cwd, began)
         before = _snapshot(world.root)
-        child = Child(call, world.cwd, seed, trouble)
-        outcome = child.outcome()
-        if outcome.kind == "paused":
-            self._second(call)
+        with Child(call, world.cwd, seed, trouble) as child:
             outcome = child.outcome()
+            if outcome.kind == "paused":
+                self._second(call)
+                outcome = child.outcome()
         self.counts["runs"] += 1
         if outcome.kind == "broken":
             raise Fault(outcome.message)
@@ -127,19 +121,16 @@ class Sequence:
         if refused is not None and outcome.kind == "done":
             msg = f"The run has ended well, which had to be refused, with {refused}"
             raise Fault(msg)
-        if outcome.kind == "refused" and refused is not None:
+        full = trouble is not None and trouble.kind == "full" and "No space" in outcome.message
+        if outcome.kind == "refused" and refused is not None and not full:
             self.counts["refusals"] += 1
             _check(
-                [
-                    f"the refusal does not say {part!r}: {outcome.message}"
-                    for part in refused
-                    if part not in outcome.message
-                ]
+                f"the refusal does not say {part!r}: {outcome.message}"
+                for part in refused
+                if part not in outcome.message
             )
             _check(_changed(before, _snapshot(world.root), "a run that was refused"))
-        elif outcome.kind == "refused" and (
-            trouble is None or trouble.kind != "full" or "No space" not in outcome.message
-        ):
+        elif outcome.kind == "refused" and not full:
             msg = f"The run was refused: {outcome.message}"
             raise Fault(msg)
         elif outcome.kind == "done":
@@ -153,7 +144,8 @@ class Sequence:
         """Another run in the same folder, while it is written to."""
         self.counts["second runs"] += 1
         before = _snapshot(self._world.root)
-        second = Child({**call, "resume": True, "overwrite": False}, self._world.cwd, 0).outcome()
+        with Child({**call, "resume": True, "overwrite": False}, self._world.cwd, 0) as child:
+            second = child.outcome()
         if second.kind != "refused" or "Another run writes to" not in second.message:
             msg = f"The second of two runs at once ended so: {second}"
             raise Fault(msg)
@@ -231,10 +223,9 @@ class Sequence:
 
 def _failed(folder: Path, began: str) -> set[str]:
     """The files that the whole rows of ``failed.csv`` lead to."""
-    from anomalib_clipad.inspection.lines import cells, whole_rows
-
     rows = [cells(row) for row in whole_rows(folder / "failed.csv")][1:]
     found = [lead(path, began) for path, _ in rows]
+    _check([f"{path} is in failed.csv without a reason" for path, reason in rows if not reason])
     _check([f"{one} is in failed.csv twice" for one, times in Counter(found).items() if times > 1])
     return {*found}
 
@@ -282,15 +273,16 @@ def fuzz(sequences: int, seed: int, tell: Callable[[str], None] = print) -> Coun
     counts = Counter[str]()
     for number in range(seed, seed + sequences):
         with tempfile.TemporaryDirectory() as name:
-            sequence = Sequence(Path(name).resolve(), number)
+            root = Path(name).resolve()
+            sequence, differs = Sequence(root, number), ""
             try:
                 sequence.go()
             except Fault as fault:
                 counts["faults"] += 1
-                actions = "\n".join(f"  {place}. {action}" for place, action in enumerate(sequence.actions, 1))
-                tell(f"seed {number}:\n{actions}\n  differs: {fault}".replace(str(Path(name).resolve()), "ROOT"))
-            if sequences == 1:
-                tell("\n".join(sequence.actions))
+                differs = f"\n  differs: {fault}"
+            if differs or sequences == 1:
+                actions = "".join(f"\n  {place}. {action}" for place, action in enumerate(sequence.actions, 1))
+                tell(f"seed {number}:{actions}{differs}".replace(str(root), "ROOT"))
         counts += sequence.counts + Counter(sequences=1)
     return counts
 
@@ -304,6 +296,6 @@ def main(sequences: int = 500, seed: int = 0) -> None:
     """
     check_count("sequences", sequences)
     counts = fuzz(sequences, seed)
-    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    print(", ".join(f"{counts[what]} {what}" for what in (*_COUNTED, "faults")))
     if counts["faults"]:
         sys.exit(1)

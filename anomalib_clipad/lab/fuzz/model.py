@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -13,25 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .mentions import Mention, lead
 from .world import calibration, mask, pixels, references
 
 _CLOSE = 1e-5
 _RATE, _MIDPOINT = 0.2, 0.5
 LABELS = ("good", "defective")
-
-
-class Mention(NamedTuple):
-    """Something that a run is to look at.
-
-    Attributes:
-        text: What it is called.
-        place: Its real file; ``None`` where there is none.
-        named: Whether a user named it, or what it was to be in, himself and there is nothing.
-    """
-
-    text: str
-    place: str | None
-    named: bool = False
 
 
 class Row(NamedTuple):
@@ -61,68 +46,6 @@ class State:
     rows: list[Row] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     ever: set[tuple[str, str]] = field(default_factory=set)
-
-
-def mentions(inputs: Sequence[str], cwd: str, began: str) -> list[Mention]:
-    """What inputs name, each file once.
-
-    Args:
-        inputs: As users write them.
-        cwd: Where they do.
-        began: Where the run began, to which paths of tables are relative.
-    """
-    found: dict[str, Mention] = {}
-    for entry in inputs:
-        for text in _texts(entry, cwd):
-            place = lead(text, cwd)
-            called = text if cwd == began else os.path.join(cwd, text)
-            real = place if os.path.isfile(place) else None
-            found.setdefault(place, Mention(called, real, text == str(Path(entry))))
-    return list(found.values())
-
-
-def lead(text: str, began: str) -> str:
-    """Where a path of a table leads to: a real file, or itself."""
-    path = os.path.abspath(os.path.join(began, text))
-    return os.path.realpath(path) if os.path.exists(path) else path
-
-
-def _texts(entry: str, cwd: str) -> list[str]:
-    name, full = str(Path(entry)), os.path.join(cwd, entry)
-    if "*" in name:
-        before, double, after = full.partition("/**/")
-        folders = [one for base in glob.glob(before) for one, _ in _below(base, set())] if double else []
-        every = [path for one in folders for path in glob.glob(os.path.join(one, after))] if double else glob.glob(full)
-        cut = 0 if os.path.isabs(name) else len(os.path.join(cwd, ""))
-        return sorted(path[cut:] for path in every) or [name]
-    if os.path.isdir(full):
-        images = [os.path.join(one, file) for one, files in _below(full, set()) for file in files]
-        return _in_order([os.path.join(name, os.path.relpath(image, full)) for image in images]) or [name]
-    if name.endswith(".txt"):
-        return [str(Path(name).parent / line) for line in Path(full).read_text().splitlines()]
-    return [name]
-
-
-def _in_order(texts: list[str]) -> list[str]:
-    return sorted(texts, key=lambda text: text.split("/"))
-
-
-def _below(folder: str, visited: set[str]) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below it, with the files in them that a run looks at; each real folder once."""
-    real = os.path.realpath(folder)
-    if real in visited or os.path.exists(os.path.join(real, "run.json")):
-        return
-    visited.add(real)
-    files = []
-    inside = []
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path):
-            inside += [] if name.startswith(".unfinished-") else list(_below(path, visited))
-        elif name.endswith(".png") or not os.path.exists(path):
-            files.append(name)
-    yield folder, files
-    yield from inside
 
 
 def expected(state: State, given: Sequence[Mention], known: Mapping[str, int | None]) -> tuple[list[Row], set[str]]:

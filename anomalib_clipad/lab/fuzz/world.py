@@ -113,7 +113,7 @@ class World:
         return f"add {self.shown(path)}"
 
     def replace(self) -> str:
-        """Another image in the place of one; or of a file that is none."""
+        """Another image in the place of one, or of a file that is none."""
         path = self._rng.choice(self.files())
         self._kept[path] = path.read_bytes()
         self.write(path)
@@ -167,10 +167,8 @@ class World:
 
     def link_folder(self) -> str:
         """A second way to a folder."""
-        path, to = (
-            self._rng.choice(self._folders()),
-            self.root / self._rng.choice(["parts/0link", "parts/zlink", "more"]),
-        )
+        path = self._rng.choice(self._folders())
+        to = self.root / self._rng.choice(["parts/0link", "parts/zlink", "more"])
         if os.path.lexists(to) or not to.parent.is_dir():
             return self.touch()
         to.symlink_to(path)
@@ -238,14 +236,15 @@ class World:
 
     def spelled(self, path: Path) -> str:
         """A path, relative or absolute."""
-        return self._rng.choice([str, self._relative])(path)
+        return self._from(self.cwd, path)
 
-    def _relative(self, path: Path) -> str:
-        return os.path.relpath(path, self.cwd)
+    def _from(self, folder: Path, path: Path) -> str:
+        ways: list[Callable[[Path], str]] = [str, lambda path: os.path.relpath(path, folder)]
+        return self._rng.choice(ways)(path)
 
     def _folders(self) -> list[Path]:
         """The folders of images, no links."""
-        names = [name for name in (*_FOLDERS, *(f"{name}-moved" for name in _FOLDERS))]
+        names = [*_FOLDERS, *(f"{name}-moved" for name in _FOLDERS)]
         names += ["parts-moved/sub", "parts-moved/sub-moved"]
         return [path for name in names if (path := self.root / name).is_dir() and path.resolve() == path]
 
@@ -266,14 +265,8 @@ class World:
 
     def inputs(self) -> list[str]:
         """What the next run looks at, said in one way or another; most of it is there."""
-        ways: list[Callable[[], str]] = [
-            self._folder,
-            self._folder,
-            self._file,
-            self._pattern,
-            self._list,
-            self._missing,
-        ]
+        ways: list[Callable[[], str]] = [self._folder, self._folder, self._file]
+        ways += [self._pattern, self._list, self._missing]
         chosen = [self._rng.choice(ways)() for _ in range(self._rng.randint(1, 3))]
         return [*chosen, self._rng.choice(chosen)] if self._rng.random() < 0.2 else chosen
 
@@ -292,9 +285,7 @@ class World:
         path = folder / f"{self._rng.randrange(3)}.txt"
         files = self.files()
         named = self._rng.sample(files, self._rng.randint(1, len(files))) if files else [self.root / "parts/none.png"]
-        path.write_text(
-            "".join(f"{self._rng.choice([str, lambda one: os.path.relpath(one, folder)])(one)}\n" for one in named)
-        )
+        path.write_text("".join(f"{self._from(folder, one)}\n" for one in named), encoding="utf-8")
         return self.spelled(path)
 
     def _missing(self) -> str:
