@@ -143,6 +143,17 @@ def test_the_same_content_under_another_name_goes_on(kind: str, run: Callable[[s
     assert paths() == [f"parts/{number}.png" for number in range(4)]
 
 
+def test_with_other_settings_a_run_does_not_go_on(run: Callable[[str], int]) -> None:
+    run("parts/0.png --threshold 0.4")
+    for options, said in (
+        ("--threshold 0.5", "threshold was 0.4 and is 0.5"),
+        ("--threshold 0.4 --smoothing 3", "smoothing was None and is 3.0"),
+        ("--threshold 0.4 --class-name bolt", "class_name was 'nut' and is 'bolt'"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            run(f"parts {options} --resume")
+
+
 @pytest.mark.filterwarnings(FEW)
 def test_a_run_with_references_does_not_go_on_without(run: Callable[[str], int]) -> None:
     run(f"parts/0.png {options_of('references')}")
