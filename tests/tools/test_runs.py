@@ -295,6 +295,15 @@ def test_names_in_coco_are_unique_and_lead_to_the_files(run: Callable[[str], int
     assert all(Path(name).is_file() for name in names)
 
 
+@pytest.mark.parametrize("way", ["--overwrite", "--overwrite true", "--overwrite=yes", "--resume"])
+def test_an_undecided_run_gives_the_command_that_decides(
+    way: str, run: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"{way} parts/0.png --masks true")
+    command = f"inspect {OPTIONS} parts/0.png --masks true --calibration FOLDER --false_alarm_rate 0.05 --overwrite\n"
+    assert f"run: anomalib-clipad {command}" in capsys.readouterr().out
+
+
 # --- its own output ---
 
 
