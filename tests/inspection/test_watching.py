@@ -26,7 +26,7 @@ def one(arrived: Iterator[Source | None]) -> Source:
     while time.monotonic() < end:
         if (source := next(arrived)) is not None:
             return source
-    raise AssertionError("nothing came")
+    pytest.fail("nothing came")
 
 
 def quiet(arrived: Iterator[Source | None], seconds: float) -> bool:

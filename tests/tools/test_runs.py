@@ -332,7 +332,8 @@ def test_the_terminal_tells_what_there_is(run: Callable[[str], int], capsys: pyt
     assert not {"label", "good", "defective", "references"} & {*re.findall(r"\w+", said)}
     assert "A score says how suspicious" in said
     assert "A p-value says" not in said
-    run(f"parts --overwrite {options_of('references')} --calibration {folder_of('other', 70, 5)} --false_alarm_rate 0.2")
+    calibration = f"--calibration {folder_of('other', 70, 5)} --false_alarm_rate 0.2"
+    run(f"parts --overwrite {options_of('references')} {calibration}")
     said = capsys.readouterr().out
     defective = sum(row["label"] == "defective" for row in rows())
     assert f"4 images, {defective} defective, 1 not readable" in said
