@@ -103,8 +103,8 @@ class Cache:
             logger.warning("Ignoring the unreadable cache entry %s: %s", path, error)
             return None
         entry = Entry(tensors, about.get("note", ""))
-        if about.get("digest") != _digest(entry) or not _finite(entry):
-            logger.warning("Ignoring the cache entry %s: it is not what was written there, or holds no numbers.", path)
+        if about.get("digest") != _digest(entry):
+            logger.warning("Ignoring the cache entry %s: it is not what was written there.", path)
             return None
         with suppress(OSError):  # it may be read only, or have just been removed
             os.utime(path)

@@ -224,10 +224,11 @@ def test_everybodys_folder_will_do_where_nobody_can_replace_what_is_anothers(fol
 
 
 @posix
-def test_an_entry_that_others_can_write_to_is_no_answer_and_is_written_anew(folder: Path) -> None:
+@pytest.mark.parametrize("mode", [0o666, 0o660, 0o1666])
+def test_an_entry_that_others_can_write_to_is_no_answer_and_is_written_anew(folder: Path, mode: int) -> None:
     cache = Cache("text")
     cache.put(key(1), entry())
-    cache.path(key(1)).chmod(0o666)
+    cache.path(key(1)).chmod(mode)
     assert cache.get(key(1)) is None
     cache.put(key(1), entry())
     assert cache.get(key(1)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -53,7 +54,7 @@ def list_images(
     called: Callable[[Path], str] = str,
     fail: Callable[[Path, str, str], None] = lambda *_: None,
 ) -> int:
-    """Write down what is to be inspected: a Parquet file for each block.
+    """Write down what is to be inspected, and nothing that was before: a Parquet file for each block.
 
     Args:
         folder: Of the run.
@@ -72,6 +73,7 @@ def list_images(
     from pyarrow import parquet
 
     count, files = 0, _files(sources, called, fail)
+    shutil.rmtree(folder / LISTED, ignore_errors=True)
     with atomic_folder(folder / LISTED) as new:
         while rows := list(islice(files, block)):
             parquet.write_table(pa.Table.from_pylist(rows), new / f"{count // block:07d}.parquet")

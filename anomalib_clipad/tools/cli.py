@@ -64,7 +64,7 @@ _ARGUMENTS: Written = {
 _TITLES = {"settings": "the model", "decision": "what images are compared with, and what is called defective"}
 """Of the options that commands share."""
 
-_SWITCHES = {"true", "false", "yes", "no", "null"}
+SWITCHES = {"true", "false", "yes", "no", "null"}
 """What may follow an option that is on or off."""
 _REPHRASED = {
     r'Parser key "([^"]+)":': r"--\1:",
@@ -211,7 +211,7 @@ class Command:
             name, equals, value = argument.partition("=")
             types = _parts(self._options[name]) if name in self._options else []
             value = value if equals else next(iter(spelled[place + 1 :]), "")
-            if bool in types and not equals and value.lower() not in _SWITCHES:
+            if bool in types and not equals and value.lower() not in SWITCHES:
                 spelled[place] = f"{name}=true"
             choices = [one for one in types if isinstance(one, str)]
             near = None if value in choices else nearest(value, choices)

@@ -25,10 +25,15 @@ from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.watching import watch as watched
 from anomalib_clipad.verdicts.decision import P_VALUE, SCORE
 
+from .cli import SWITCHES
+
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.drift_log import DriftLog
     from anomalib_clipad.inspection.records import Result
     from anomalib_clipad.inspection.tables import Summary
+
+_AGAIN = ("--overwrite", "--resume")
+"""What becomes of an earlier run."""
 
 
 def inspect(
@@ -144,7 +149,13 @@ def inspect(
 
 def _called() -> str:
     """The command as it was called, for a new run."""
-    given = [word for word in sys.argv[1:] if word not in {"--overwrite", "--resume"}]
+    given: list[str] = []
+    earlier = ""
+    for word in sys.argv[1:]:
+        value = earlier in _AGAIN and word.lower() in SWITCHES
+        if not value and word.partition("=")[0] not in _AGAIN:
+            given.append(word)
+        earlier = word
     return shlex.join(["anomalib-clipad", *given])
 
 

@@ -54,10 +54,11 @@ def test_of_a_folder_of_open_clip_all_files_count(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_file_is_a_setting() -> None:
-    asked = {"backbone": "clipad-mini", "prompts": "medical", "threshold": 0.4, "tiles": None, "references": "normal"}
+    kept = {"class_name": "nut", "backbone": "clipad-mini", "prompts": "medical", "threshold": 0.4, "smoothing": 0.0}
+    asked = {**kept, "tiles": None, "references": "normal"}
     settings = plain(asked)
     assert settings.pop("version")
-    assert settings == {"backbone": "clipad-mini", "prompts": "medical", "threshold": 0.4}
+    assert settings == kept
     assert depends_on(around(), asked) == {}
 
 

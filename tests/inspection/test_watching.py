@@ -22,7 +22,11 @@ def arrived(tmp_path: Path) -> Iterator[Source | None]:
 
 
 def one(arrived: Iterator[Source | None]) -> Source:
-    return next(source for source in arrived if source is not None)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if (source := next(arrived)) is not None:
+            return source
+    pytest.fail("nothing came")
 
 
 def quiet(arrived: Iterator[Source | None], seconds: float) -> bool:

@@ -107,6 +107,12 @@ def test_images_are_listed_in_blocks_and_what_is_missing_with_its_reason(
     assert failed == [("gone.png", "There is no file or folder gone.png.", "gone.png")]
 
 
+def test_what_was_listed_before_is_not_inspected_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    for entry, blocks in ((folders["parts"], 7), (folders["parts"] / "0", 3)):
+        list_images(tmp_path, find([str(entry)]), block=4)
+        assert len(list((tmp_path / ".images").iterdir())) == blocks
+
+
 def test_workers_elsewhere_are_told_where_an_image_is_and_what_it_is_called(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +285,8 @@ def test_a_driver_and_a_worker_that_are_killed_lose_no_row_and_double_none(
     assert ended.value.code == 3  # one image cannot be read
     thread.join()
     assert killed
+    rest = sum(parquet.read_table(file).num_rows for file in (out / ".images").iterdir())
+    assert rest == IMAGES + 1 - len(done)
     check_rows(out, Inspector("nut", **model), folders["parts"])
     assert [result.path for result in read_results(out)] == sorted(map(str, folders["parts"].rglob("[0-9]*.png")))
     assert list(read_results(out))[: len(done)] == done

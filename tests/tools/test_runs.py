@@ -18,6 +18,7 @@ from conftest import shallow
 from PIL import Image
 
 from anomalib_clipad import Inspector
+from anomalib_clipad.inspection.drift_log import DriftLog
 from anomalib_clipad.inspection.picture_files import remove_pictures
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.tools import cli
@@ -142,6 +143,17 @@ def test_the_same_content_under_another_name_goes_on(kind: str, run: Callable[[s
     shutil.move(name, other)
     run(f"parts {options.replace(name, other)} --resume true")
     assert paths() == [f"parts/{number}.png" for number in range(4)]
+
+
+def test_with_other_settings_a_run_does_not_go_on(run: Callable[[str], int]) -> None:
+    run("parts/0.png --threshold 0.4")
+    for options, said in (
+        ("--threshold 0.5", "threshold was 0.4 and is 0.5"),
+        ("--threshold 0.4 --smoothing 3", "smoothing was None and is 3.0"),
+        ("--threshold 0.4 --class-name bolt", "class_name was 'nut' and is 'bolt'"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            run(f"parts {options} --resume")
 
 
 @pytest.mark.filterwarnings(FEW)
@@ -330,6 +342,22 @@ def test_a_resumed_run_has_the_order_of_one_of_one_piece(run: Callable[[str], in
     assert [one["image_id"] for one in pieces[2]["annotations"]] == [one["image_id"] for one in whole[2]["annotations"]]
 
 
+def test_a_resumed_run_that_is_interrupted_has_its_images_first(
+    run: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("parts/2.png parts/3.png")
+    stream = Inspector.stream
+
+    def interrupted(self: Inspector, images: Iterator[Any], *others: Any) -> Iterator[Any]:
+        yield from stream(self, [next(images)], *others)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Inspector, "stream", interrupted)
+    with pytest.raises(SystemExit, match="interrupted; go on with --resume"):
+        run("parts --resume")
+    assert paths() == ["parts/0.png", "parts/2.png", "parts/3.png"]
+
+
 def test_names_in_coco_are_unique_and_lead_to_the_files(run: Callable[[str], int]) -> None:
     draw(Path("a/000.png"), 1)
     draw(Path("b/000.png"), 2)
@@ -337,6 +365,38 @@ def test_names_in_coco_are_unique_and_lead_to_the_files(run: Callable[[str], int
     names = [image["file_name"] for image in json.loads(Path("out/coco.json").read_text())["images"]]
     assert len(set(names)) == 2
     assert all(Path(name).is_file() for name in names)
+
+
+@pytest.mark.parametrize("way", ["--overwrite", "--overwrite true", "--overwrite=yes", "--resume"])
+def test_an_undecided_run_gives_the_command_that_decides(
+    way: str, run: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"{way} parts/0.png --masks true")
+    command = f"inspect {OPTIONS} parts/0.png --masks true --calibration FOLDER --false_alarm_rate 0.05 --overwrite\n"
+    assert f"run: anomalib-clipad {command}" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_the_terminal_tells_what_there_is(run: Callable[[str], int], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("parts/9.png").write_text("no image")
+    run("parts")
+    said = capsys.readouterr().out
+    assert "4 images, 1 not readable" in said
+    assert re.findall(r"parts/\d\.png.* (\d) │ +\d+ │", said) == [*"1234"]
+    assert "rank" in said
+    assert not {"label", "good", "defective", "references"} & {*re.findall(r"\w+", said)}
+    assert "A score says how suspicious" in said
+    assert "A p-value says" not in said
+    calibration = f"--calibration {folder_of('other', 70, 5)} --false_alarm_rate 0.2"
+    run(f"parts --overwrite {options_of('references')} {calibration}")
+    said = capsys.readouterr().out
+    defective = sum(row["label"] == "defective" for row in rows())
+    assert f"4 images, {defective} defective, 1 not readable" in said
+    assert {"text", "references", "label"} <= {*re.findall(r"\w+", said)}
+    assert len(re.findall(r"parts/\d\.png.* (?:good|defective) ", said)) == 4
+    assert "20 % false alarms, from 5 images" in said
+    assert "The threshold follows from one image alone" in said
+    assert "A p-value says" in said
 
 
 # --- its own output ---
@@ -414,6 +474,16 @@ def test_a_watch_has_an_image_of_a_run_once_that_was_replaced_and_came_back(
     assert seen(capsys.readouterr().out) == 5
     images = [json.loads(line).get("image") for line in Path("state").read_text().splitlines()]
     assert len(images) == len(set(images)) == 1 + 5
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_an_alarm_is_told_when_it_is_raised(
+    run: Callable[[str], int], calibrated: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = DriftLog.add
+    monkeypatch.setattr(DriftLog, "add", lambda log, result: [add(log, result), result.path.endswith("2.png")][1])
+    run(f"parts {calibrated}")
+    assert "3 images since the calibration" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings(FEW)

@@ -22,8 +22,18 @@ UNDECIDED = "not calibrated: sorted by suspicion. To get verdicts, pass --calibr
             False,
             UNDECIDED,
         ),
-        (Decision(MIDPOINT, mutual=True), False, "since images judge each other: sorted by suspicion."),
-        (Decision(MIDPOINT, normal=NORMAL), False, "calibrated, but without a false-alarm rate: sorted by suspicion."),
+        (
+            Decision(MIDPOINT, mutual=True),
+            False,
+            "since images judge each other: sorted by suspicion. To get verdicts, pass --threshold 0.6",
+        ),
+        (
+            Decision(MIDPOINT, normal=NORMAL),
+            False,
+            "calibrated, but without a false-alarm rate: sorted by suspicion. To get verdicts, pass "
+            "--false_alarm_rate 0.05",
+        ),
+        (Decision(MIDPOINT, rate=0.05, normal=NORMAL), True, "5 % false alarms, from 20 images"),
         (Decision(Limits(0.4, 0.4), threshold=0.4), True, "threshold 0.4, as given"),
         (Decision(MIDPOINT, threshold=0.5), True, "threshold 0.5, as given"),
         (Decision(MIDPOINT, fitted=True), True, "the model's own threshold 0.5, fitted to validation images"),
@@ -43,6 +53,7 @@ UNDECIDED = "not calibrated: sorted by suspicion. To get verdicts, pass --calibr
 def test_what_a_decision_says(decision: Decision, decided: bool, words: str) -> None:
     assert decision.decided is decided
     assert words in decision.text
+    assert decided == (decision.options == "")
 
 
 def test_a_single_image_that_the_threshold_hangs_on_is_named() -> None:
