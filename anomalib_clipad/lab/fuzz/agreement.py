@@ -28,7 +28,7 @@ def disagreements(folder: Path, options: Mapping[str, Any]) -> Iterator[str]:
         yield f"names of pictures are there twice: {sorted(names)}"
     pictures = {
         *(f"masks/{name}.png" for name in names if options["masks"]),
-        *(f".thumbnails/{name}.jpg" for name in names if options["page"]),
+        *(f"{kind}/{name}.jpg" for kind in (".thumbnails", ".heat_maps") for name in names if options["page"]),
         *(f"overlays/{row['name']}.jpg" for row in record if _has_overlay(row, options)),
     }
     files = _ALWAYS | {name for name, there in (("coco.json", "coco"), ("index.html", "page")) if options[there]}
