@@ -295,6 +295,9 @@ def main(sequences: int = 500, seed: int = 0) -> None:
         seed: Of the first; the next has the next. `--seed 17 --sequences 1` repeats the one of seed 17.
     """
     check_count("sequences", sequences)
+    if not hasattr(os, "fork"):
+        msg = "Runs are forked so that they can be killed, which this system does not do; run it on Linux or macOS."
+        raise OSError(msg)
     counts = fuzz(sequences, seed)
     print(", ".join(f"{counts[what]} {what}" for what in (*_COUNTED, "faults")))
     if counts["faults"]:
