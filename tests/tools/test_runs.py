@@ -417,6 +417,15 @@ def test_a_watch_has_an_image_of_a_run_once_that_was_replaced_and_came_back(
 
 
 @pytest.mark.filterwarnings(FEW)
+def test_a_watch_whose_first_line_was_cut_off_begins_anew(run: Callable[[str], int], calibrated: str) -> None:
+    run(f"parts {calibrated}")
+    whole = Path("state").read_bytes()
+    Path("state").write_bytes(whole[:60])
+    run(f"parts {calibrated} --resume true")
+    assert Path("state").read_bytes() == whole
+
+
+@pytest.mark.filterwarnings(FEW)
 @pytest.mark.parametrize("content", [b"PK\x03\x04 a state of 0.2", b"{}\n", b'{"format": "other"}\n'])
 def test_another_file_is_no_watch(run: Callable[[str], int], calibrated: str, content: bytes) -> None:
     Path("state").write_bytes(content)
