@@ -107,7 +107,7 @@ class DriftLog:
             for line in whole_lines(self._path):
                 self._take(json.loads(line))
                 size += len(line)
-            if not size and self._path.exists() and self._path.stat().st_size:
+            if not size and self._path.exists() and not _is_begun(self._path):
                 self._take({"format": ""})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             msg = (
@@ -131,6 +131,14 @@ class DriftLog:
             raise ValueError(msg)
         self.drift = Drift(self.drift.calibration)
         self.begun_anew = line != self._identity
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a file is the beginning of a watch whose first line was cut off, or empty."""
+    first = f'{{"format": "{_FORMAT}"'.encode()
+    with path.open("rb") as file:
+        start = file.read(len(first))
+        return first.startswith(start) and b"\n" not in file.read()
 
 
 def _key(result: Result) -> str:

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("anomalib_clipad.lab.fuzz.fuzz_runs", reason="runs are forked")
-
 from anomalib_clipad.inspection import results
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.lab.fuzz.fuzz_runs import fuzz, main

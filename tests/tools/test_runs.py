@@ -487,6 +487,15 @@ def test_an_alarm_is_told_when_it_is_raised(
 
 
 @pytest.mark.filterwarnings(FEW)
+def test_a_watch_whose_first_line_was_cut_off_begins_anew(run: Callable[[str], int], calibrated: str) -> None:
+    run(f"parts {calibrated}")
+    whole = Path("state").read_bytes()
+    Path("state").write_bytes(whole[:60])
+    run(f"parts {calibrated} --resume true")
+    assert Path("state").read_bytes() == whole
+
+
+@pytest.mark.filterwarnings(FEW)
 @pytest.mark.parametrize("content", [b"PK\x03\x04 a state of 0.2", b"{}\n", b'{"format": "other"}\n'])
 def test_another_file_is_no_watch(run: Callable[[str], int], calibrated: str, content: bytes) -> None:
     Path("state").write_bytes(content)

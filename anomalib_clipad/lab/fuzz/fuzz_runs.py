@@ -107,6 +107,7 @@ class Sequence:
         world, state, cwd = self._world, self._state, str(self._world.cwd)
         resumed = bool(call["resume"] and state.key)
         began = state.began if resumed else cwd
+        state.failed = {lead(path, state.began) for path, _ in _failures(world.output)} if state.key else set()
         given = mentions(call["images"], world.cwd, began)
         before = _snapshot(world.root)
         with Child(call, world.cwd, seed, trouble) as child:
@@ -221,9 +222,13 @@ class Sequence:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def _failures(folder: Path) -> list[list[str]]:
+    return [cells(row) for row in whole_rows(folder / "failed.csv")][1:]
+
+
 def _failed(folder: Path, began: str) -> set[str]:
     """The files that the whole rows of ``failed.csv`` lead to."""
-    rows = [cells(row) for row in whole_rows(folder / "failed.csv")][1:]
+    rows = _failures(folder)
     found = [lead(path, began) for path, _ in rows]
     _check([f"{path} is in failed.csv without a reason" for path, reason in rows if not reason])
     _check([f"{one} is in failed.csv twice" for one, times in Counter(found).items() if times > 1])
@@ -295,6 +300,9 @@ def main(sequences: int = 500, seed: int = 0) -> None:
         seed: Of the first; the next has the next. `--seed 17 --sequences 1` repeats the one of seed 17.
     """
     check_count("sequences", sequences)
+    if not hasattr(os, "fork"):
+        msg = "Runs are forked so that they can be killed, which this system does not do; run it on Linux or macOS."
+        raise OSError(msg)
     counts = fuzz(sequences, seed)
     print(", ".join(f"{counts[what]} {what}" for what in (*_COUNTED, "faults")))
     if counts["faults"]:
