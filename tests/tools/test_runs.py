@@ -470,6 +470,14 @@ def test_a_watched_file_that_is_written_again_is_another_image(
     assert said.count("parts/0.png  0.") == 2  # each verdict is told when it is found
 
 
+def test_a_folder_that_cannot_be_watched_is_named_before_anything_is_written(run: Callable[[str], int]) -> None:
+    run("parts")
+    for folder, said in (("nowhere", "There is no folder nowhere"), ("out", "out is the output folder")):
+        with pytest.raises(SystemExit, match=said):
+            run(f"--watch {folder} -o other")
+        assert not Path("other").exists()
+
+
 def test_a_watched_file_that_failed_is_tried_again_when_it_changes(
     run: Callable[[str], int], watching: list[Callable[[], None]]
 ) -> None:
