@@ -97,11 +97,3 @@ def test_a_wrong_argument_is_one_line(run: Callable[[str], None], command: str, 
     ) as stopped:
         run(command)
     assert "\n" not in str(stopped.value.code)
-
-
-def test_a_misspelt_part_of_a_recipe_names_the_near_one(
-    run: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        run("mini-train --recipe.warmpu 3")
-    assert "There is no option --recipe.warmpu; did you mean --recipe.warmup?" in capsys.readouterr().err
