@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -62,7 +63,9 @@ class DriftLog:
                     self._lines.append(json.dumps({"format": _FORMAT, **self._identity}) + "\n")
                 known = self._images_of(run)
                 for result in () if folder is None else read_results(folder):
-                    if _key(result) not in known:
+                    if known[_key(result)]:
+                        known[_key(result)] -= 1
+                    else:
                         self.add(result)
                 yield self
 
@@ -85,14 +88,14 @@ class DriftLog:
         self._lines.append(json.dumps({"score": score, "run": self._run, "image": image}) + "\n")
         return self.drift.alarm and not before
 
-    def _images_of(self, run: str) -> set[str]:
-        """The images of a run that the watch over this calibration has."""
-        known: set[str] = set()
+    def _images_of(self, run: str) -> Counter[str]:
+        """How often the watch over this calibration has each image of a run: a file may become what it was before."""
+        known = Counter[str]()
         for line in map(json.loads, whole_lines(self._path)):
             if "format" in line:
                 known.clear()
             elif line["run"] == run:
-                known.add(line["image"])
+                known[line["image"]] += 1
         return known
 
     def _read(self) -> int:
