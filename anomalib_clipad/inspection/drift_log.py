@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ class DriftLog:
     def __init__(self, path: Path, scores: ArrayLike, identity: Mapping[str, Any]) -> None:
         self.drift = Drift(scores)
         self._path, self._identity = path, json.loads(json.dumps(identity))
-        self._run, self._known = "", set[str]()
+        self._run, self._known = "", Counter[str]()
         self._size = self._read()
 
     @contextmanager
@@ -63,13 +64,15 @@ class DriftLog:
                 self._known = self._images_of(run)
                 for result in () if folder is None else read_results(folder):
                     self.add(result)
-                    self._known.add(_key(result))
                 yield self
 
     def add(self, result: Result) -> bool:
         """Take in a result of the run, unless it was before; whether there is an alarm that was not there before."""
         image = _key(result)
-        return image not in self._known and self.update(result.score, image)
+        if self._known[image]:
+            self._known[image] -= 1
+            return False
+        return self.update(result.score, image)
 
     def update(self, score: float, image: str = "") -> bool:
         """Take in the next image's score.
@@ -86,14 +89,14 @@ class DriftLog:
         self._lines.append(json.dumps({"score": score, "run": self._run, "image": image}) + "\n")
         return self.drift.alarm and not before
 
-    def _images_of(self, run: str) -> set[str]:
-        """The images of a run that the watch over this calibration has."""
-        known: set[str] = set()
+    def _images_of(self, run: str) -> Counter[str]:
+        """How often the watch over this calibration has each image of a run: a file may become what it was before."""
+        known = Counter[str]()
         for line in map(json.loads, whole_lines(self._path)):
             if "format" in line:
                 known.clear()
             elif line["run"] == run:
-                known.add(line["image"])
+                known[line["image"]] += 1
         return known
 
     def _read(self) -> int:

@@ -29,7 +29,7 @@ from anomalib_clipad.inspection.picture_files import HEAT_MAPS, THUMBNAILS
 from anomalib_clipad.inspection.records import RECORDS, read_results
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run_folder import NAMES, handed_out
-from anomalib_clipad.inspection.tables import REGION_COLUMNS
+from anomalib_clipad.inspection.tables import REGION_COLUMNS, summarize
 from anomalib_clipad.verdicts.regions import Region
 
 SIZE = (30, 40)
@@ -104,6 +104,9 @@ def test_numbers_are_those_that_were_found(tmp_path: Path) -> None:
     ):
         np.testing.assert_array_equal(table.score, scores)
     assert [row.path[0] for row in worst] == [*"320145"]  # what is no number is looked at first
+    for turn in range(6):
+        turned = iter([*worst[turn:], *worst[:turn]])
+        assert [row.path for row in summarize(tmp_path, turned).worst] == [row.path for row in worst]
 
 
 def test_what_is_no_number_is_null_in_the_record_and_none_again(tmp_path: Path) -> None:

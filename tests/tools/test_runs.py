@@ -546,11 +546,20 @@ def test_a_watched_file_that_is_written_again_is_another_image(
     names = [image["file_name"] for image in json.loads(Path("out/coco.json").read_text())["images"]]
     assert sorted(names) == sorted(set(names))
     said = capsys.readouterr().out
-    assert said.count("parts/0.png  0.") == 2  # each verdict is told when it is found
+    told = re.findall(r"^parts/0\.png  0\.\d{3}  (\w+)$", said, re.MULTILINE)
+    assert told == [rows()[0]["label"], rows()[4]["label"]]  # each verdict is told when it is found
+
+
+def test_a_folder_that_cannot_be_watched_is_named_before_anything_is_written(run: Callable[[str], int]) -> None:
+    run("parts")
+    for folder, said in (("nowhere", "There is no folder nowhere"), ("out", "out is the output folder")):
+        with pytest.raises(SystemExit, match=said):
+            run(f"--watch {folder} -o other")
+        assert not Path("other").exists()
 
 
 def test_a_watched_file_that_failed_is_tried_again_when_it_changes(
-    run: Callable[[str], int], watching: list[Callable[[], None]]
+    run: Callable[[str], int], watching: list[Callable[[], None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = Path("parts/3.png").read_bytes()
     Path("parts/3.png").write_bytes(whole[:-200])  # its writer pauses
@@ -558,6 +567,8 @@ def test_a_watched_file_that_failed_is_tried_again_when_it_changes(
     assert run("--watch parts") == 0
     assert paths() == [f"parts/{number}.png" for number in range(4)]
     assert rows("failed") == []
+    told = re.findall(r"^(parts/\d\.png)  \d\.\d{3}$", capsys.readouterr().out, re.MULTILINE)
+    assert told == paths(), "where nothing decides, no verdict is told"
 
 
 def test_page_and_parquet_are_current_while_images_are_waited_for(

@@ -108,9 +108,11 @@ def test_each_image_of_a_run_is_taken_in_once(tmp_path: Path) -> None:
             return log.drift.seen
 
     assert seen("day", "A1") == 1
+    assert seen("day", "A1", "A2") == 2
     assert seen("day", "A1", "A2", "B2") == 3
-    assert seen("day", "A1", "A2", "B2") == 3
-    assert seen("night", "A1") == 4, "of another run"
+    assert seen("day", "A1", "A2", "B2", "A1") == 4, "it is again what it was"
+    assert seen("day", "A1", "A2", "B2", "A1") == 4
+    assert seen("night", "A1") == 5, "of another run"
     assert seen("late", "A1", calibration="second") == 1
     assert seen("day", "A1", "A2", "B2") == 3, "whose watch begins anew"
 
