@@ -256,7 +256,7 @@ class Results:
             before = self._failed.pop(file, None)
             self._failed[file] = called, reason
             self._changed, self._outdated = True, self._outdated or before is not None
-            if before != (called, reason):
+            if before is None:
                 self._tables["failed.csv"].append(as_rows([[called, reason]]))
 
     def complete(self) -> None:
