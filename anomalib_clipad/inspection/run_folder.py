@@ -124,7 +124,7 @@ def _check_same(folder: Path, earlier: Run, run: Run) -> None:
         ValueError: If something is not what it was; the message says what, all of it.
     """
     told = [
-        f"{name} was {earlier.settings.get(name)!r} and is {run.settings.get(name)!r}"
+        f"{name} was {_given(earlier.settings.get(name))} and is {_given(run.settings.get(name))}"
         for name in sorted({*earlier.settings, *run.settings})
         if earlier.settings.get(name) != run.settings.get(name)
     ]
@@ -141,6 +141,10 @@ def _check_same(folder: Path, earlier: Run, run: Run) -> None:
             "what it began with, overwrite it, or name another folder."
         )
         raise ValueError(msg)
+
+
+def _given(value: Any) -> str:
+    return "not given" if value is None else repr(value)
 
 
 def _remove_own(folder: Path) -> None:
