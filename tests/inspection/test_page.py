@@ -22,7 +22,6 @@ from PIL import Image
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.page import About, PageRow, heat_map, thumbnail, write_page
 from anomalib_clipad.inspection.results import Results
-from anomalib_clipad.inspection.run_page import write_run_page
 from anomalib_clipad.lab.bench.browser import Browser, Tab
 from anomalib_clipad.lab.bench.page import figures_of_page
 from anomalib_clipad.verdicts.regions import find_regions
@@ -428,15 +427,16 @@ def test_a_page_of_few_images_is_whole(browser: Browser, tmp_path: Path, number:
 def test_the_page_of_a_run_has_what_the_run_wrote(browser: Browser, tmp_path: Path) -> None:
     hot = np.zeros((9, 12), np.float32)
     hot[2:5, 3:7] = 0.9
-    with Results(tmp_path / "out", overlays="none", masks=True, thumbnails=True) as results:
+    about = {"decided": True, "decision": "so it is", "notes": ["a note"]}
+    with Results(tmp_path / "out", overlays="none", masks=True, page="x", about=about) as results:
         for name, score in (("a.png", 0.25), ("b.png", float("nan"))):
             pixels = np.full((90, 120, 3), 60, np.uint8)
             results.add(Finding(pixels, score, True, 0.2, hot, path=Path(name)), Path(name))
         results.finish()
-    tab = opened(browser, write_run_page(tmp_path / "out", "x", About(True, "so it is")))
+    tab = opened(browser, tmp_path / "out/index.html")
     assert list(zip(files(tab), shown_as(tab, ".score"), strict=True)) == [("b.png", "no number"), ("a.png", "0.2500")]
     assert text(tab, "#summary") == "2 defective of 2 images at 0.2000"
-    assert text(tab, "#decision") == "so it is"
+    assert (text(tab, "#decision"), text(tab, "#notes")) == ("so it is", "a note")
     assert not tab.evaluate("document.getElementById('heat').hidden")
     tab.click(".tile button")
     tab.until("document.getElementById('mask').naturalWidth === 120")
