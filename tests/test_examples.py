@@ -100,7 +100,7 @@ def with_mini(command: str) -> list[str]:
     words = shlex.split(command)
     named = "backbone" in command or "--model " in command.replace("--model ClipAD", "") or "verify" in command
     if words[0] == "anomalib-clipad":
-        more = [] if named else ["--backbone", "clipad-mini"]
+        more = [] if named or words[1] == "cache" else ["--backbone", "clipad-mini"]
         return [*words, *more, *(["--overwrite", "true"] if words[1] == "inspect" else [])]
     more = [] if named or "--ckpt_path" in command or "help" in command else ["--model.backbone", "clipad-mini"]
     return [*words, *more]
