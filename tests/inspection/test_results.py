@@ -502,8 +502,8 @@ def test_all_that_is_not_as_it_was_is_said(tmp_path: Path) -> None:
         pass
     for said in (
         "model was 'mini' and is 'base'",
-        "rate was 0.1 and is None",
-        "tiles was None and is 2",
+        "rate was 0.1 and is not given",
+        "tiles was not given and is 2",
         "it had no calibration",
         "ignore holds other content than then",
         "it had a references",

@@ -149,7 +149,7 @@ def test_with_other_settings_a_run_does_not_go_on(run: Callable[[str], int]) -> 
     run("parts/0.png --threshold 0.4")
     for options, said in (
         ("--threshold 0.5", "threshold was 0.4 and is 0.5"),
-        ("--threshold 0.4 --smoothing 3", "smoothing was None and is 3.0"),
+        ("--threshold 0.4 --smoothing 3", "smoothing was not given and is 3.0"),
         ("--threshold 0.4 --class-name bolt", "class_name was 'nut' and is 'bolt'"),
     ):
         with pytest.raises(SystemExit, match=said):
@@ -288,7 +288,7 @@ def test_a_run_that_is_refused_removes_nothing(run: Callable[[str], int]) -> Non
     run("parts")
     left = Path("out/.unfinished-0/new")
     left.mkdir(parents=True)
-    with pytest.raises(SystemExit, match=r"threshold was None and is 0.5"):
+    with pytest.raises(SystemExit, match=r"threshold was not given and is 0.5"):
         run("parts --resume true --threshold 0.5")
     with pytest.raises(SystemExit, match="holds results of an earlier run"):
         run("parts")
