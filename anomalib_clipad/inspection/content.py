@@ -77,9 +77,13 @@ def _digest(file: str, stamp: Stamp) -> str:
 
 def content_of(file: str | os.PathLike[str]) -> Content:
     """What a file holds now."""
-    stamp = stamp_of(file)
-    digest = digest_of(file, stamp)
-    return Content(os.path.realpath(file), digest, stamp if digest else None)
+    return content_at(os.path.realpath(file), file, stamp_of(file))
+
+
+def content_at(place: str, file: str | os.PathLike[str], stamp: Stamp | None) -> Content:
+    """What a file held at the time of its stamp; without a digest where it is no longer what it was then."""
+    digest = "" if stamp is None else digest_of(file, stamp)
+    return Content(place, digest, stamp if digest else None)
 
 
 def digest_of_all(parts: Iterable[str | bytes]) -> str:

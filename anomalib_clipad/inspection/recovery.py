@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from .content import Stamp
+from .content import Content
 from .lines import cells, whole_lines, whole_rows
 from .picture_files import remove_pictures, tidy
 from .records import RECORDS, as_result
@@ -15,31 +15,19 @@ from .run_folder import NAMES, handed_out
 from .tables import write_tables
 
 
-class Seen(NamedTuple):
-    """What an image held when it was looked at last.
-
-    Attributes:
-        digest: Of its file; empty where that is not known.
-        stamp: Of its file, likewise.
-    """
-
-    digest: str
-    stamp: Stamp | None
-
-
 class Recovered(NamedTuple):
     """What can be gone on with.
 
     Attributes:
         images: How many results there are.
-        seen: The images, by their places.
+        seen: What the images held when they were looked at last, by their places.
         names: Names of their pictures.
         failed: Reasons of what has failed, by what it is called.
         sizes: Bytes of each file that belong to them.
     """
 
     images: int
-    seen: dict[str, Seen]
+    seen: dict[str, Content]
     names: set[str]
     failed: dict[str, str]
     sizes: dict[str, int]
@@ -52,7 +40,7 @@ def recover(folder: Path) -> Recovered:
         ValueError: If the record is damaged.
     """
     images = size = 0
-    seen: dict[str, Seen] = {}
+    seen: dict[str, Content] = {}
     names: set[str] = set()
     try:
         for line in whole_lines(folder / RECORDS):
@@ -60,7 +48,7 @@ def recover(folder: Path) -> Recovered:
             images, size = images + 1, size + len(line)
             names.add(result.name)
             if result.file is not None:
-                seen[result.file.place] = Seen(result.file.digest, result.file.stamp)
+                seen[result.file.place] = result.file
     except ValueError as error:
         msg = f"{RECORDS} in {folder} is damaged ({error}). Overwrite the run, or name another folder."
         raise ValueError(msg) from error

@@ -20,7 +20,7 @@ from .names import Names
 from .order import put_in_order
 from .picture_files import Maps, Overlays, PictureFiles, remove_pictures, tidy
 from .records import RECORDS, Result, as_line, read_results, result_of
-from .recovery import Recovered, Seen, recover
+from .recovery import Recovered, recover
 from .run_folder import NAMES, new_run, take_folder
 from .run_page import write_run_page
 from .tables import (
@@ -234,7 +234,7 @@ class Results:
             self._images += 1
             self._changed = True
             if result.file is not None and (self._resumed or self.grows):
-                self._seen[result.file.place] = Seen(result.file.digest, result.file.stamp)
+                self._seen[result.file.place] = result.file
             self._passed(result.path)
 
     def fail(self, path: str | os.PathLike[str], reason: str, place: str | None = None) -> None:

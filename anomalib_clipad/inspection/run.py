@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .content import Content, Stamp, digest_of, stamp_of
+from .content import Content, Stamp, content_at, stamp_of
 from .finding import Finding
 from .inspector import Inspector
 from .picture_files import remove_pictures
@@ -39,7 +39,7 @@ class _Waiting(NamedTuple):
     finding: Finding
     given: _Given
     name: str
-    drawn: Future[str]
+    drawn: Future[Content]
 
 
 def inspect_all(
@@ -120,21 +120,20 @@ class _Run:
         self._results.fail(given.source.path, str(error), given.source.place)
         self._progress.update()
 
-    def _draw(self, finding: Finding, name: str, given: _Given) -> str:
-        """Write pictures; the digest of the file, empty where it is not what it was when it was handed out."""
+    def _draw(self, finding: Finding, name: str, given: _Given) -> Content:
+        """Write pictures; what the file held when it was handed out, where it still does."""
         self._results.draw(finding, name)
-        file = given.source.file
-        return "" if file is None or given.stamp is None else digest_of(file, given.stamp)
+        source = given.source
+        return content_at(source.place, source.file or source.path, given.stamp)
 
     def _write_down(self, most: int) -> None:
         """Write findings down, in order, until no more than some wait, and those that can be without waiting."""
         while self._waiting and (len(self._waiting) > most or self._waiting[0].drawn.done()):
             finding, given, name, drawn = self._waiting.popleft()
-            digest = drawn.result()
-            if not digest and self._results.grows and given.source.file and stamp_of(given.source.file):
+            content = drawn.result()
+            if not content.digest and self._results.grows and given.source.file and stamp_of(given.source.file):
                 remove_pictures(self._results.folder, [name])  # it was written meanwhile, and will be given again
                 continue
-            content = Content(given.source.place, digest, given.stamp if digest else None)
             self._each(self._results.append(finding, name, content))
             self._progress.update()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_clipad.inspection import tables
-from anomalib_clipad.inspection.content import Content, digest_of, stamp_of
+from anomalib_clipad.inspection.content import content_at, stamp_of
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.records import as_line, read_results, result_of
 from anomalib_clipad.inspection.tables import PARQUET, REGION_COLUMNS, RESULT_COLUMNS, region_rows, result_row
@@ -41,9 +41,8 @@ def found(inspector: Inspector, images: pa.Table) -> pa.Table:
     for finding in inspector.stream(list(given), lambda file, error: errors.update({file: str(error)})):
         file = finding.path
         assert file is not None
-        place, stamp = given[file]["place"], stamps[file]
-        digest = digest_of(place, stamp) if stamp else ""
-        content = Content(place, digest, stamp if digest else None)
+        place = given[file]["place"]
+        content = content_at(place, place, stamps[file])
         lines[file] = as_line(result_of(finding, given[file]["path"], "", content))
     text = pa.string()
     rows = [{**row, "line": lines.get(file), "error": errors.get(file)} for file, row in given.items()]
