@@ -147,8 +147,7 @@ class Results:
         """Complete the files, also after an interruption, and let go of the folder."""
         with self._stack:
             if error is None:
-                with self._explained():
-                    self.complete()
+                self.complete()
             else:
                 with suppress(OSError):  # what has ended the run is what the user is told
                     self.complete()
@@ -266,18 +265,7 @@ class Results:
             OSError: If that is not possible; the message says what was written.
         """
         with self._explained(), self._lock:
-            if not self._changed:
-                return
-            if self._outdated:
-                self._tables.pop("failed.csv").close()
-                self._write_failed()
-                self._open({"failed.csv": (self.folder / "failed.csv").stat().st_size})
-            self._parquet(self.folder, dict(self._failed.values()))
-            if self._coco:
-                write_coco(self.folder, once=not self.grows)
-            if self._page is not None:
-                write_run_page(self.folder, self._page)
-            self._changed = self._outdated = False
+            self._complete()
 
     def finish(self, whole: bool = True) -> Summary:
         """Put the record in the order of the images, complete the files and sum up.
@@ -290,13 +278,25 @@ class Results:
         """
         with self._explained(), self._lock:
             if self._resumed and not self.grows:
-                self._close()
-                gone = put_in_order(self.folder, self._ranks, self._stale, -1 if whole else len(self._ranks))
-                tidy(self.folder, remove_pictures(self.folder, gone))
-                self._open({name: (self.folder / name).stat().st_size for name in _COLUMNS})
+                with self._closed(*_COLUMNS):
+                    gone = put_in_order(self.folder, self._ranks, self._stale, -1 if whole else len(self._ranks))
+                    tidy(self.folder, remove_pictures(self.folder, gone))
                 self._changed = True
-            self.complete()
+            self._complete()
             return summarize(self.folder, read_results(self.folder), len(self._failed))
+
+    def _complete(self) -> None:
+        if not self._changed:
+            return
+        if self._outdated:
+            with self._closed("failed.csv"):
+                self._write_failed()
+        self._parquet(self.folder, dict(self._failed.values()))
+        if self._coco:
+            write_coco(self.folder, once=not self.grows)
+        if self._page is not None:
+            write_run_page(self.folder, self._page)
+        self._changed = self._outdated = False
 
     def called(self, path: PurePath) -> str:
         """The path of an image in tables: as it was given, unless that would mean another file from elsewhere."""
@@ -327,6 +327,16 @@ class Results:
                 if columns and not lines.size:
                     lines.append(as_rows([columns]))
 
+    @contextmanager
+    def _closed(self, *names: str) -> Iterator[None]:
+        """Without some of the files that grow, which are replaced meanwhile; then they are open again in any case."""
+        for name in names:
+            self._tables.pop(name).close()
+        try:
+            yield
+        finally:
+            self._open({name: (self.folder / name).stat().st_size for name in names})
+
     def _close(self) -> None:
         while self._tables:
             self._tables.popitem()[1].close()
@@ -345,13 +355,9 @@ class Results:
         try:
             yield
         except OSError as error:
-            if getattr(error, "explained", False):
-                raise
             what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
             msg = (
                 f"{what}. {self._images} images are complete in {self.folder / 'results.csv'}; when the cause is "
                 "removed, resume the run to go on from there."
             )
-            told = OSError(error.errno, msg) if error.errno else OSError(msg)
-            told.explained = True  # type: ignore[attr-defined]
-            raise told from error
+            raise (OSError(error.errno, msg) if error.errno else OSError(msg)) from error

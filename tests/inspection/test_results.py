@@ -692,6 +692,32 @@ def test_a_row_that_the_system_cuts_is_taken_back(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_text() == ("x" * 69 + "\n") * 14
 
 
+@pytest.mark.parametrize("step", ["put_in_order", "atomic_folder"])
+def test_a_disk_that_is_full_at_the_end_is_what_is_said(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where files that grow were about to be replaced, and a second try finds room."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Results(tmp_path) as results:
+        results.fail("a.png", "was being copied")
+
+    def end() -> None:
+        with monkeypatch.context() as patch, Results(tmp_path, resume=True) as results:
+            results.add(found("a.png"), PurePath("a.png"))
+            patch.setattr(f"anomalib_clipad.inspection.results.{step}", full)
+            results.finish()
+
+    with pytest.raises(OSError, match=r"No space left .* resume the run") as caught:
+        end()
+    assert str(caught.value).count("resume the run") == 1
+    with Results(tmp_path, resume=True) as results:
+        results.add(found("b.png"), PurePath("b.png"))
+        assert results.finish().images == 2
+
+
 # --- threads, memory ---
 
 
