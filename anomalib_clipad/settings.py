@@ -220,11 +220,18 @@ def _absolute(name: Any) -> Any:
     What stands before a path stays: ``local-dir:/folder``, ``tag:/file``. Links are not followed: the name of a file
     tells how its weights were trained.
     """
-    if not isinstance(name, str):
-        return name
-    if Path(name).expanduser().is_file():
-        return str(Path(name).expanduser().absolute())
-    prefix, colon, rest = name.partition(":")
-    path = Path(rest).expanduser()
-    is_path = colon and (path.is_dir() if prefix == "local-dir" else path.is_file())
-    return f"{prefix}:{path.absolute()}" if is_path else name
+    found = path_in(name) if isinstance(name, str) else None
+    return name if found is None else f"{found[0]}{found[1].absolute()}"
+
+
+def path_in(name: str) -> tuple[str, Path] | None:
+    """What stands before a path in a name, such as ``tag:``, and the path, if there is such a file.
+
+    After ``local-dir:`` it is a folder.
+    """
+    prefix, _, rest = name.partition(":")
+    for before, place in (("", name), (f"{prefix}:", rest)):
+        path = Path(place).expanduser()
+        if place and (path.is_dir() if before == "local-dir:" else path.is_file()):
+            return before, path
+    return None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anomalib_clipad.settings import path_in
+
 from .content import digest_of, digest_of_all
 
 if TYPE_CHECKING:
@@ -71,12 +73,8 @@ def _file(name: str, value: Any) -> Path | None:
     """The file or folder that a user names, if it is one."""
     if name not in FILES or not isinstance(value, (str, Path)):
         return None
-    text = str(value)
-    for place in (text, text.partition(":")[2]):  # tag:/file, local-dir:/folder
-        path = Path(place).expanduser()
-        if place and (path.is_file() or (name == "backbone" and place != text and path.is_dir())):
-            return path
-    return None
+    found = path_in(str(value))
+    return None if found is None else found[1]
 
 
 def _content(path: Path) -> str:
