@@ -34,6 +34,11 @@ def is_output(folder: str | os.PathLike[str]) -> bool:
     return isinstance(about, dict) and str(about.get("format")).startswith(RUN_FORMAT)
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder of that name; of one that is too long, ``Path.is_dir`` would raise."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def files_in(folder: Path) -> list[Path]:
     """The image files of a folder and its subfolders, in the order of their names; see ``walk``.
 
@@ -51,7 +56,7 @@ def check_folder(folder: Path) -> None:
         FileNotFoundError: If there is no such folder.
         ValueError: If it is the output folder of an inspection.
     """
-    if not os.path.isdir(folder):  # noqa: PTH112  # of a name that is too long, too
+    if not is_folder(folder):
         msg = f"There is no folder {folder}."
         raise FileNotFoundError(msg)
     if is_output(folder):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anomalib_clipad.checks import check_count, check_counts, is_number
 from anomalib_clipad.images.alike import identify
-from anomalib_clipad.images.listing import files_in
+from anomalib_clipad.images.listing import files_in, is_folder
 from anomalib_clipad.images.mask import read_mask
 from anomalib_clipad.images.picture import MAX_PIXELS, Channels, Picture, UnreadableError, is_pillow, read
 from anomalib_clipad.noted import noted
@@ -251,7 +251,7 @@ class Inspector:
             UnreadableError: If one of them is no image.
             ValueError: If one does not go with the tiles or with the mask of what to ignore.
         """
-        if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):  # noqa: PTH112  # of a long name, too
+        if isinstance(images, (str, os.PathLike)) and is_folder(images):
             return self.stream(files_in(Path(images)))
         if _is_one(images):
             taken = self._take(read(images, self.channels, self.max_pixels))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from anomalib_clipad.images.listing import folders_in, is_output
+from anomalib_clipad.images.listing import folders_in, is_folder, is_output
 
 
 def matched(pattern: str) -> list[Path]:
@@ -28,7 +28,7 @@ def matched(pattern: str) -> list[Path]:
         return os.path.dirname(path) or "."  # noqa: PTH120  # of so many paths, it matters
 
     found = sorted({str(Path(path)) for path in _matched(pattern)})
-    return [Path(path) for path in found if not written(path if os.path.isdir(path) else above(path))]  # noqa: PTH112
+    return [Path(path) for path in found if not written(path if is_folder(path) else above(path))]
 
 
 def _matched(pattern: str) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _matched(pattern: str) -> Iterator[str]:
     place = parts.index("**")
     before, after = Path(*parts[:place]), parts[place + 1 :]
     for base in _matched(str(before)) if glob.has_magic(str(before)) else [str(before)]:
-        if not os.path.isdir(base):  # noqa: PTH112  # of a name that is too long, too
+        if not is_folder(base):
             continue
         if not after:
             yield base

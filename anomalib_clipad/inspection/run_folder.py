@@ -21,11 +21,13 @@ from .records import RECORDS
 NAMES = ".names"
 """Names of pictures, each written down before the first of its pictures is: they tell own files from others'."""
 _VERSION = f"{RUN_FORMAT}, version 2"
-CHECKPOINTS, LISTED = ".checkpoints", ".images"
-"""Folders of a run on a cluster: what is done, and what was to be done."""
-_TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", "coco.json", ".coco.jsonl", RECORDS, NAMES)
-_OWN = (*_TABLES, CHECKPOINTS, LISTED, "index.html", RUN_FILE)
-"""What runs of this version and of those before have written; ``run.json`` last: it says whose the others are."""
+LISTED = ".images"
+"""Folder of a run on a cluster: what was to be done."""
+_FORMER = (".coco.jsonl", ".checkpoints")
+"""What runs of earlier versions have written besides."""
+_TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", "coco.json", RECORDS, NAMES)
+_OWN = (*_TABLES, *_FORMER, LISTED, "index.html", RUN_FILE)
+"""What runs have written; ``run.json`` last: it says whose the others are."""
 
 
 class Run(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from anomalib_clipad.images.listing import FILMS, is_output, refusal, walk
+from anomalib_clipad.images.listing import FILMS, is_folder, is_output, refusal, walk
 from anomalib_clipad.images.picture import Picture, UnreadableError
 
 from .films import frames
@@ -90,9 +90,9 @@ def _of_entry(entry: str, given: set[str]) -> Iterator[Source]:
     path, shown = Path(name), entry if len(entry) <= _LONGEST else f"{entry[:_LONGEST]}..."
     if entry == "-":
         yield from _guarded(Path("-"), _listed(names_in_text(_standard_input(), "The list on standard input"), Path()))
-    elif os.path.isdir(name):  # noqa: PTH112  # of a name that is too long, too
+    elif is_folder(name):
         yield from _of_folder(path)
-    elif os.path.isfile(name):  # noqa: PTH113
+    elif os.path.isfile(name):  # noqa: PTH113  # of a name that is too long, too
         yield from _of_file(path, given)
     elif os.path.islink(name):  # noqa: PTH114
         yield _failed(path, AbsentError(f"{shown} is a link to {path.readlink()}, which is not there."))
