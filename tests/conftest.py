@@ -250,6 +250,18 @@ def run_anomalib_process(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run `anomalib-clipad` in this process."""
+    from anomalib_clipad.tools import cli
+
+    def run(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *words])
+        cli.main()
+
+    return run
+
+
+@pytest.fixture
 def run_anomalib(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run the stock command line in this process, where anomalib is imported already."""
     from anomalib.cli.cli import main

@@ -16,7 +16,6 @@ from anomalib_clipad.adaptors.files import released_adapter
 from anomalib_clipad.cache import DEFAULT_LIMIT, Cache, Entry, files, limit
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.storage import UntrustedError, cache_folder
-from anomalib_clipad.tools import cli
 
 posix = pytest.mark.skipif(os.name != "posix", reason="only POSIX says who can write")
 
@@ -244,15 +243,6 @@ def test_layers_and_generated_pictures_are_not_taken_from_there_either(folder: P
 
 
 # The command
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def run(*words: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *words])
-        cli.main()
-
-    return run
 
 
 @pytest.mark.parametrize("flag", [["--clear"], ["--clear", "true"]])

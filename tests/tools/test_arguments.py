@@ -1,6 +1,5 @@
 """Options that commands share: who offers them, what arrives of them, how they may be written."""
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +11,11 @@ from conftest import Run
 from anomalib_clipad.host.calibration import check_guarantee
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.settings import Option
-from anomalib_clipad.tools import cli, page, playground, product
+from anomalib_clipad.tools import page, playground, product
 from anomalib_clipad.tools.arguments import MODEL, decision
 from anomalib_clipad.tools.cli import command_of
 
 BUILDERS = ["inspect", "page", "playground", "product", "text-features"]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def run(*words: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *words])
-        cli.main()
-
-    return run
 
 
 @pytest.fixture
@@ -80,6 +70,15 @@ def test_the_old_name_of_references_works_with_one_sentence(run: Callable[..., N
     )
 
 
+def refused(run: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """The one line with which a command is refused."""
+    with pytest.raises(SystemExit) as ended:
+        run(*words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
 def test_a_misspelt_option_names_the_near_one(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run("product", "--text-weigth", "0.2")
@@ -100,10 +99,7 @@ def test_a_misspelt_option_names_the_near_one(run: Callable[..., None], capsys: 
 def test_a_misspelt_choice_names_the_near_one(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(*words)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(run, capsys, words)
     assert line.startswith(f"anomalib-clipad {words[0]}: --")
     assert line.endswith(said)
 
@@ -123,10 +119,7 @@ def test_a_misspelt_choice_names_the_near_one(
 def test_what_is_wrong_is_said_in_one_line(
     run: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(*words)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(run, capsys, words)
     assert line.startswith("anomalib-clipad")
     assert said in line
 
