@@ -305,8 +305,8 @@ class Results:
 
     def _leads_to(self, called: str) -> str:
         """The real file of a path in tables; where there is none, the whole path."""
-        path = os.path.abspath(os.path.join(self._run.folder, called))  # noqa: PTH100, PTH118  # of so many, it matters
-        return os.path.realpath(path) if os.path.exists(path) else path  # noqa: PTH110
+        path = os.path.normpath(Path(self._run.folder, called))
+        return os.path.realpath(path) if os.path.exists(path) else path  # noqa: PTH110  # of a name that is too long, too
 
     def _passed(self, called: str) -> None:
         """Take an image off those that failed."""
