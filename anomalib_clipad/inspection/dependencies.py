@@ -24,11 +24,11 @@ FITTED = ("references", "calibration", "ignore", "mutual")
 
 def plain(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, as JSON has it, without what ``depends_on`` has by content."""
-    given = {name: value for name, value in asked.items() if value is not None and name not in FITTED}
-    return {
-        "version": version("anomalib-clipad"),
-        **{name: value for name, value in given.items() if _file(name, value) is None},
-    }
+    settings = {"version": version("anomalib-clipad")}
+    for name, value in asked.items():
+        if value is not None and name not in FITTED and _file(name, value) is None:
+            settings[name] = str(value) if isinstance(value, Path) else value
+    return settings
 
 
 def depends_on(inspector: Inspector, asked: Mapping[str, Any], together: Iterable[str] = ()) -> dict[str, str]:

@@ -103,7 +103,7 @@ def inspect(
     _check_threads(threads, model)
     sources = _some_sources(images, watch)
     files: dict[str, Any] = {"model": model, "product": product}
-    asked = {name: _plain(value) for name, value in {"class_name": class_name, **files, **settings, **decision}.items()}
+    asked: dict[str, Any] = {"class_name": class_name, **files, **settings, **decision}
     how: dict[str, Any] = {**settings, **decision, "batch_size": batch_size, "workers": workers}
     run: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "settings": {**plain(asked), "engine": engine}}
     if engine == "ray":
@@ -201,11 +201,6 @@ def _check_threads(threads: int | None, model: str | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return str(value) if isinstance(value, Path) else value
 
 
 def _some_sources(images: list[str] | None, folder: Path | None) -> Iterator[Source | None]:
