@@ -1,4 +1,4 @@
-"""Checks of values that users give: each says in one sentence what was given and what is expected."""
+"""Checks of values that users give, and the words in which that is said: what was given and what is expected."""
 
 from __future__ import annotations
 
@@ -81,3 +81,8 @@ def suggestion(name: Any, known: Iterable[str]) -> str:
     """The near name as a part of a sentence; nothing where none is near."""
     near = nearest(name, known)
     return "" if near is None else f" (did you mean '{near}'?)"
+
+
+def in_a_line(error: object) -> str:
+    """What another library says of an error, as a part of a sentence: in one line, and no more than a line."""
+    return " ".join(str(error).split())[:200]

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.checks import in_a_line
 from anomalib_clipad.images.files import decoded, on_white
 from anomalib_clipad.images.formats import open_image
 
@@ -112,7 +113,7 @@ def explained(name: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        reason = in_a_line(error).rstrip(".") or type(error).__name__
         msg = f"{name} cannot be read ({reason})."
         raise UnreadableError(msg) from error
 

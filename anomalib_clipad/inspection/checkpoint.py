@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from anomalib_clipad.checks import in_a_line
 from anomalib_clipad.predictor.frame import frame
 from anomalib_clipad.predictor.live import LivePredictor
 
@@ -32,7 +33,7 @@ def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = Fa
     try:
         module: Any = ClipAD.load_from_checkpoint(path, map_location="cpu")
     except (KeyError, AttributeError, EOFError, RuntimeError, TypeError) as error:
-        msg = f"{path} is no checkpoint of ClipAD, or is damaged ({' '.join(str(error).split())[:200]})."
+        msg = f"{path} is no checkpoint of ClipAD, or is damaged ({in_a_line(error)})."
         raise ValueError(msg) from error
     module = module.eval()
     if module.references.mutual and not mutual:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overl
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_clipad.checks import check_count, check_counts, is_number
+from anomalib_clipad.checks import check_count, check_counts, in_a_line, is_number
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in, is_folder
 from anomalib_clipad.images.mask import read_mask
@@ -627,7 +627,7 @@ def _sources(images: Any, needed_for: str | None = None) -> list[Any]:
 def _too_large(source: Any, error: Exception) -> UnreadableError:
     """What is said of an image that there is no memory for, or that torch cannot resize."""
     path = source if isinstance(source, (str, os.PathLike)) else getattr(source, "path", None)
-    reason = " ".join(str(error).split())[:200].rstrip(".") or "it takes more memory than there is"
+    reason = in_a_line(error).rstrip(".") or "it takes more memory than there is"
     return UnreadableError(f"{path or 'The image'} cannot be looked at ({reason}).")
 
 

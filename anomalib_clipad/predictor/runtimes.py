@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.checks import in_a_line
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 Arrays = dict[str, NDArray[Any]]
@@ -111,8 +112,7 @@ def load(path: Path, precision: str | None = None) -> Runtime:
         msg = f"{path} was exported by an older version, whose classes have moved ({error.name}). Export it anew."
         raise ValueError(msg) from error
     except Exception as error:  # each runtime raises its own
-        reason = " ".join(str(error).split())[:200]
-        msg = f"{path} is damaged, or no exported model ({reason}). Export it anew."
+        msg = f"{path} is damaged, or no exported model ({in_a_line(error)}). Export it anew."
         raise ValueError(msg) from error
 
 
