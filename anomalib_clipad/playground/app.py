@@ -264,11 +264,12 @@ def _markup(finding: Finding, opacity: float) -> str:
         for region in finding.regions[:10]
     )
     table = f"<table><tr><th>left, top, width, height</th><th>pixels</th><th>peak</th></tr>{boxes}</table>"
+    count = len(finding.regions)
     facts = b64encode(json.dumps(finding.to_dict(), indent=2).encode()).decode()
     return (
         f'<p class="verdict">{label}</p>'
         f'<p>score <output id="score" data-value="{finding.score!r}">{finding.score:.4f}</output>{rare}, '
-        f"threshold {finding.threshold:.3f}, {len(finding.regions)} regions</p>"
+        f"threshold {finding.threshold:.3f}, {count} {'region' if count == 1 else 'regions'}</p>"
         f'<div class="answer">{figures}</div>{table if finding.regions else ""}'
         f'<p><a id="download" download="map.png" href="{pictures["map"]}">Download the map</a> &middot; '
         f'<a download="mask.png" href="{pictures["mask"]}">the mask</a> &middot; '

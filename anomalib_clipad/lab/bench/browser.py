@@ -91,10 +91,10 @@ class Tab:
                 raise TimeoutError(msg)
             time.sleep(0.02)
 
-    def drop(self, selector: str, file: str) -> None:
-        """Drop a file in the middle of an element, as from the desktop."""
+    def drop(self, selector: str, *files: str) -> None:
+        """Drop files in the middle of an element, as from the desktop."""
         x, y = self._middle(selector)
-        data = {"items": [], "files": [file], "dragOperationsMask": 1}
+        data = {"items": [], "files": files, "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
