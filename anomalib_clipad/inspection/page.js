@@ -18,7 +18,7 @@ rows.sort((a, b) => a.score === b.score ? 0 : b.score - a.score); // stable: equ
 rows.forEach((row, place) => { row.rank = place + 1; });
 nameApart();
 
-const ownThreshold = decided ? runThreshold : null; // null: there are no verdicts
+const ownThreshold = decided ? runThreshold : null; // null: there are no verdicts, or each image has its own threshold
 let threshold = ownThreshold;
 const [lowest, highest] = range();
 const decimals = Math.max(0, Math.min(8, 3 - Math.round(Math.log10(highest - lowest))));
@@ -30,9 +30,9 @@ let current = 0; // the place in `shown` that has the focus or is open
 function range() {
   let low = Infinity, high = -Infinity;
   for (const score of [...decided || !rows.length ? [runThreshold] : [], ...rows.map((row) => row.score)]) {
-    if (score !== Infinity) [low, high] = [Math.min(low, score), Math.max(high, score)];
+    if (score !== null && score !== Infinity) [low, high] = [Math.min(low, score), Math.max(high, score)];
   }
-  if (low > high) low = high = runThreshold;
+  if (low > high) low = high = runThreshold ?? 0.5;
   const margin = (high - low) * 0.02 || 0.5;
   const isShare = low >= 0 && high <= 1; // no room is needed where no score can be
   return isShare ? [Math.max(0, low - margin), Math.min(1, high + margin)] : [low - margin, high + margin];
@@ -72,8 +72,8 @@ function thresholdText() {
 }
 
 // A verdict is that of the run at the run's threshold, and a comparison elsewhere. A tick says what the image truly is,
-// so that it stays true when the threshold moves: "right" may become "wrong". Without a threshold there is no verdict.
-const judged = () => threshold !== null;
+// so that it stays true when the threshold moves: "right" may become "wrong". There is none where neither has decided.
+const judged = () => decided || threshold !== null;
 const isDefective = (row) => judged() && (decided && threshold === runThreshold ? row.label : row.score > threshold);
 const word = (defective) => defective ? "defective" : "good";
 const truthOf = (row) => marks.get(row.path)?.truth || "";
@@ -157,7 +157,7 @@ function moveLine(which, score) {
 }
 
 function moveTo(value) {
-  if (value === null) get("show").value = "all"; // there are no verdicts to choose by
+  if (value === null && !decided) get("show").value = "all"; // there are no verdicts to choose by
   threshold = value === null ? null : Math.min(highest, Math.max(lowest, value));
   later();
 }
@@ -196,7 +196,8 @@ function summary(defective) {
   marked.textContent = `${count(defective)} defective`;
   const missed = rows.filter((row) => isMistaken(row) && row.truth).length;
   const alarms = rows.filter((row) => isMistaken(row) && !row.truth).length;
-  return [marked, ` of ${images} at ${thresholdText()}${decided ? "" : ", your threshold"}`
+  const by = threshold === null ? ", by the threshold of each" : ` at ${thresholdText()}${ownThreshold === null ? ", your threshold" : ""}`;
+  return [marked, ` of ${images}${by}`
     + (isKnown ? `; by the truth ${count(missed)} missed, ${count(alarms)} false ${alarms === 1 ? "alarm" : "alarms"}` : "")];
 }
 
@@ -220,13 +221,13 @@ function paint() {
     for (const element of document.querySelectorAll(`.${name}`)) element.textContent = text[0].toUpperCase() + text.slice(1);
   }
   get("question").textContent = judged() ? "Is this verdict right?" : "Does this image show a defect?";
-  const edge = get("above").firstElementChild, place = judged() ? along(threshold) : 1000;
+  const edge = get("above").firstElementChild, place = threshold !== null ? along(threshold) : 1000;
   edge.setAttribute("x", place);
   edge.setAttribute("width", 1000 - place);
   moveLine(".now", threshold);
   get("slider").value = place;
-  get("slider").setAttribute("aria-valuetext", judged() ? `${thresholdText()}, ${count(defective)} defective` : "no threshold");
-  if (document.activeElement !== get("threshold")) get("threshold").value = judged() ? thresholdText() : "";
+  get("slider").setAttribute("aria-valuetext", threshold !== null ? `${thresholdText()}, ${count(defective)} defective` : "no threshold");
+  if (document.activeElement !== get("threshold")) get("threshold").value = threshold !== null ? thresholdText() : "";
   get("reset").disabled = threshold === ownThreshold;
   drawTiles();
   if (viewer.open) drawFacts();

@@ -18,7 +18,7 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -97,7 +97,32 @@ class PageRow(NamedTuple):
     truth: bool | None = None
 
 
-def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: float, about: About = _UNSAID) -> Path:
+def row_of(finding: Finding, path: str, **more: Any) -> PageRow:
+    """A finding on the page.
+
+    Args:
+        finding: What was found.
+        path: What the image is called.
+        **more: Where its files are, and what else there is to say of it; other fields of the row.
+    """
+    height, width = finding.image.shape[:2]
+    return PageRow(
+        path,
+        finding.score,
+        finding.p_value,
+        finding.label,
+        thumbnail(finding.image),
+        regions=len(finding.regions),
+        boxes=tuple(region.box for region in finding.regions),
+        size=(width, height),
+        heat_map=heat_map(finding),
+        **more,
+    )
+
+
+def write_page(
+    folder: Path, rows: Iterable[PageRow], title: str, threshold: float | None, about: About = _UNSAID
+) -> Path:
     """Write ``index.html``, whole or not at all.
 
     Rows are written as they come: memory does not grow with their number. The page sorts them by score, and equal
@@ -107,8 +132,8 @@ def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: flo
         folder: Where the page goes; links are relative to it.
         rows: The images.
         title: What the page is called.
-        threshold: Where the slider begins. Elsewhere an image counts as defective if its score is larger than the
-            slider's.
+        threshold: Where the slider begins; ``None`` where images have thresholds of their own, such as parts that are
+            calibrated one by one. Elsewhere an image counts as defective if its score is larger than the slider's.
         about: What there is to say of the run. If it is not decided, there is no threshold until the user sets one.
 
     Returns:
@@ -119,7 +144,7 @@ def write_page(folder: Path, rows: Iterable[PageRow], title: str, threshold: flo
             when the rows raise is a page written; an earlier one stays.
         OSError: If it cannot be written.
     """
-    if not math.isfinite(threshold):
+    if threshold is not None and not math.isfinite(threshold):
         msg = f"The threshold of a page has to be a finite number; got {threshold}."
         raise ValueError(msg)
     head, tail = _frame(title, threshold, about)
@@ -176,14 +201,16 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
     return file.getvalue()
 
 
-def _frame(title: str, threshold: float, about: About) -> tuple[str, str]:
+def _frame(title: str, threshold: float | None, about: About) -> tuple[str, str]:
     """The page before its rows and after them."""
     html, style, script = parts_of(__package__, "page")
     more = "img-src 'self' file: data:; require-trusted-types-for 'script'; trusted-types 'none'"
     values = {
         "policy": policy(style, script, more),
         "title": escape(title),
-        "settings": _json({"title": title, "threshold": float(threshold), **about._asdict()}),
+        "settings": _json(
+            {"title": title, "threshold": None if threshold is None else float(threshold), **about._asdict()}
+        ),
         "style": style,
         "script": script,
     }

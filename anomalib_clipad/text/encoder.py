@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,7 +46,9 @@ def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], pro
             raise ValueError(msg)
         tokens = tokens[:, : int(lengths.max())]
     device = next(clip.parameters()).device
-    batches = tqdm(tokens.split(_BATCH), desc=progress, unit="batch", disable=not progress, leave=False)
+    batches: Iterable[Tensor] = tokens.split(_BATCH)
+    if progress:
+        batches = tqdm(batches, desc=progress, unit="batch", leave=False)
     encode = encode_causal if causal else lambda _, batch: clip.encode_text(batch)
     return torch.cat([normalize(encode(text, batch.to(device)).float(), dim=-1) for batch in batches])
 

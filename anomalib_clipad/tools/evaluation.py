@@ -1,11 +1,11 @@
-"""Scores of a data module through anomalib's engine, by the paper's protocol, and tables of metrics."""
+"""A quiet engine, and tables of metrics."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,37 +13,9 @@ from typing import TYPE_CHECKING, Any
 from .tables import markdown_table
 
 if TYPE_CHECKING:
-    from anomalib.data import AnomalibDataModule, ImageBatch
     from anomalib.engine import Engine
-    from lightning.pytorch import LightningModule, Trainer
 
-    from anomalib_clipad import ClipAD
     from anomalib_clipad.metrics import Metrics
-
-
-def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int], Any]) -> list[ImageBatch]:
-    """The validation images with scores and maps, normalised by their own ranges and thresholds, in one pass.
-
-    Args:
-        model: A model for this category alone.
-        datamodule: The category. Where its validation set is the test set, the outcome is that of the paper's protocol.
-        advance: Called with the number of images of each batch that is scored.
-    """
-    from lightning.pytorch.callbacks import LambdaCallback
-
-    batches: list[ImageBatch] = []
-
-    def keep(trainer: Trainer, module: LightningModule, outputs: ImageBatch, *rest: Any) -> None:
-        del trainer, module, rest
-        batches.append(outputs)
-        advance(len(outputs))
-
-    with quiet_engine(callbacks=[LambdaCallback(on_validation_batch_end=keep)]) as engine:
-        engine.validate(model, datamodule=datamodule, verbose=False)
-    post_processor: Any = model.post_processor
-    for batch in batches:
-        post_processor.post_process_batch(batch)
-    return batches
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A contact sheet: parts beside what the model finds in them, all heat maps on one scale."""
+"""A contact sheet: parts beside what was found in them, and verdicts in words."""
 
 from __future__ import annotations
 
@@ -10,52 +10,64 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_clipad.inspection.finding import Finding
+
 _SIDE = 200
 _GAP = 8
-_TITLE = 26
-_LEGEND = 40
-_BLACK, _RIGHT, _WRONG = (0, 0, 0), (0, 110, 0), (200, 0, 0)
-_TRUE_CONTOUR, _FOUND_CONTOUR = (0, 255, 0), (255, 255, 255)
+_HEAD = 46
+_LEGEND = 48
+_LINES = (18, 38)
+"""Where the two lines of words stand, in pixels from the top."""
+_BLACK, _GREY, _RIGHT, _WRONG = (0, 0, 0), (90, 90, 90), (0, 110, 0), (200, 0, 0)
+_CONTOUR = (0, 255, 0)
 
 Pixels = NDArray[np.uint8]
 
 
 class Tile(NamedTuple):
-    """An image and what the model says of it.
+    """A part, what was found in it, and what it truly is.
 
     Attributes:
-        title: What it shows.
-        image: The image (H, W, 3), RGB, 0 to 255.
+        name: What it is called, such as ``gear/crack/001``.
+        finding: What was found.
         mask: Its defect (H, W); empty where it is good.
-        anomaly_map: The normalised map (h, w) in [0, 1].
-        found: Where the model sees a defect (h, w).
-        score: The normalised score in [0, 1].
-        defective: The model's verdict.
     """
 
-    title: str
-    image: Pixels
+    name: str
+    finding: Finding
     mask: NDArray[np.bool_]
-    anomaly_map: NDArray[np.float32]
-    found: NDArray[np.bool_]
-    score: float
-    defective: bool
 
     @property
-    def verdict(self) -> str:
-        """Score and verdict in words, and whether it is wrong."""
-        words = f"{self.score:.2f} {'defective' if self.defective else 'good'}"
-        mistake = "" if self.right else ", a false alarm" if self.defective else ", missed"
-        return words + mistake
+    def defective(self) -> bool:
+        """What it truly is."""
+        return bool(self.mask.any())
 
     @property
     def right(self) -> bool:
         """Whether the verdict is that of the mask."""
-        return self.defective == bool(self.mask.any())
+        return self.finding.label == self.defective
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, and whether it is wrong."""
+        words = "defective" if self.finding.label else "good"
+        return words if self.right else f"{words}: {'missed' if self.defective else 'false alarm'}"
+
+    @property
+    def numbers(self) -> str:
+        """Score and p-value in words."""
+        p_value = self.finding.p_value
+        return f"score {self.finding.score:.3f}" + ("" if p_value is None else f", p-value {p_value:.3f}")
 
 
-def write_sheet(path: Path, tiles: Sequence[Tile], columns: int) -> None:
-    """Write tiles as a PNG, ``columns`` of them beside each other, and a legend below.
+def write_sheet(path: Path, tiles: Sequence[Tile], columns: int, legend: str) -> None:
+    """Write tiles as a PNG, ``columns`` of them beside each other.
+
+    Args:
+        path: The picture.
+        tiles: What it shows.
+        columns: How many stand beside each other.
+        legend: What is said below them, after the scale of the heat maps.
 
     Raises:
         ValueError: If there are no tiles.
@@ -66,51 +78,51 @@ def write_sheet(path: Path, tiles: Sequence[Tile], columns: int) -> None:
     cells = [draw(tile) for tile in tiles]
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     lines = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
-    sheet = np.vstack([*lines, _legend(lines[0].shape[1])])
+    sheet = np.vstack([*lines, _below(lines[0].shape[1], legend)])
     _, encoded = cv2.imencode(".png", sheet[..., ::-1])
     path.write_bytes(encoded.tobytes())
 
 
-def heat(values: NDArray[np.float32]) -> Pixels:
-    """Colours of map values (H, W) on the fixed scale from 0, blue, over the threshold 0.5, green, to 1, red."""
-    levels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    return cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.uint8)
-
-
 def draw(tile: Tile) -> Pixels:
-    """The image with the true contour and the heat map with the found one, below title and verdict."""
+    """The part with the true contour beside the part under its heat map, below name, verdict and numbers."""
     size = (_SIDE, _SIDE)
-    image = cv2.resize(tile.image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    overlay = cv2.addWeighted(grey, 0.4, heat(cv2.resize(tile.anomaly_map, size).astype(np.float32)), 0.6, 0)
-    cell = np.full((_TITLE + _SIDE + _GAP, 2 * (_SIDE + _GAP) + _GAP, 3), 255, np.uint8)
-    _write(cell, tile.title, _GAP, _BLACK)
-    width = cv2.getTextSize(tile.verdict, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0]
-    _write(cell, tile.verdict, cell.shape[1] - _GAP - width, _RIGHT if tile.right else _WRONG)
-    panels = ((image, tile.mask, _TRUE_CONTOUR), (overlay.astype(np.uint8), tile.found, _FOUND_CONTOUR))
-    for number, (panel, mask, colour) in enumerate(panels):
+    image = cv2.resize(tile.finding.image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    cell = np.full((_HEAD + _SIDE + _GAP, 2 * (_SIDE + _GAP) + _GAP, 3), 255, np.uint8)
+    _write(cell, tile.name, _GAP, _LINES[0])
+    _write(cell, tile.verdict, -_GAP, _LINES[0], _RIGHT if tile.right else _WRONG)
+    _write(cell, tile.numbers, -_GAP, _LINES[1], _GREY)
+    for number, panel in enumerate((_outlined(image, tile.mask), tile.finding.small_overlay(image))):
         left = _GAP + number * (_SIDE + _GAP)
-        cell[_TITLE : _TITLE + _SIDE, left : left + _SIDE] = _outlined(panel, mask, colour)
+        cell[_HEAD : _HEAD + _SIDE, left : left + _SIDE] = panel
     return cell
 
 
-def _outlined(picture: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Pixels:
-    picture = np.ascontiguousarray(picture)
+def _outlined(picture: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    picture = picture.copy()
     region = cv2.resize(mask.astype(np.uint8), picture.shape[:2], interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, colour, 1)
+    cv2.drawContours(picture, contours, -1, _CONTOUR, 1)
     return picture
 
 
-def _legend(width: int) -> Pixels:
+def _below(width: int, legend: str) -> Pixels:
+    """The scale of the heat maps, which has the threshold in its middle, and words."""
     strip = np.full((_LEGEND, width, 3), 255, np.uint8)
-    length = _SIDE
-    strip[8:24, _GAP : _GAP + length] = heat(np.linspace(0, 1, length, dtype=np.float32)[None])
-    for value, left in (("0", 0), ("0.5", length // 2 - 10), ("1", length - 8)):
-        cv2.putText(strip, value, (_GAP + left, 36), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _BLACK, 1, cv2.LINE_AA)
-    _write(strip, "0.5: threshold. Green: the defect. White: what is found.", length + 3 * _GAP, _BLACK, 21)
+    ramp = np.tile(np.linspace(0, 1, _SIDE, dtype=np.float32), (16, 1))
+    grey = np.full((*ramp.shape, 3), 128, np.uint8)
+    strip[8:24, _GAP : _GAP + _SIDE] = Finding(grey, 1, True, 0.5, ramp).small_overlay(grey)
+    for value, left in (("0", 0), ("threshold", _SIDE // 2 - 28), ("1", _SIDE - 8)):
+        _write(strip, value, _GAP + left, 40, scale=0.4)
+    _write(strip, legend[:1].upper() + legend[1:] + ".", _SIDE + 3 * _GAP, _LINES[0])
+    _write(strip, "Green: the defect. White: what is found. Red words: a wrong verdict.", _SIDE + 3 * _GAP, _LINES[1])
     return strip
 
 
-def _write(picture: Pixels, text: str, left: int, colour: tuple[int, int, int], bottom: int = 18) -> None:
-    cv2.putText(picture, text, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+def _write(
+    picture: Pixels, text: str, left: int, bottom: int, colour: tuple[int, int, int] = _BLACK, scale: float = 0.5
+) -> None:
+    """Write words; a negative ``left`` is the distance of their end from the right edge."""
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    if left < 0:
+        left += picture.shape[1] - cv2.getTextSize(text, font, scale, 1)[0][0]
+    cv2.putText(picture, text, (left, bottom), font, scale, colour, 1, cv2.LINE_AA)

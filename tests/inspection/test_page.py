@@ -553,6 +553,32 @@ def test_an_undecided_run_has_no_verdicts_until_a_threshold_is_set(undecided: Ta
     assert text(tab, "#summary") == "4 images, the most suspicious first"
 
 
+def test_images_with_thresholds_of_their_own_keep_their_verdicts(browser: Browser, tmp_path: Path) -> None:
+    given = [
+        PageRow("gear/0.png", 0.6, 0.5, False, JPEG, truth=True),
+        PageRow("wood/0.png", 0.3, 0.02, True, JPEG, truth=True),
+        PageRow("wood/1.png", 0.1, 0.5, False, JPEG, truth=False),
+    ]
+    tab = opened(browser, write_page(tmp_path, given, "x", None, About(decision="by the calibration of each")))
+    verdicts = ["good", "defective", "good"]
+    assert shown_as(tab, ".verdict") == verdicts
+    own = "1 defective of 3 images, by the threshold of each; by the truth 1 missed, 0 false alarms"
+    assert text(tab, "#summary") == own
+    assert shown_as(tab, ".flag") == ["missed", "", ""]
+    assert tab.evaluate("document.getElementById('threshold').value") == ""
+    choices = "[...document.getElementById('show').options].filter(one => !one.hidden).map(one => one.value)"
+    assert tab.evaluate(choices) == ["all", "defective", "good", "open", "wrong", "mistaken"]
+    tab.click("#threshold")
+    tab.write("0.5")
+    tab.press("Enter")
+    assert shown_as(tab, ".verdict") == ["defective", "good", "good"]
+    assert text(tab, "#summary").startswith("1 defective of 3 images at 0.500, your threshold;")
+    tab.click("#reset")
+    assert shown_as(tab, ".verdict") == verdicts
+    assert text(tab, "#summary") == own
+    assert problems(tab) == []
+
+
 def test_ticks_of_an_undecided_run_say_what_an_image_shows(browser: Browser, undecided: Tab, tmp_path: Path) -> None:
     tab = undecided
     tab.click(".tile button")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
-from anomalib_clipad.inspection.page import PageRow, heat_map, thumbnail, write_page
+from anomalib_clipad.inspection.page import About, PageRow, heat_map, row_of, thumbnail, write_page
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.verdicts.regions import find_regions
@@ -173,7 +173,8 @@ def _inspected(folder: Path, category: str, good: int, defective: int) -> Path:
     images = (named_sample(category, "test", number, kind, 0, 480).image for number, kind in enumerate(kinds))
     findings = list(inspector.inspect(images))
     rows = [_row(folder, name, finding) for name, finding in zip(names, findings, strict=True)]
-    return write_page(folder, rows, category.capitalize(), findings[0].threshold)
+    about = About(decision=inspector.decision.text)
+    return write_page(folder, rows, category.capitalize(), findings[0].threshold, about)
 
 
 def _row(folder: Path, name: str, finding: Finding) -> PageRow:
@@ -182,20 +183,7 @@ def _row(folder: Path, name: str, finding: Finding) -> PageRow:
     for path, pixels in ((image, finding.image), (overlay, np.asarray(finding.overlay())), (mask, white)):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
-    return PageRow(
-        f"{name}.png",
-        finding.score,
-        finding.p_value,
-        finding.label,
-        thumbnail(finding.image),
-        image,
-        overlay,
-        mask,
-        len(finding.regions),
-        tuple(region.box for region in finding.regions),
-        (finding.image.shape[1], finding.image.shape[0]),
-        heat_map(finding),
-    )
+    return row_of(finding, f"{name}.png", image=image, overlay=overlay, mask=mask)
 
 
 def _save(output: Path, above: bytes, below: bytes, lines: tuple[int, int]) -> None:
