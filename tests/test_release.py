@@ -63,7 +63,7 @@ def test_what_a_release_lacks_is_said(tmp_path: Path, file: str, was: str, now: 
     project = '[project]\nversion = "0.3.0"\n[tool.hatch.metadata.hooks.custom]\n'
     (tmp_path / "pyproject.toml").write_text(f'{project}repository = "{ADDRESS}"\n')
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [0.3.0] - 2026-12-01\n")
-    (tmp_path / "CITATION.cff").write_text("title: anomalib_clipad\nversion: 0.3.0\n")
+    (tmp_path / "CITATION.cff").write_text("title: anomalib-clipad\nversion: 0.3.0\n")
     assert missing(tmp_path, None) == missing(tmp_path, "v0.3.0") == []
     (tmp_path / file).write_text((tmp_path / file).read_text().replace(was, now))
     (sentence,) = missing(tmp_path, "v0.3.0" if was else "v0.2.0")
