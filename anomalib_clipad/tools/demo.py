@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import set_num_threads
 from tqdm.auto import tqdm
 
 from anomalib_clipad.checks import check_counts
@@ -96,12 +95,18 @@ def demo(
 def _all_inspected(root: Path, wanted: Sequence[Settings]) -> Iterator[list[Tile]]:
     """What ``inspected`` says of each category, in order: as many at once as there are processors, a thread each."""
     workers = min(len(wanted), os.cpu_count() or 1)
-    with _without_bars(), ProcessPoolExecutor(workers, get_context("spawn"), set_num_threads, (1,)) as pool:
+    with _without_bars(), ProcessPoolExecutor(workers, get_context("spawn"), _on_one_thread) as pool:
         try:
             yield from pool.map(inspected, repeat(root), wanted)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _on_one_thread() -> None:
+    import torch  # takes seconds, which the process that waits does without
+
+    torch.set_num_threads(1)
 
 
 @contextmanager
@@ -151,7 +156,7 @@ def image_metrics(tiles: Sequence[Tile]) -> Metrics:
 def mistaken(tiles: Sequence[Tile]) -> list[str]:
     """How many verdicts are wrong, and which: missed defects and false alarms."""
     said = []
-    for defective, called, among in ((True, "Missed", "defective"), (False, "False alarms", "good")):
+    for defective, called, among in ((False, "False alarms", "good"), (True, "Missed", "defective")):
         names = [tile.name for tile in tiles if tile.defective == defective and not tile.right]
         count = sum(tile.defective == defective for tile in tiles)
         said.append(f"{called}: {len(names)} of {count} {among} pictures" + (f": {', '.join(names)}" if names else ""))

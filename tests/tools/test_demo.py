@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def test_no_wrong_verdicts_are_said_to_be_none() -> None:
-    assert mistaken([]) == ["Missed: 0 of 0 defective pictures", "False alarms: 0 of 0 good pictures"]
+    assert mistaken([]) == ["False alarms: 0 of 0 good pictures", "Missed: 0 of 0 defective pictures"]
 
 
 def test_quiet_is_over_afterwards() -> None:
