@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo page browser-runtime report sdp-plus test test-fast test-oldest test-lowest lint docs dist constraints types clean
+.PHONY: help demo page browser-runtime report sdp-plus test test-fast test-oldest test-lowest lint docs dist release-check constraints types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,7 @@ lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of impo
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/python -m anomalib_clipad.lab option-tables --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
@@ -76,7 +77,11 @@ dist: $(INSTALLED)  ## Build wheel and source archive in dist/, twice, and check
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir build/again . >/dev/null
 	cd dist && for file in *; do cmp $$file ../build/again/$$file; done
 	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 	! $(BIN)/python -m zipfile -l dist/*.whl | grep anomalib_clipad/lab/
+
+release-check: dist  ## Check what a release needs, files and all (docs/releasing.md)
+	$(BIN)/python .ci/release.py
 
 constraints: $(INSTALLED)  ## Write constraints.txt: the versions of the test environment
 	$(BIN)/pip freeze --exclude-editable --exclude pip | grep -v '@ file' > constraints.txt

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
-_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()  # an x86 CPU with both
+
+def _onednn() -> Any:
+    """oneDNN's linear layer with bias and activation, on x86 CPUs; it is private to torch, and may be gone one day."""
+    both = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None) if both else None
+
+
+_LINEAR_POINTWISE = _onednn()
 
 
 def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Literal["none", "gelu"] = "none") -> Tensor:
@@ -16,7 +23,8 @@ def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Lite
 
     In float32 on x86 CPUs, where no gradient is wanted, it is one call of oneDNN, which adds the bias and applies the
     activation while it multiplies; torch's ``linear`` calls MKL and goes over the result once more for each. Compiled
-    and exported graphs, autocast, and ``torch.backends.mkldnn.flags(enabled=False)`` have torch's operators.
+    and exported graphs, autocast, ``torch.backends.mkldnn.flags(enabled=False)``, and a torch without that call have
+    torch's operators.
 
     Args:
         tokens: Tokens (..., width).
@@ -25,8 +33,9 @@ def affine(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: Lite
         activation: What is applied to the result.
     """
     watched = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    if _ONEDNN and not watched and torch.backends.mkldnn.enabled and tokens.is_cpu and tokens.dtype == torch.float32:
-        return torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, activation, [], "none")
+    fused = None if watched or not torch.backends.mkldnn.enabled else _LINEAR_POINTWISE
+    if fused is not None and tokens.is_cpu and tokens.dtype == torch.float32:
+        return fused(tokens, weight, bias, activation, [], "none")
     result = linear(tokens, weight, bias)
     return gelu(result) if activation == "gelu" else result
 

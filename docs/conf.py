@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
+
+import tomllib
 
 project = "anomalib-clipad"
 author = "the authors of anomalib-clipad"
@@ -25,13 +28,19 @@ REPOSITORY_FILE = re.compile(r"\[([^\]]+)\]\(\.\./(?!\.)([^)\s]+)\)")
 """A link to a file of the repository that is no page of the site: its text and its path."""
 
 
-def keep_names_of_repository_files(app: Any, page: str, source: list[str]) -> None:
-    """A link out of ``docs/`` has nothing to lead to on the site: it becomes the file's name."""
+_HOOKS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
+REPOSITORY = _HOOKS["metadata"]["hooks"]["custom"]["repository"].rstrip("/")
+"""The address of the repository, as long as it is entered."""
+
+
+def lead_to_repository_files(app: Any, page: str, source: list[str]) -> None:
+    """A link out of ``docs/`` leads to the repository; as long as that has no address, it is the file's name."""
     del app
+    link = rf"[\1]({REPOSITORY}/blob/main/\2)" if REPOSITORY else r"\1 (`\2`)"
     if not page.startswith("examples/"):  # a notebook is no text
-        source[0] = REPOSITORY_FILE.sub(r"\1 (`\2`)", source[0])
+        source[0] = REPOSITORY_FILE.sub(link, source[0])
 
 
 def setup(app: Any) -> None:
     """Connect what is ours."""
-    app.connect("source-read", keep_names_of_repository_files)
+    app.connect("source-read", lead_to_repository_files)

@@ -87,7 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(count):
             pixels = named_sample("gear", folder, 100 * number + index, None, 0, 64).image
             Image.fromarray(pixels).save(place / folder / f"{index}.png")
-    for name in ("part.png", "one.png", "image.png"):
+    for name in ("part.png", "one.png", "image.png", "path/to/images/one.png"):
         Image.fromarray(named_sample("gear", name, 0, None, 0, 64).image).save(place / name)
     prompts = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/prompts.md").read_text(), re.DOTALL)
     assert prompts

@@ -1,6 +1,7 @@
 """Parts of a block: the same numbers whichever library multiplies, and gradients where they are wanted."""
 
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from anomalib_clipad import transformer
 from anomalib_clipad.transformer import affine, feed_forward
 
 
@@ -71,6 +73,15 @@ def test_onednn_is_not_called_where_it_is_switched_off(tokens: Tensor) -> None:
 
 
 @pytest.mark.slow
+def test_a_torch_without_the_private_call_computes_the_same(tokens: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = network(nn.GELU())
+    with torch.inference_mode():
+        expected = feed_forward(mlp, tokens)
+        monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+        monkeypatch.setattr(transformer, "_LINEAR_POINTWISE", transformer._onednn())
+        torch.testing.assert_close(feed_forward(mlp, tokens), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_exported_graphs_have_torchs_own_operators(tokens: Tensor) -> None:
     class Network(nn.Module):
         def __init__(self) -> None:

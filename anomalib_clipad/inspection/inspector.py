@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +25,7 @@ from anomalib_clipad.verdicts.decision import Decision
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
 
+from .ahead import Ahead, OnError, T, in_batches
 from .finding import Finding, at_size
 from .fitting import Fitting, remark_doubt, remark_few
 
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 
 _ASPECT = 0.01
 _POOL = 100
-_END = object()
-OnError = Callable[[Any, ValueError], None]
-T = TypeVar("T")
 
 
 class _Taken(NamedTuple):
@@ -47,21 +42,6 @@ class _Taken(NamedTuple):
     picture: Picture
     prepared: Prepared
     remark: str | None
-
-
-@dataclass(frozen=True)
-class Ahead(Generic[T]):
-    """What was taken of an image ahead of its turn.
-
-    Attributes:
-        number: Of the image among those that were given, from 0.
-        source: What was given.
-        taken: What was taken of it.
-    """
-
-    number: int
-    source: Any
-    taken: T
 
 
 class Inspector:
@@ -473,47 +453,11 @@ class Inspector:
 
         def one(source: Any) -> T:
             try:
-                picture = read(source, self.channels, self.max_pixels)
-                return take(picture)
+                return take(read(source, self.channels, self.max_pixels))
             except (MemoryError, RuntimeError) as error:  # torch raises the latter
                 raise _too_large(source, error) from error
 
-        sources = iter(images)
-        ahead: deque[tuple[int, Any, Future[T]]] = deque()
-        failure: Exception | None = None
-        with ThreadPoolExecutor(self.workers) as pool:
-            batch: list[Ahead[T]] = []
-            more, count = True, 0
-            while more or ahead:
-                pause = False
-                while more and not pause and len(ahead) < 2 * self.batch_size:
-                    try:
-                        source = next(sources, _END)
-                    except Exception as error:  # what was given before is looked at first
-                        more, failure = False, error
-                        break
-                    more, pause = source is not _END, source is None
-                    if more and not pause:
-                        ahead.append((count, source, pool.submit(one, source)))
-                        count += 1
-                if ahead:
-                    number, source, future = ahead.popleft()
-                    try:
-                        batch.append(Ahead(number, source, future.result()))
-                    except ValueError as error:
-                        if on_error is None:
-                            failure = error
-                            break
-                        on_error(source, error)
-                if len(batch) == self.batch_size or (batch and pause and not ahead):
-                    yield batch
-                    batch = []
-            for _, _, future in ahead:
-                future.cancel()
-            if batch:
-                yield batch
-        if failure is not None:
-            raise failure
+        return in_batches(images, one, self.workers, self.batch_size, on_error)
 
     def shown(self, images: Iterable[Any], reference: bool = False) -> list[Shown]:
         """Normal images, read and prepared.

@@ -16,7 +16,7 @@ _COMMANDS = {
     "mini-card": ("mini.card:card", "measure every metric of clipad-mini's model card"),
     "mini-hub": ("mini.hub:main", "write clipad-mini as a repository for a model hub"),
     "mini-train": ("mini.train:train_mini", "train clipad-mini from nothing"),
-    "option-tables": ("option_tables:option_tables", "write or check the tables of options in README and docs"),
+    "option-tables": ("option_tables:option_tables", "write or check the tables of options in docs"),
     "page-measure": ("bench.page:measure", "measure the page of results in a browser"),
     "page-picture": ("bench.page:picture", "save a picture of the page of results"),
     "paper": ("paper:paper", "set benchmark results beside the paper's"),

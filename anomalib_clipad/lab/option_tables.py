@@ -1,4 +1,4 @@
-"""Tables of options in README and docs, written from where the options are declared.
+"""Tables of options in docs, written from where the options are declared.
 
 ``python -m anomalib_clipad.lab option-tables`` writes what stands between ``<!-- options of NAME -->`` and
 ``<!-- end of options -->``; with ``--check`` it fails if that differs, or if the docstring or the signature of
@@ -22,7 +22,7 @@ from anomalib_clipad.tools.arguments import MODEL
 from anomalib_clipad.tools.cli import command_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/inspection.md", "docs/playground.md", "docs/references.md", "docs/web.md")
+PAGES = ("docs/model.md", "docs/inspection.md", "docs/playground.md", "docs/references.md", "docs/web.md")
 _BLOCK = re.compile(r"(<!-- options of (\S+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 _COMPONENTS: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visualizer"}
 """Arguments of ``ClipAD`` that are anomalib's own."""

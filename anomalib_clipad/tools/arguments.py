@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from anomalib_clipad.images.picture import MAX_PIXELS
 from anomalib_clipad.settings import Option, Settings
@@ -48,11 +49,39 @@ _DECISION = (
     Option("min_area", int, 0, "Smaller regions do not count, in pixels of the image."),
     Option("max_pixels", int, MAX_PIXELS, "Larger images are refused."),
 )
+RESULTS = (
+    Option("overlays", Literal["defective", "all", "none"], "defective", "Of which images an overlay is written."),
+    Option("masks", bool, False, "Write masks."),
+    Option("maps", Literal["none", "png", "npy"], "none", "Write maps, as PNG of 16 bits or as .npy."),
+    Option("coco", bool, False, "Write coco.json."),
+    Option("page", bool, True, "Write index.html."),
+    Option("drift", Path, None, "State file of a watch over the calibration, which goes on from run to run."),
+)
+"""What is written beside the tables: the parameter ``results`` of a command."""
+
+CLUSTER = (
+    Option(
+        "ray_address",
+        str,
+        None,
+        "Cluster of Ray: `auto`, `host:6379` or `ray://host:10001`; by default this machine alone.",
+    ),
+    Option("actors", int, None, "Inspectors on the cluster; by default one for each CPU."),
+    Option("gpus", float, None, "GPUs of each; by default none."),
+    Option("block", int, 256, "Images that are handed out together."),
+)
+"""Where Ray works: the parameter ``cluster`` of a command."""
+
 _TAKEN = {
     "inspect": {option.name for option in _DECISION},
     "page": {"references", "memory_size", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
     "product": {"references", "memory_size"},
 }
+
+
+def shared(command: str) -> dict[str, tuple[Option, ...]]:
+    """The options that a command takes together, by the parameter of its function that has them."""
+    return {"settings": MODEL, "decision": decision(command), "results": RESULTS, "cluster": CLUSTER}
 
 
 def decision(command: str) -> tuple[Option, ...]:

@@ -61,7 +61,12 @@ _ARGUMENTS: Written = {
 }
 """Arguments that are written otherwise than jsonargparse would have them."""
 
-_TITLES = {"settings": "the model", "decision": "what images are compared with, and what is called defective"}
+_TITLES = {
+    "settings": "the model",
+    "decision": "what images are compared with, and what is called defective",
+    "results": "what is written beside the tables",
+    "cluster": "where Ray works",
+}
 """Of the options that commands share."""
 
 SWITCHES = {"true", "false", "yes", "no", "null"}
@@ -169,7 +174,7 @@ class Program(NamedTuple):
 class Command:
     """A command: its parser, made of its function and of the options that it shares with others.
 
-    A function takes what users gave of these, and nothing else, in its parameters ``settings`` and ``decision``.
+    A function takes what users gave of these, and nothing else, in parameters by the names of the groups.
 
     Args:
         name: Its name.
@@ -181,8 +186,8 @@ class Command:
         written = program.written.get(name, {})
         self.name, self._program = name, program.name
         self._function: Callable[..., None] = resolve_name(f"{program.package}.{place}")
-        groups = {"settings", "decision"} & signature(self._function).parameters.keys()
-        self.shared = {group: _shared(name, group) for group in sorted(groups, reverse=True)}
+        taken = signature(self._function).parameters
+        self.shared = {group: options for group, options in _shared(name).items() if group in taken}
         self.parser = _Parser(description=purpose)
         for flags, how in written.values():
             self.parser.add_argument(*flags, **how)
@@ -261,7 +266,7 @@ def _described(option: Option) -> str:
     return f"{option.text} (default: {'none' if option.default in (None, {}) else option.default})"
 
 
-def _shared(command: str, group: str) -> tuple[Option, ...]:
-    from .arguments import MODEL, decision
+def _shared(command: str) -> dict[str, tuple[Option, ...]]:
+    from .arguments import shared
 
-    return MODEL if group == "settings" else decision(command)
+    return shared(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,17 +22,17 @@ from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run import inspect_all
 from anomalib_clipad.inspection.sources import Source, find
 from anomalib_clipad.inspection.watching import watch as watched
-from anomalib_clipad.verdicts.decision import P_VALUE, SCORE
 
-from .cli import SWITCHES
+from .arguments import CLUSTER
+from .telling import called, tell
 
 if TYPE_CHECKING:
     from anomalib_clipad.inspection.drift_log import DriftLog
     from anomalib_clipad.inspection.records import Result
     from anomalib_clipad.inspection.tables import Summary
 
-_AGAIN = ("--overwrite", "--resume")
-"""What becomes of an earlier run."""
+_PICTURES = ("overlays", "masks", "maps", "coco")
+"""Of what is written beside the tables, what ``Results`` writes."""
 
 
 def inspect(
@@ -43,24 +42,16 @@ def inspect(
     product: Path | None = None,
     settings: dict[str, Any] | None = None,
     decision: dict[str, Any] | None = None,
+    results: dict[str, Any] | None = None,
+    cluster: dict[str, Any] | None = None,
     batch_size: int = 8,
     workers: int = 2,
     threads: int | None = None,
     output: Path = Path("inspection"),
-    overlays: Literal["defective", "all", "none"] | None = None,
-    masks: bool = False,
-    maps: Literal["none", "png", "npy"] = "none",
-    coco: bool = False,
-    page: bool | None = None,
-    drift: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     watch: Path | None = None,
     engine: Literal["process", "ray"] = "process",
-    ray_address: str | None = None,
-    actors: int | None = None,
-    gpus: float | None = None,
-    block: int | None = None,
     debug: bool = False,  # noqa: ARG001  # read by the command line
 ) -> None:
     """Look at images and decide which are defective.
@@ -75,88 +66,95 @@ def inspect(
         product: File of `anomalib-clipad product`.
         settings: Those by which a model is built.
         decision: What images are compared with, and what is called defective.
+        results: What is written beside the tables.
+        cluster: Where Ray works.
         batch_size: Images that are scored together.
         workers: Threads that read images.
         threads: CPU threads of torch; by default all.
         output: Folder of the results.
-        overlays: Of which images an overlay is written: `defective`, by default, `all` or `none`.
-        masks: Write masks.
-        maps: Write maps, as PNG of 16 bits or as .npy.
-        coco: Write coco.json.
-        page: Write index.html; by default it is written.
-        drift: State file of a watch over the calibration, which goes on from run to run.
         resume: Go on with an interrupted run.
         overwrite: Remove what an earlier run has written.
         watch: Folder to wait for images in, until interrupted.
         engine: This process, or Ray: many processes, here or on many machines; tables only.
-        ray_address: Cluster of Ray: `auto`, `host:6379` or `ray://host:10001`; by default this machine alone.
-        actors: Inspectors on the cluster; by default one for each CPU.
-        gpus: GPUs of each; by default none.
-        block: Images that are written and checkpointed together by Ray; by default 256.
         debug: Show where an error comes from.
     """
-    settings, decision = settings or {}, decision or {}
-    pictures: dict[str, Any] = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco}
-    cluster = {"ray_address": ray_address, "actors": actors, "gpus": gpus, "block": block}
-    alone = {"page": page, "threads": threads, "watch": watch, "drift": drift, "mutual": decision.get("mutual")}
-    _check_engine(engine, {**pictures, **alone}, cluster)
+    results, cluster = results or {}, cluster or {}
+    asked = {"class_name": class_name, "model": model, "product": product, **(settings or {}), **(decision or {})}
+    alone = {**results, "threads": threads, "watch": watch, "mutual": asked.get("mutual")}
+    _check_engine(engine, alone, cluster)
     _check_threads(threads, model)
     sources = _some_sources(images, watch)
-    files: dict[str, Any] = {"model": model, "product": product}
-    asked: dict[str, Any] = {"class_name": class_name, **files, **settings, **decision}
-    how: dict[str, Any] = {**settings, **decision, "batch_size": batch_size, "workers": workers}
-    run: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "settings": {**plain(asked), "engine": engine}}
+    how = {"batch_size": batch_size, "workers": workers}
+    record = {"overwrite": overwrite, "resume": resume, "settings": {**plain(asked), "engine": engine}}
     if engine == "ray":
-        from anomalib_clipad.scale.run import Cluster, inspect_on_cluster  # it takes torch
-
-        def build(fitting: Fitting) -> Inspector:
-            return Inspector(class_name, **files, **how, fitting=fitting)
-
-        who = Cluster(ray_address, actors, gpus, block)
-        found = (source for source in sources if source is not None)
-        with _quietly():
-            summary, told = inspect_on_cluster(build, found, output, asked, who, _called(), **run)
-        _tell(summary, told, output / "results.parquet")
-        sys.exit(3 if summary.failed else 0)
-    together: list[Source] = []
-    if how.pop("mutual", False):
-        together = _all_of(sources, watch)
-        sources, how["mutual"] = iter(together), [source.image for source in together]
-    with _quietly():
-        inspector = Inspector(class_name, **files, **how)
-    depends = depends_on(inspector, asked, [source.place for source in together])
-    log = None if drift is None else _watch_over(drift, inspector, depends)
-    title = None if page is False else f"Inspection of {class_name or 'images'}"
-    told = about_of(inspector, _called())
-    run |= {"depends": depends, "about": told, "grows": watch is not None, "page": title}
-    pictures["overlays"] = overlays or "defective"
-    complete = False
-    with ExitStack() as stack:
-        results = stack.enter_context(Results(output, **run, **pictures))
-        each = _each(watch is not None, stack, log, results)
-        with _until_interrupted():
-            inspect_all(inspector, sources, results, each)
-            complete = True
-        summary = results.finish(complete)
-    _tell(summary, told, output / (PAGE if title else "results.csv"))
-    if log is not None:
-        print(log.drift)
-    if not complete and watch is None:
-        sys.exit("interrupted; go on with --resume")
+        summary = _on_cluster(asked, how, sources, output, cluster, record)
+    else:
+        summary = _here(asked, how, sources, output, results, watch, record)
     if summary.failed:
         sys.exit(3)
 
 
-def _called() -> str:
-    """The command as it was called, for a new run."""
-    given: list[str] = []
-    earlier = ""
-    for word in sys.argv[1:]:
-        value = earlier in _AGAIN and word.lower() in SWITCHES
-        if not value and word.partition("=")[0] not in _AGAIN:
-            given.append(word)
-        earlier = word
-    return shlex.join(["anomalib-clipad", *given])
+def _on_cluster(
+    asked: Mapping[str, Any],
+    how: Mapping[str, Any],
+    sources: Iterable[Source | None],
+    output: Path,
+    cluster: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> Summary:
+    """A run of Ray."""
+    from anomalib_clipad.scale.run import Cluster, inspect_on_cluster  # it takes torch
+
+    def build(fitting: Fitting) -> Inspector:
+        return Inspector(**asked, **how, fitting=fitting)
+
+    who = Cluster(*(cluster.get(option.name) for option in CLUSTER))
+    found = (source for source in sources if source is not None)
+    with _quietly():
+        summary, about = inspect_on_cluster(build, found, output, asked, who, called(), **record)
+    tell(summary, about, output / "results.parquet")
+    return summary
+
+
+def _here(
+    asked: Mapping[str, Any],
+    how: dict[str, Any],
+    sources: Iterator[Source | None],
+    output: Path,
+    results: Mapping[str, Any],
+    watch: Path | None,
+    record: Mapping[str, Any],
+) -> Summary:
+    """A run of this process."""
+    together: list[Source] = []
+    how = {**asked, **how}
+    if how.pop("mutual", False):
+        together = _all_of(sources, watch)
+        sources, how["mutual"] = iter(together), [source.image for source in together]
+    with _quietly():
+        inspector = Inspector(**how)
+    depends = depends_on(inspector, asked, [source.place for source in together])
+    drift, with_page = results.get("drift"), results.get("page", True)
+    log = None if drift is None else _watch_over(drift, inspector, depends)
+    title = f"Inspection of {asked['class_name'] or 'images'}" if with_page else None
+    about = about_of(inspector, called())
+    pictures = {name: results[name] for name in _PICTURES if name in results}
+    complete = False
+    with ExitStack() as stack:
+        written = stack.enter_context(
+            Results(output, depends=depends, about=about, grows=watch is not None, page=title, **record, **pictures)
+        )
+        each = _each(watch is not None, stack, log, written)
+        with _until_interrupted():
+            inspect_all(inspector, sources, written, each)
+            complete = True
+        summary = written.finish(complete)
+    tell(summary, about, output / (PAGE if with_page else "results.csv"))
+    if log is not None:
+        print(log.drift)
+    if not complete and watch is None:
+        sys.exit("interrupted; go on with --resume")
+    return summary
 
 
 def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Results) -> Callable[[Result], None]:
@@ -257,32 +255,3 @@ def _watch_over(path: Path, inspector: Inspector, depends: Mapping[str, str]) ->
     return DriftLog(
         path, inspector.model.normal.image_scores, {"class_name": inspector.model.class_name, "depends": depends}
     )
-
-
-def _tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
-    """How many, how many defective, the worst, what decides, and where the files are."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    decided = about["decided"]
-    verdicts = f", {summary.defective} defective" if decided else ""
-    table = Table(title=f"{summary.images} images{verdicts}, {summary.failed} not readable")
-    table.add_column("image", overflow="fold")
-    eyes = any(row.text_score is not None for row in summary.worst)
-    columns = ["score", *(["text", "references"] if eyes else []), "p-value", "label" if decided else "rank", "regions"]
-    for name in columns:
-        table.add_column(name, justify="right")
-    for rank, row in enumerate(summary.worst, 1):
-        apart = [_number(row.text_score), _number(row.reference_score)] if eyes else []
-        last = [_number(row.p_value), row.label if decided else str(rank), str(len(row.regions))]
-        table.add_row(Text(row.path), _number(row.score), *apart, *last)
-    console = Console()
-    console.print(table)
-    said = [SCORE, *([P_VALUE] if any(row.p_value is not None for row in summary.worst) else [])]
-    for sentence in (about["decision"], *about["notes"], " ".join(said), str(where)):
-        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

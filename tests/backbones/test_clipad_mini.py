@@ -8,12 +8,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import roc_auc_score
 from torchvision.transforms.functional import InterpolationMode, normalize, resize
 
 from anomalib_clipad import ClipADModel, load_backbone
+from anomalib_clipad.digest import digest
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
@@ -81,6 +83,15 @@ def test_the_files_are_plain_open_clip() -> None:
     assert config["vision_cfg"]["layers"] == 8
     assert config["vision_cfg"]["image_size"] == 304
     assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_the_file_says_what_it_is() -> None:
+    path = FOLDER / "clipad-mini.safetensors"
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+    assert (said["name"], said["license"], said["format"]) == ("clipad-mini", "Apache-2.0", "pt")
+    assert "mini-train" in said["source"]
+    assert said["digest"] == digest(load_file(path))
 
 
 def test_it_loads_like_any_other_backbone() -> None:

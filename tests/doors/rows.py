@@ -94,7 +94,6 @@ def _uncalibrated(made: Callable[[], Asked]) -> Asked:
 
 FILES = (".onnx", ".xml", ".pt")
 PRODUCTS = ("product", "product of a graph")
-LIVE = ("Inspector", "product", "product of a graph")
 
 
 def said(*given: tuple[tuple[str, ...], str]) -> dict[str, str]:
@@ -284,7 +283,6 @@ KEEPS = said(
 )
 OF_ANOTHER = said((FILES, "looks at 'nut', not at 'bolt'"), (("product",), "is of 'nut'. Leave out class_name 'bolt'"),
                   (("product of a graph",), "looks at 'nut', not at 'bolt'"))  # fmt: skip
-NO_RATE = "A false-alarm rate needs normal images that set the threshold"
 SAME = "is also a reference"
 FEW = "takes 4 normal images or more; the model is calibrated on 2"
 UNTRAINED = "The layers of SDP+ are not trained"

@@ -52,7 +52,7 @@ def test_avif_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("brand", "message"),
-    [(b"heic", r"needs pillow-heif: pip install 'anomalib-clipad\[heic\]'"), (b"avif", "pip install 'pillow>=11.3'")],
+    [(b"heic", r"needs pillow-heif: pip install 'pillow-heif>="), (b"avif", "pip install 'pillow>=11.3'")],
 )
 def test_what_cannot_be_read_names_the_package(
     tmp_path: Path, brand: bytes, message: str, monkeypatch: pytest.MonkeyPatch

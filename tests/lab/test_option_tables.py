@@ -20,15 +20,15 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_changed_word_fails_the_check_and_is_written_anew(pages: Path) -> None:
-    readme = pages / "README.md"
-    before = readme.read_text()
+    page = pages / "docs/model.md"
+    before = page.read_text()
     assert "Share of the text in [0, 1]" in before
-    readme.write_text(before.replace("Share of the text in [0, 1]", "Weight of the text"))
-    with pytest.raises(SystemExit, match=r"^README\.md: a table of options differs"):
+    page.write_text(before.replace("Share of the text in [0, 1]", "Weight of the text"))
+    with pytest.raises(SystemExit, match=r"^docs/model\.md: a table of options differs"):
         option_tables(check=True)
-    assert "Weight of the text" in readme.read_text()
+    assert "Weight of the text" in page.read_text()
     option_tables()
-    assert readme.read_text() == before
+    assert page.read_text() == before
     option_tables(check=True)
 
 

@@ -135,7 +135,7 @@ def test_frames_of_a_video_are_no_files(tmp_path: Path) -> None:
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("anomalib_clipad.extras.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-clipad\[scale\]'"), cluster():
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ray\[data\]>="), cluster():
         pass
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from anomalib_clipad.inspection import inspector, lines
+from anomalib_clipad.inspection import ahead, inspector, lines
 from anomalib_clipad.inspection import run as runs
 from anomalib_clipad.tools.inspect import inspect
 
@@ -198,7 +198,7 @@ def _run(call: Mapping[str, Any], folder: Path, seed: int, events: _Events) -> N
     sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the end
     os.chdir(folder)
     inspector._predictor = lambda class_name, *_: Grey(class_name)
-    for module in (inspector, runs):
+    for module in (ahead, runs):
         module.ThreadPoolExecutor = lambda workers: AtWhim(whim, workers)  # type: ignore[attr-defined]
     outcome = Outcome("done")
     try:

@@ -227,8 +227,8 @@ class World:
             decision["ignore"] = self.root / "ignore.png"
             Image.fromarray(mask(given["ignore"]).astype(np.uint8) * np.uint8(255)).save(decision["ignore"])
         drift = self.root / "state" if given["drift"] and given["calibration"] is not None else None
-        pictures = {name: given[name] for name in ("masks", "coco", "overlays", "page")}
-        return {"class_name": "nut", "settings": {}, "decision": decision, "drift": drift, **pictures}
+        written = {name: given[name] for name in ("masks", "coco", "overlays", "page")}
+        return {"class_name": "nut", "decision": decision, "results": {**written, "drift": drift}}
 
     def shown(self, path: Path) -> str:
         """A path below the folder."""

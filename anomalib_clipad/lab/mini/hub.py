@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import load_file, save_file
 
 from anomalib_clipad.backbones.sources import BUNDLED, SHIPPED
 from anomalib_clipad.storage import atomic_folder
@@ -70,7 +70,7 @@ def write_hub_folder(output: Path) -> Path:
     content = {"model_cfg": config, "preprocess_cfg": preprocess}
     with atomic_folder(output) as folder:
         (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        save_file(load_file(SHIPPED), folder / "open_clip_model.safetensors", {"format": "pt"})
+        shutil.copy(SHIPPED, folder / "open_clip_model.safetensors")
         (folder / "README.md").write_text(_CARD.format(name=BUNDLED), encoding="utf-8")
     return output
 

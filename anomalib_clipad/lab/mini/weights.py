@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 from torchvision.transforms.functional import normalize
 
+from anomalib_clipad.backbones.sources import BUNDLED
+from anomalib_clipad.digest import digest
 from anomalib_clipad.storage import atomic_folder
 
 from .batches import PATCH
@@ -88,7 +91,18 @@ def principal_filters(pictures: Tensor, count: int) -> Tensor:
 
 
 def export(clip: CLIP, path: Path) -> None:
-    """Write a model's weights as a float16 safetensors file."""
+    """Write a model's weights as a float16 safetensors file, which says what it is."""
     state = {name: value.half().cpu().contiguous() for name, value in clip.state_dict().items()}
     with atomic_folder(path.parent) as folder:
-        save_file(state, folder / path.name)
+        save_file(state, folder / path.name, about(state))
+
+
+def about(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """What the file of weights says of itself."""
+    return {
+        "format": "pt",
+        "name": BUNDLED,
+        "license": "Apache-2.0",
+        "source": "trained on generated images by anomalib-clipad: python -m anomalib_clipad.lab mini-train",
+        "digest": digest(state),
+    }
