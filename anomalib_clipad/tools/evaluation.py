@@ -38,11 +38,16 @@ def score(model: ClipAD, datamodule: AnomalibDataModule, advance: Callable[[int]
         batches.append(outputs)
         advance(len(outputs))
 
-    with quiet_engine(callbacks=[LambdaCallback(on_validation_batch_end=keep)]) as engine:
+    def post_process(trainer: Trainer, module: LightningModule) -> None:
+        """As soon as thresholds are fitted, while images that judge each other are still known."""
+        del trainer, module
+        post_processor: Any = model.post_processor
+        for batch in batches:
+            post_processor.post_process_batch(batch)
+
+    steps = LambdaCallback(on_validation_batch_end=keep, on_validation_end=post_process)
+    with quiet_engine(callbacks=[steps]) as engine:
         engine.validate(model, datamodule=datamodule, verbose=False)
-    post_processor: Any = model.post_processor
-    for batch in batches:
-        post_processor.post_process_batch(batch)
     return batches
 
 
