@@ -11,6 +11,7 @@ _COMMANDS = {
     "browser-runtime": ("browser_runtime:fetch", "fetch the files of onnxruntime-web anew, with npm"),
     "deployment": ("bench.deployment:deployment", "compare export formats: size, speed, metrics"),
     "endurance": ("bench.endurance:main", "inspect thousands of images, whole and damaged"),
+    "figures": ("figures.figures:figures", "run the commands of measured tables and rewrite these, or check them"),
     "fuzz-runs": ("fuzz.fuzz_runs:main", "let things happen to runs at random, and check their tables"),
     "large-images": ("bench.large_images:large_images", "compare ways to find small defects in large pictures"),
     "mini-card": ("mini.card:card", "measure every metric of clipad-mini's model card"),
