@@ -36,10 +36,10 @@ Series = Mapping[str, tuple[Setting, ...]]
 """Settings along axes; an axis has the name of the field that changes."""
 
 SERIES: Series = {
-    "batch_size": tuple(Setting("ViT-B-16-plus-240", 240, count) for count in (1, 4, 16)),
-    "image_size": tuple(Setting("ViT-B-16-plus-240", size, 4) for size in (240, 480)),
+    "batch_size": tuple(Setting("ViT-B-16-plus-240", 240, count) for count in (1, 2, 4, 8, 16, 32)),
+    "image_size": tuple(Setting("ViT-B-16-plus-240", size, 4) for size in (240, 336, 480, 720)),
     "backbone": tuple(
-        Setting(name, size, 4) for name, size in (("ViT-B-16", 224), ("ViT-B-16-plus-240", 240), ("ViT-L-14", 224))
+        Setting(name, size, 8) for name, size in (("ViT-B-16", 224), ("ViT-B-16-plus-240", 240), ("ViT-L-14", 224))
     ),
 }
 

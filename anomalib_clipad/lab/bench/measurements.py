@@ -32,7 +32,7 @@ from .start import start
 from .timing import interleaved, peak_memory, statement_seconds
 from .winclip import few_shot_winclip, winclip
 
-PHOTOGRAPHS = 32
+PHOTOGRAPHS = 128
 """How many ``Engine.predict`` is measured on."""
 MODEL_PROGRAM = """
 import logging, torch, warnings

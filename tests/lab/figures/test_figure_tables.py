@@ -34,8 +34,8 @@ def test_numbers_of_the_shipped_weights_or_of_nobody_here_are_in_order(comment: 
          f"5: the table of '{COMMAND}' is of the weights 000000000000, not of {WEIGHTS}; run `make figures`."),
         (f"<!-- figures: {COMMAND} -->", f"5: the table of '{COMMAND}' was never written; run `make figures`."),
         ("<!-- recipe | weights 000000000000 -->", "5: the recipe is of the weights 000000000000."),
-        ("<!-- a remark -->", "5: a table of numbers without their origin; expected above it <!-- figures: COMMAND -->, "
-         "<!-- recipe | weights DIGEST --> or <!-- not measured: WHY -->."),
+        ("<!-- a remark -->", "5: a table of numbers without their origin; expected above it "
+         "<!-- figures: COMMAND -->, <!-- recipe | weights DIGEST --> or <!-- not measured: WHY -->."),
     ],
 )  # fmt: skip
 def test_numbers_of_other_weights_or_of_unknown_origin_are_faults(comment: str, fault: str) -> None:

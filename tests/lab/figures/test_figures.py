@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_clipad.lab.figures import figures as module
-from anomalib_clipad.lab.figures.figures import ROOT, figures
+from anomalib_clipad.lab.figures.figures import figures
 from anomalib_clipad.lab.figures.measured import machine, shipped_weights
 
 PRINT = 'python -c \'import sys, pathlib; pathlib.Path("runs").open("a").write("x"); print(sys.argv[1])\''
@@ -45,13 +45,13 @@ def test_a_second_run_measures_nothing_and_writes_what_was_measured(root: Path) 
 
 def test_a_command_whose_photographs_nobody_has_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHOTOGRAPHS")
-    with pytest.raises(SystemExit, match="^Left out: .* since PHOTOGRAPHS is not set"):
+    with pytest.raises(SystemExit, match=r"^Left out: .* since PHOTOGRAPHS is not set"):
         figures(['"$PHOTOGRAPHS"'])
     assert not (root / "runs").exists()
 
 
 def test_a_name_in_no_command_lists_the_commands(root: Path) -> None:
-    with pytest.raises(ValueError, match="No measured table has a command with 'crad'. Commands:\npython -c"):
+    with pytest.raises(ValueError, match=r"No measured table has a command with 'crad'\. Commands:\npython -c"):
         figures(["crad"])
 
 
@@ -59,8 +59,3 @@ def test_the_check_names_page_and_line(root: Path) -> None:
     with pytest.raises(SystemExit, match=r"^README\.md:3: the table of 'python -c .* was never written"):
         figures(check=True)
     assert not (root / "runs").exists()
-
-
-def test_the_figures_of_this_repository_are_of_the_shipped_weights() -> None:
-    assert module.ROOT == ROOT
-    figures(check=True)
