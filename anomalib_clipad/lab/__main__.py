@@ -27,6 +27,7 @@ _COMMANDS = {
     "scale": ("bench.scale:scale", "measure how throughput grows with workers"),
     "sdp-plus": ("bench.layers:main", "train SDP+ on generated parts and compare it with SDP"),
     "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
+    "textiles": ("bench.textiles:main", "compare references with text on textiles"),
     "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),
     "web-page-demo": ("bench.web_page:demo", "write a page that inspects, with generated parts to try"),
     "web-page-measure": ("bench.web_page:measure", "measure a page that inspects in a browser"),

@@ -28,6 +28,7 @@ OPTIONS = {
     "scale": "--workers",
     "sdp-plus": "--taps",
     "solar-cells": "--shots",
+    "textiles": "--each",
     "thresholds": "--stream",
     "web-page-demo": "folder",
     "web-page-measure": "--normal",

@@ -53,11 +53,18 @@ def draw(folder: Path, kind: str, seed: int, normal: int = 8, each: int = 30) ->
     return Draw(whole[:normal], [*scored, *broken[:each]], [False] * len(scored) + [True] * len(broken[:each]))
 
 
-def auroc(drawn: Draw, backbone: str, text_weight: float, normal: int = 0, mutual: bool = False) -> float:
+def auroc(
+    drawn: Draw,
+    backbone: str,
+    text_weight: float,
+    normal: int = 0,
+    mutual: bool = False,
+    class_name: str = "solar cell",
+) -> float:
     """Image AUROC with some of the normal images, with the scored ones among themselves, or with the text alone."""
     others = drawn.images if mutual else None
     inspector = Inspector(
-        "solar cell",
+        class_name,
         backbone=backbone,
         text_weight=text_weight,
         references=drawn.normal[:normal] or None,
