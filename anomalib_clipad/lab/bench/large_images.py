@@ -19,10 +19,10 @@ from anomalib_clipad.tools.tables import markdown_table
 
 WAYS: dict[str, dict[str, Any]] = {
     "the backbone's size": {},
-    "image_size doubled": {"image_size": 480},
+    "image_size doubled": {"image_size": 608},
     "2 x 2 tiles": {"tiles": [2, 2]},
 }
-"""Ways to look at a large image with clipad-mini, of 240 pixels."""
+"""Ways to look at a large image with clipad-mini, of 304 pixels."""
 
 
 class SmallDefects(GeneratedParts):
