@@ -27,7 +27,7 @@ def test_means_and_categories_of_each_way_are_its_own(
     monkeypatch.setattr(shots, "evaluate", value)
     shots.main(categories=("gear", "wood"))
     found = rows(capsys.readouterr().out)
-    ways = shots.generated_ways()
+    ways = shots.ways_of((1, 4))
     means, cells = found[2 : 2 + len(ways)], found[4 + len(ways) :]
     assert [row[0] for row in means] == [row[0] for row in cells] == list(ways)
     by_name = {row[0]: row[1:] for row in means}
