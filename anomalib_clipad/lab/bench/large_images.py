@@ -86,7 +86,7 @@ def large_images(
             means = [float(np.mean([metrics[metric] for metrics, _, _ in results])) for metric in METRICS]
             seconds = sum(spent for _, spent, _ in results) / sum(count for _, _, count in results)
             rows.append((name, *means, seconds))
-    columns = [("", ""), *((metric, ".3f") for metric in METRICS), ("s an image", ".3f")]
+    columns = [("way", ""), *((metric, ".3f") for metric in METRICS), ("s an image", ".3f")]
     print(markdown_table(columns, rows))
 
 

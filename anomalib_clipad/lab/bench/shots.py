@@ -23,13 +23,13 @@ from anomalib_clipad.tools.tables import Row, markdown_table
 Ways = Mapping[str, dict[str, Any]]
 """Options of ``ClipAD`` by what they are called in a table."""
 
-_SHOTS = (1, 4)
 _REMEMBERED = 4
 """Normal images of which a smaller memory keeps some patches."""
 
 
 def main(
     photographs: Path | None = None,
+    shots: Sequence[int] = (1, 4),
     memory: Sequence[int] | None = None,
     categories: Sequence[str] = tuple(HELD_OUT_CATEGORIES),
     threads: int = 1,
@@ -39,6 +39,7 @@ def main(
     Args:
         photographs: Folder of a real category in MVTec AD's layout, whose name is the class name; in place of generated
             parts.
+        shots: Numbers of normal images.
         memory: Compare instead memories of so many patches a stage, of four normal images without the text.
         categories: Generated categories.
         threads: CPU threads.
@@ -48,10 +49,12 @@ def main(
     with Console(stderr=True).status("Comparing"):
         if photographs:
             print(
-                format_table(_rows(photograph_ways(), real_category(photographs), photographs.name), photographs.name)
+                format_table(
+                    _rows(photograph_ways(shots), real_category(photographs), photographs.name), photographs.name
+                )
             )
             return
-        ways = memory_ways(memory) if memory else generated_ways()
+        ways = memory_ways(memory) if memory else ways_of(shots)
         found = {name: _rows(ways, GeneratedParts(category=name, eval_batch_size=16)) for name in categories}
     if memory:
         print(by_category(found, ("image_AUROC", "pixel_AUROC", "pixel_PRO")))
@@ -61,19 +64,19 @@ def main(
     print("\n" + by_category(found, ("image_AUROC", "pixel_PRO")))
 
 
-def generated_ways() -> Ways:
+def ways_of(shots: Sequence[int]) -> Ways:
     """With the text, and without it."""
     ways: dict[str, dict[str, Any]] = {"text alone": {}}
     for share in (0.5, 0.0):
-        others = {f"k_shot {count}": {"k_shot": count} for count in _SHOTS} | {"mutual": {"mutual": True}}
+        others = {f"k_shot {count}": {"k_shot": count} for count in shots} | {"mutual": {"mutual": True}}
         ways |= {f"{name}, text_weight {share:g}": given | {"text_weight": share} for name, given in others.items()}
     return ways
 
 
-def photograph_ways() -> Ways:
+def photograph_ways(shots: Sequence[int]) -> Ways:
     """Those of generated parts, a smaller memory, and tiles."""
     return {
-        **generated_ways(),
+        **ways_of(shots),
         "k_shot 4, memory_size 361": {"k_shot": 4, "memory_size": 361},
         "text alone, tiles [2, 2]": {"tiles": [2, 2]},
         "k_shot 4, tiles [2, 2]": {"k_shot": 4, "tiles": [2, 2]},
