@@ -12,11 +12,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -27,11 +25,12 @@ from anomalib_clipad.lab.bench.browser import Browser, find_chromium
 if TYPE_CHECKING:  # the process that hands out tests imports this file too, and needs neither
     from anomalib.data import MVTecAD
     from anomalib.engine import Engine
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from anomalib_clipad import ClipADModel
     from anomalib_clipad.backbones import Backbone
 
+pytest_plugins = ["exports"]
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"backbone": str(GOLDEN / "tiny12.json"), "pretrained": str(GOLDEN / "tiny12.safetensors")}
 CLASSES = ("bottle", "metal_nut")
@@ -71,45 +70,8 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tests share a cache of their own, never the user's."""
     path = tmp_path_factory.mktemp("cache")
     os.environ["ANOMALIB_CLIPAD_CACHE"] = str(path)
+    os.environ["CI"] = "true"  # otherwise OpenVINO tells its makers of every conversion, and waits for them
     return path
-
-
-def identity(module: nn.Module) -> list[object]:
-    """What a module computes with: weights and settings, whatever objects hold them."""
-    from torch import nn
-
-    found: list[object] = []
-    known = {*vars(nn.Module()), "metadata"} - {"training"}
-    for name, part in module.named_modules():
-        settings = {key: value for key, value in vars(part).items() if key not in known}
-        found.append((name, type(part), re.sub("0x[0-9a-f]+", "", repr(settings))))
-    for name, value in (*module.named_parameters(), *module.named_buffers()):
-        found.append((name, value.shape, sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()))
-    return found
-
-
-@pytest.fixture(scope="session", autouse=True)
-def export_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """torch's exporter takes ten seconds or more: what it wrote for a graph is copied when the same one comes again."""
-    import torch
-
-    worker, base = os.environ.get("PYTEST_XDIST_WORKER"), tmp_path_factory.getbasetemp()
-    written = (base.parent if worker else base) / "graphs"  # shared by the processes of a run
-    written.mkdir(exist_ok=True)
-    export = torch.onnx.export
-
-    def export_once(graph: nn.Module, images: tuple[Tensor, ...], path: Path, **options: Any) -> None:
-        inputs = [image.shape for image in (*images, *(options.get("kwargs") or {}).values())]
-        about = repr((identity(graph), inputs, {**options, "kwargs": None}))
-        kept = written / (sha256(about.encode()).hexdigest() + ".onnx")
-        if not kept.exists():
-            export(graph, images, path, **options)
-            shutil.copy(path, own := kept.with_suffix(f".{worker}"))
-            own.rename(kept)
-        shutil.copy(kept, path)
-
-    with patch.object(torch.onnx, "export", export_once):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -118,6 +118,18 @@ class Asked:
         """All settings by which the model is built."""
         return {**shallow(), **self.settings}
 
+    @property
+    def of_model(self) -> str:
+        """All of which a model is made, files byte by byte: equal for questions that the same export answers."""
+
+        def content(asked: Asked | None) -> object:
+            if asked is None:
+                return None
+            others = {name: value for name, value in vars(asked).items() if name not in ("images", "before")}
+            return {name: content(value) if isinstance(value, Asked) else value for name, value in others.items()}
+
+        return repr(content(self))
+
 
 class Answer(NamedTuple):
     """What a door says of an image; ``None`` where it does not say it.

@@ -247,7 +247,7 @@ def of_file(kind: str) -> Callable[[Asked, Path], Answers]:
 
     def ask(asked: Asked, place: Path) -> Answers:
         first, given = with_model(asked, place)
-        path = getattr(clip_ad(first, place / "model"), f"to_{kind}")(place)
+        path = export(first, kind, lambda: getattr(clip_ad(first, place / "model"), f"to_{kind}")(place))
         own = Inspector(model=path, **given)
         found = inspected(own, files(asked, place))
         if not given:
@@ -258,6 +258,17 @@ def of_file(kind: str) -> Callable[[Asked, Path], Answers]:
         return found
 
     return ask
+
+
+_EXPORTS: dict[tuple[str, str], Path] = {}
+
+
+def export(asked: Asked, kind: str, write: Callable[[], Path]) -> Path:
+    """The file of a model, written once for all questions that are asked of it."""
+    of = kind, asked.of_model
+    if of not in _EXPORTS:
+        _EXPORTS[of] = write()
+    return _EXPORTS[of]
 
 
 def check_raw(raw: dict[str, Any], answer: Answer, name: str) -> None:
@@ -281,9 +292,11 @@ def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
             given |= compared(replace(changes(asked), product=None), place, INSPECTOR)
         given.pop("memory_size", None)
         if graph:
-            model = clip_ad(replace(asked, references=None, product=None, calibration=None, rate=None, options={},
-                                    threshold=None, before=None, class_name=of.class_name), place)  # fmt: skip
-            given["model"] = model.to_onnx(place, memory_input=True)
+            any_product = replace(asked, references=None, product=None, calibration=None, rate=None, options={},
+                                  threshold=None, before=None, class_name=of.class_name)  # fmt: skip
+            given["model"] = export(
+                any_product, "graph", lambda: clip_ad(any_product, place).to_onnx(place, memory_input=True)
+            )
             if asked.class_name != of.class_name:
                 given["class_name"] = asked.class_name
         else:

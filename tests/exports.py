@@ -1,0 +1,101 @@
+"""Exports that several tests look at: one process of a run writes them, and the others wait for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from anomalib_clipad import ClipAD
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the processes of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(path: Path, write: Callable[[Path], object]) -> Path:
+    """A file or folder that is written by whoever needs it first."""
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            write(draft := path.with_name(f"draft-{path.name}"))
+            draft.rename(path)
+    return path
+
+
+def bolts(**options: Any) -> ClipAD:
+    """The tower of four blocks that looks at bolts."""
+    from conftest import shallow
+
+    from anomalib_clipad import ClipAD
+
+    return ClipAD(**{**shallow(), "class_name": "bolt", "visualizer": False, **options})
+
+
+@pytest.fixture(scope="session")
+def onnx_text(exports: Path) -> Path:
+    """A model that knows the text alone."""
+    return once(exports / "text", lambda folder: bolts().to_onnx(folder)) / "weights/onnx/model.onnx"
+
+
+@pytest.fixture(scope="session")
+def onnx_tiles(exports: Path) -> Path:
+    """The same with tiles."""
+    return once(exports / "tiles", lambda folder: bolts(tiles=[2, 3]).to_onnx(folder)) / "weights/onnx/model.onnx"
+
+
+@pytest.fixture(scope="session")
+def onnx_any_product(exports: Path) -> Path:
+    """A graph whose text features and normal images are inputs."""
+    inputs = {"text_input": True, "memory_input": True}
+    written = once(exports / "any product", lambda folder: bolts(class_name=None).to_onnx(folder, **inputs))
+    return written / "weights/onnx/model.onnx"
+
+
+@pytest.fixture(scope="module")
+def conversions(exports: Path) -> Iterator[None]:
+    """torch's exporter takes ten seconds: a graph that several formats or questions share is converted once.
+
+    For files of tests that ask for many exports of few models; what a graph computes with tells it from others.
+    """
+    import torch
+
+    export = torch.onnx.export
+
+    def export_once(graph: nn.Module, images: tuple[Tensor, ...], path: Path, **options: Any) -> None:
+        inputs = [image.shape for image in (*images, *(options.get("kwargs") or {}).values())]
+        about = repr((_content(graph), inputs, {**options, "kwargs": None}))
+        name = f"{sha256(about.encode()).hexdigest()}.onnx"
+        shutil.copy(once(exports / name, lambda draft: export(graph, images, draft, **options)), path)
+
+    with patch.object(torch.onnx, "export", export_once):
+        yield
+
+
+def _content(module: nn.Module) -> list[object]:
+    """What a module computes with: weights and settings, whatever objects hold them."""
+    from torch import nn
+
+    found: list[object] = []
+    known = {*vars(nn.Module()), "metadata"} - {"training"}
+    for name, part in module.named_modules():
+        settings = {key: value for key, value in vars(part).items() if key not in known}
+        found.append((name, type(part), re.sub("0x[0-9a-f]+", "", repr(settings))))
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        found.append((name, value.shape, sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()))
+    return found
