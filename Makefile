@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo page browser-runtime report figures figures-check sdp-plus test test-fast test-oldest test-lowest lint docs dist release-check constraints types clean
+.PHONY: help demo page browser-runtime report figures figures-check sdp-plus test test-rest test-all test-oldest test-lowest lint docs dist release-check constraints types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,10 +51,13 @@ sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP
 	done
 	$(BIN)/anomalib-clipad report sdp_plus/runs/benchmark/*/results.csv --output sdp_plus
 
-test-fast: $(INSTALLED)  ## Run the tests that take no more than seconds each
+test: $(INSTALLED)  ## Run the tests of every room, in minutes
 	$(PYTEST) -m "not slow"
 
-test: $(INSTALLED)  ## Run the test suite
+test-rest: $(INSTALLED)  ## Run the tests that `make test` leaves out: exports, clusters, browsers, whole commands
+	$(PYTEST) -m slow
+
+test-all: $(INSTALLED)  ## Run all tests
 	$(PYTEST)
 
 test-oldest: $(INSTALLED)  ## Test the core against the oldest supported open_clip

@@ -48,31 +48,14 @@ def bolts(**options: Any) -> ClipAD:
 
 
 @pytest.fixture(scope="session")
-def onnx_text(exports: Path) -> Path:
-    """A model that knows the text alone."""
-    return once(exports / "text", lambda folder: bolts().to_onnx(folder)) / "weights/onnx/model.onnx"
-
-
-@pytest.fixture(scope="session")
 def onnx_tiles(exports: Path) -> Path:
-    """The same with tiles."""
+    """A model that knows the text alone, with tiles."""
     return once(exports / "tiles", lambda folder: bolts(tiles=[2, 3]).to_onnx(folder)) / "weights/onnx/model.onnx"
 
 
-@pytest.fixture(scope="session")
-def onnx_any_product(exports: Path) -> Path:
-    """A graph whose text features and normal images are inputs."""
-    inputs = {"text_input": True, "memory_input": True}
-    written = once(exports / "any product", lambda folder: bolts(class_name=None).to_onnx(folder, **inputs))
-    return written / "weights/onnx/model.onnx"
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def conversions(exports: Path) -> Iterator[None]:
-    """torch's exporter takes ten seconds: a graph that several formats or questions share is converted once.
-
-    For files of tests that ask for many exports of few models; what a graph computes with tells it from others.
-    """
+    """torch's exporter takes ten seconds: a graph that several tests share is converted once, by either process."""
     import torch
 
     export = torch.onnx.export

@@ -19,7 +19,7 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
-from conftest import GOLDEN, HAZELNUT, save, shallow
+from conftest import GOLDEN, HAZELNUT, TINY, save, shallow
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,7 +33,6 @@ from anomalib_clipad.tools.text_features import text_features
 
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
 SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
-pytestmark = pytest.mark.usefixtures("conversions")
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
 
 
@@ -61,7 +60,7 @@ def bolt_data(parts: Path) -> MVTecAD:
 @pytest.fixture(scope="module")
 def fitted(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipAD:
     """SDP with statistics of a validation set."""
-    model = ClipAD(**shallow(), visualizer=False)
+    model = ClipAD(**TINY, visualizer=False)
     make_engine(tmp_path_factory.mktemp("fit")).fit(model, datamodule=bolt_data(parts))
     return model
 
@@ -337,7 +336,7 @@ def test_a_data_module_delivers_one_size_while_a_file_is_written_and_its_own_aft
 
 @pytest.mark.slow
 def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
-    model = ClipAD(**shallow(), visualizer=False)
+    model = ClipAD(**TINY, visualizer=False)
     path = model.to_onnx(tmp_path, text_input=True)
     output = tmp_path / "features.safetensors"
     text_features(["bottle", "metal_nut"], output, shallow())

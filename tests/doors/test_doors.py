@@ -85,7 +85,6 @@ def right(question: Asked) -> dict[str, Finding]:
     return truth(question)
 
 
-@pytest.mark.usefixtures("conversions")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("row", "door"), cells())
 def test_a_cell_is_equal_or_a_refusal_that_says_why(row: Row, door: str, ask: Any) -> None:
