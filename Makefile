@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo page browser-runtime report sdp-plus test test-fast test-oldest test-lowest test-wheel lint docs dist release-check constraints types clean
+.PHONY: help demo page browser-runtime report figures figures-check sdp-plus test test-fast test-oldest test-lowest test-wheel lint docs dist release-check constraints types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,13 @@ report: $(INSTALLED)  ## Benchmark the generated parts and report the metrics in
 	rm -rf report && mkdir report
 	cd report && ../$(BIN)/anomalib benchmark --config ../configs/benchmark/generated_parts.yaml
 	$(BIN)/anomalib-clipad report report/runs/benchmark/*/results.csv --output report
+
+NAMES :=
+figures: $(INSTALLED)  ## Run the commands of the measured tables and rewrite these; hours; NAMES='[mini-card]' for some
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m anomalib_clipad.lab figures $(if $(NAMES),--names '$(NAMES)')
+
+figures-check: $(INSTALLED)  ## List measured tables that are not of the shipped weights, and numbers of unknown origin
+	$(BIN)/python -m anomalib_clipad.lab figures --check
 
 sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP; results in sdp_plus/
 	rm -rf sdp_plus && mkdir sdp_plus
@@ -59,13 +66,14 @@ test-lowest: $(INSTALLED)  ## Test the core against the lowest versions in pypro
 	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable . 'pytest>=8' 'setuptools>=77'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(CORE)
 
-lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of imports and tables of options
+lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of imports, tables of options and of figures
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/python -m anomalib_clipad.lab option-tables --check
+	$(BIN)/python -m anomalib_clipad.lab figures --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails

@@ -1,23 +1,71 @@
-"""Testing a model on a data module through anomalib's engine, by the paper's protocol."""
+"""The seven metrics of a model on a data module through anomalib's engine, by the paper's protocol."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from anomalib_clipad.tools.evaluation import quiet_engine
+from anomalib_clipad.host.evaluator import SevenMetrics
+from anomalib_clipad.tools.evaluation import quiet
 
 if TYPE_CHECKING:
-    from anomalib.data import AnomalibDataModule
+    from anomalib.data import AnomalibDataModule, ImageBatch
+    from anomalib.engine import Engine
+    from lightning import LightningModule, Trainer
 
     from anomalib_clipad import ClipAD
     from anomalib_clipad.metrics import Metrics
 
 
 def evaluate(model: ClipAD, datamodule: AnomalibDataModule) -> Metrics:
-    """The seven metrics of a model on one category.
+    """The seven metrics of a model on one category: those of ``anomalib test``, in one pass instead of two.
 
-    The validation set decides the protocol: if it is the test set, as by default, the paper's.
+    Args:
+        model: A model for this category alone.
+        datamodule: The category; its validation set has to be its test set, as by default.
     """
-    with quiet_engine() as engine:
-        (metrics,) = engine.test(model=model, datamodule=datamodule, verbose=False)
-    return {name: float(value) for name, value in metrics.items()}
+    metrics: list[Any] = list(SevenMetrics().test_metrics)
+    for batch in score(model, datamodule):
+        for metric in metrics:
+            metric.update(batch)
+    return {str(metric.name): float(metric.compute()) for metric in metrics}
+
+
+def score(model: ClipAD, datamodule: AnomalibDataModule) -> list[ImageBatch]:
+    """The validation images with scores and maps, normalised by their own ranges and thresholds, in one pass.
+
+    Args:
+        model: A model for this category alone.
+        datamodule: The category. Where its validation set is the test set, the outcome is that of the paper's protocol.
+    """
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    batches: list[ImageBatch] = []
+
+    def keep(trainer: Trainer, module: LightningModule, outputs: ImageBatch, *rest: Any) -> None:
+        del trainer, module, rest
+        batches.append(outputs)
+
+    def post_process(trainer: Trainer, module: LightningModule) -> None:
+        """As soon as thresholds are fitted, while images that judge each other are still known."""
+        del trainer, module
+        post_processor: Any = model.post_processor
+        for batch in batches:
+            post_processor.post_process_batch(batch)
+
+    steps = LambdaCallback(on_validation_batch_end=keep, on_validation_end=post_process)
+    with quiet_engine(callbacks=[steps]) as engine:
+        engine.validate(model, datamodule=datamodule, verbose=False)
+    return batches
+
+
+@contextmanager
+def quiet_engine(**options: Any) -> Iterator[Engine]:
+    """An engine that prints nothing and whose files are gone afterwards."""
+    from anomalib.engine import Engine
+
+    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1, **options}
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        yield Engine(default_root_dir=folder, **options)

@@ -49,7 +49,7 @@ _DECISION = (
     Option("min_area", int, 0, "Smaller regions do not count, in pixels of the image."),
     Option("max_pixels", int, MAX_PIXELS, "Larger images are refused."),
 )
-RESULTS = (
+WRITTEN = (
     Option("overlays", Literal["defective", "all", "none"], "defective", "Of which images an overlay is written."),
     Option("masks", bool, False, "Write masks."),
     Option("maps", Literal["none", "png", "npy"], "none", "Write maps, as PNG of 16 bits or as .npy."),
@@ -57,7 +57,7 @@ RESULTS = (
     Option("page", bool, True, "Write index.html."),
     Option("drift", Path, None, "State file of a watch over the calibration, which goes on from run to run."),
 )
-"""What is written beside the tables: the parameter ``results`` of a command."""
+"""What is written beside the tables: the parameter ``written`` of a command."""
 
 CLUSTER = (
     Option(
@@ -81,7 +81,7 @@ _TAKEN = {
 
 def shared(command: str) -> dict[str, tuple[Option, ...]]:
     """The options that a command takes together, by the parameter of its function that has them."""
-    return {"settings": MODEL, "decision": decision(command), "results": RESULTS, "cluster": CLUSTER}
+    return {"settings": MODEL, "decision": decision(command), "written": WRITTEN, "cluster": CLUSTER}
 
 
 def decision(command: str) -> tuple[Option, ...]:

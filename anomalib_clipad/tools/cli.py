@@ -64,7 +64,7 @@ _ARGUMENTS: Written = {
 _TITLES = {
     "settings": "the model",
     "decision": "what images are compared with, and what is called defective",
-    "results": "what is written beside the tables",
+    "written": "what is written beside the tables",
     "cluster": "where Ray works",
 }
 """Of the options that commands share."""

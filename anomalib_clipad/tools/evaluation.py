@@ -1,31 +1,18 @@
-"""A quiet engine, and tables of metrics."""
+"""Quiet, and tables of metrics."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .tables import markdown_table
 
 if TYPE_CHECKING:
-    from anomalib.engine import Engine
-
     from anomalib_clipad.metrics import Metrics
-
-
-@contextmanager
-def quiet_engine(**options: Any) -> Iterator[Engine]:
-    """An engine that prints nothing and whose files are gone afterwards."""
-    from anomalib.engine import Engine
-
-    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1, **options}
-    with quiet(), tempfile.TemporaryDirectory() as folder:
-        yield Engine(default_root_dir=folder, **options)
 
 
 def with_mean(table: Mapping[str, Metrics]) -> dict[str, Metrics]:

@@ -42,7 +42,7 @@ def inspect(
     product: Path | None = None,
     settings: dict[str, Any] | None = None,
     decision: dict[str, Any] | None = None,
-    results: dict[str, Any] | None = None,
+    written: dict[str, Any] | None = None,
     cluster: dict[str, Any] | None = None,
     batch_size: int = 8,
     workers: int = 2,
@@ -66,7 +66,7 @@ def inspect(
         product: File of `anomalib-clipad product`.
         settings: Those by which a model is built.
         decision: What images are compared with, and what is called defective.
-        results: What is written beside the tables.
+        written: What is written beside the tables.
         cluster: Where Ray works.
         batch_size: Images that are scored together.
         workers: Threads that read images.
@@ -78,9 +78,9 @@ def inspect(
         engine: This process, or Ray: many processes, here or on many machines; tables only.
         debug: Show where an error comes from.
     """
-    results, cluster = results or {}, cluster or {}
+    written, cluster = written or {}, cluster or {}
     asked = {"class_name": class_name, "model": model, "product": product, **(settings or {}), **(decision or {})}
-    alone = {**results, "threads": threads, "watch": watch, "mutual": asked.get("mutual")}
+    alone = {**written, "threads": threads, "watch": watch, "mutual": asked.get("mutual")}
     _check_engine(engine, alone, cluster)
     _check_threads(threads, model)
     sources = _some_sources(images, watch)
@@ -89,7 +89,7 @@ def inspect(
     if engine == "ray":
         summary = _on_cluster(asked, how, sources, output, cluster, record)
     else:
-        summary = _here(asked, how, sources, output, results, watch, record)
+        summary = _here(asked, how, sources, output, written, watch, record)
     if summary.failed:
         sys.exit(3)
 
@@ -121,7 +121,7 @@ def _here(
     how: dict[str, Any],
     sources: Iterator[Source | None],
     output: Path,
-    results: Mapping[str, Any],
+    written: Mapping[str, Any],
     watch: Path | None,
     record: Mapping[str, Any],
 ) -> Summary:
@@ -134,21 +134,21 @@ def _here(
     with _quietly():
         inspector = Inspector(**how)
     depends = depends_on(inspector, asked, [source.place for source in together])
-    drift, with_page = results.get("drift"), results.get("page", True)
+    drift, with_page = written.get("drift"), written.get("page", True)
     log = None if drift is None else _watch_over(drift, inspector, depends)
     title = f"Inspection of {asked['class_name'] or 'images'}" if with_page else None
     about = about_of(inspector, called())
-    pictures = {name: results[name] for name in _PICTURES if name in results}
+    pictures = {name: written[name] for name in _PICTURES if name in written}
     complete = False
     with ExitStack() as stack:
-        written = stack.enter_context(
+        results = stack.enter_context(
             Results(output, depends=depends, about=about, grows=watch is not None, page=title, **record, **pictures)
         )
-        each = _each(watch is not None, stack, log, written)
+        each = _each(watch is not None, stack, log, results)
         with _until_interrupted():
-            inspect_all(inspector, sources, written, each)
+            inspect_all(inspector, sources, results, each)
             complete = True
-        summary = written.finish(complete)
+        summary = results.finish(complete)
     tell(summary, about, output / (PAGE if with_page else "results.csv"))
     if log is not None:
         print(log.drift)

@@ -18,6 +18,7 @@ from anomalib_clipad.inspection.lines import whole_rows
 from anomalib_clipad.inspection.records import read_results
 from anomalib_clipad.parts.noise import Rng
 from anomalib_clipad.parts.samples import named_sample
+from anomalib_clipad.tools.tables import markdown_table
 
 _SIDE = 256
 _DIFFERENT, _SMALL = 16, 32
@@ -135,7 +136,7 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def main(whole: int = 10_000, damaged: int = 10_000, seed: int = 0, grey: bool = False) -> None:
+def main(whole: int = 1_000, damaged: int = 1_000, seed: int = 0, grey: bool = False) -> None:
     """Print what became of many images and many damaged files, with clipad-mini.
 
     Args:
@@ -146,5 +147,19 @@ def main(whole: int = 10_000, damaged: int = 10_000, seed: int = 0, grey: bool =
     """
     with tempfile.TemporaryDirectory() as name:
         outcome = endure(Path(name), whole, damaged, seed, grey=grey)
-    for what, value in outcome._asdict().items():
-        print(f"{what}: {value:.0f}" if isinstance(value, float) else f"{what}: {value}")
+    print(outcome_table(whole, damaged, outcome))
+
+
+def outcome_table(whole: int, damaged: int, outcome: Outcome) -> str:
+    """What became of them, as a Markdown table."""
+    counts = {
+        "images": whole,
+        "damaged files": damaged,
+        "rows of `results.csv`": outcome.results,
+        "images with several rows": outcome.doubled,
+        "rows of `failed.csv`": outcome.failed,
+        "tracebacks": int(outcome.traceback),
+        "pictures half written, temporary files left": outcome.incomplete,
+        "peak memory of the process, MB": outcome.megabytes,
+    }
+    return markdown_table([("what", ""), ("number", ",.0f")], list(counts.items()))

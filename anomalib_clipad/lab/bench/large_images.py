@@ -19,10 +19,10 @@ from anomalib_clipad.tools.tables import markdown_table
 
 WAYS: dict[str, dict[str, Any]] = {
     "the backbone's size": {},
-    "image_size doubled": {"image_size": 480},
+    "image_size doubled": {"image_size": 608},
     "2 x 2 tiles": {"tiles": [2, 2]},
 }
-"""Ways to look at a large image with clipad-mini, of 240 pixels."""
+"""Ways to look at a large image with clipad-mini, of 304 pixels."""
 
 
 class SmallDefects(GeneratedParts):
@@ -86,7 +86,7 @@ def large_images(
             means = [float(np.mean([metrics[metric] for metrics, _, _ in results])) for metric in METRICS]
             seconds = sum(spent for _, spent, _ in results) / sum(count for _, _, count in results)
             rows.append((name, *means, seconds))
-    columns = [("", ""), *((metric, ".3f") for metric in METRICS), ("s an image", ".3f")]
+    columns = [("way", ""), *((metric, ".3f") for metric in METRICS), ("s an image", ".3f")]
     print(markdown_table(columns, rows))
 
 

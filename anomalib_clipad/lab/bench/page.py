@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -23,6 +24,7 @@ from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.page import About, PageRow, heat_map, row_of, thumbnail, write_page
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
+from anomalib_clipad.tools.tables import Row, markdown_table
 from anomalib_clipad.verdicts.regions import find_regions
 
 from .browser import Browser, Tab
@@ -68,9 +70,20 @@ def measure(images: int = 5000) -> None:
     """
     with tempfile.TemporaryDirectory() as name:
         figures = figures_of_page(Path(name), images)
-    for field, value in figures._asdict().items():
-        median_and_worst = isinstance(value, tuple)
-        print(f"{field}:", "median {:.1f}, worst {:.1f}".format(*value) if median_and_worst else f"{value:.1f}")
+    print(figures_table(figures))
+
+
+def figures_table(figures: Figures) -> str:
+    """How quick it is, as a Markdown table."""
+    rows: list[Row] = [
+        ["size, MB", figures.megabytes, math.nan],
+        ["first paint", figures.first_paint, math.nan],
+        ["first thumbnails", figures.tiles, math.nan],
+        ["a move of the slider", *figures.slider],
+        ["a change of the search", *figures.search],
+        ["a jump to elsewhere in the grid", *figures.scroll],
+    ]
+    return markdown_table([("measured, ms", ""), ("median", ".0f"), ("worst", ".0f")], rows)
 
 
 def figures_of_page(folder: Path, images: int) -> Figures:

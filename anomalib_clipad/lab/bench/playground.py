@@ -18,6 +18,7 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.playground.app import served
 from anomalib_clipad.playground.session import Question, Session
+from anomalib_clipad.tools.tables import markdown_table
 
 from .browser import Browser
 
@@ -41,16 +42,18 @@ def measure(repeats: int = 9) -> None:
     image, normal = images[-9], images[-8:]
     session.answer(image, [], Question("gear"))
     wordings = [Question("gear", ("flawless {}",), (f"{{}} with {number} scratches",)) for number in range(repeats)]
+    names = [Question(f"gear number {number}") for number in range(repeats)]
+    memories = [normal[: 8 - number % 2] for number in range(repeats)]
     thresholds = [Question("gear", threshold=0.3 + number / 100) for number in range(repeats)]
     kinds: dict[str, list[tuple[Picture, list[Picture], Question]]] = {
-        "another image": [(one, [], Question("gear")) for one in images[:repeats]],
-        "another name": [(image, [], Question(f"gear number {number}")) for number in range(repeats)],
-        "another wording": [(image, [], question) for question in wordings],
-        "another threshold": [(image, [], question) for question in thresholds],
-        "8 normal images": [(image, normal[: 8 - number % 2], Question("gear")) for number in range(repeats)],
+        "the image": [(one, [], Question("gear")) for one in images[:repeats]],
+        "the name, with the built-in prompts": [(image, [], question) for question in names],
+        "the prompts (two states)": [(image, [], question) for question in wordings],
+        "the threshold": [(image, [], question) for question in thresholds],
+        "the normal images, eight of them": [(image, some, Question("gear")) for some in memories],
     }
-    for kind, questions in kinds.items():
-        print(f"{kind}: {median(_seconds(session, *asked) for asked in questions):.3f}")
+    rows = [(kind, median(_seconds(session, *asked) for asked in questions)) for kind, questions in kinds.items()]
+    print(markdown_table([("after a change of", ""), ("seconds", ".2f")], rows))
 
 
 def _seconds(session: Session, image: Picture, normal: list[Picture], question: Question) -> float:

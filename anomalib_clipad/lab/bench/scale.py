@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from threading import Thread
@@ -21,8 +22,16 @@ from anomalib_clipad.inspection.sources import find
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.scale.cluster import cluster
 from anomalib_clipad.scale.run import Cluster, inspect_on_cluster
+from anomalib_clipad.tools.tables import Row, markdown_table
 
 _CATEGORY, _DIFFERENT = "bracket", 32
+_COLUMNS = (
+    ("who", ""),
+    ("images a second", ".1f"),
+    ("ms of a CPU an image", ".0f"),
+    ("seconds to start", ".0f"),
+    ("bytes of results an image", ".0f"),
+)
 
 
 class Throughput(NamedTuple):
@@ -39,7 +48,7 @@ class Throughput(NamedTuple):
     bytes_per_image: float
 
 
-def scale(images: int = 600, workers: list[int] | None = None, side: int = 512, block: int = 25) -> None:
+def scale(images: int = 400, workers: list[int] | None = None, side: int = 512, block: int = 25) -> None:
     """Print how many images a second one process and some workers inspect, with clipad-mini.
 
     Args:
@@ -53,10 +62,12 @@ def scale(images: int = 600, workers: list[int] | None = None, side: int = 512, 
         _draw(folder / "images", images, side)
         inspector = Inspector(_CATEGORY, backbone="clipad-mini", workers=1)
         rate, busy = _alone(inspector, folder / "images")
-        print(f"one process, one thread: {rate:.1f} images a second, {1000 * busy:.0f} ms of a CPU an image")
+        rows: list[Row] = [["one process, one thread", rate, 1000 * busy, math.nan, math.nan]]
         for count in workers or [1, 2]:
             with cluster(workers=count):
-                print(f"{count} workers: " + describe(measure(folder, inspector, count, block)))
+                per_second, start, size = measure(folder, inspector, count, block)
+                rows.append([f"{count} worker{'s' if count > 1 else ''}", per_second, math.nan, start, size])
+    print(markdown_table(_COLUMNS, rows))
 
 
 def measure(folder: Path, inspector: Inspector, workers: int, block: int) -> Throughput:
@@ -76,12 +87,6 @@ def measure(folder: Path, inspector: Inspector, workers: int, block: int) -> Thr
     waiting.join()
     rate = (summary.images - block) / (record.stat().st_mtime - first[0])
     return Throughput(rate, first[0] - begin - block * workers / rate, record.stat().st_size / summary.images)
-
-
-def describe(found: Throughput) -> str:
-    """In a line."""
-    rate, start, size = found
-    return f"{rate:.1f} images a second, {start:.1f} s to start, {size:.0f} bytes of results an image"
 
 
 def _alone(inspector: Inspector, images: Path) -> tuple[float, float]:

@@ -53,11 +53,18 @@ def draw(folder: Path, kind: str, seed: int, normal: int = 8, each: int = 30) ->
     return Draw(whole[:normal], [*scored, *broken[:each]], [False] * len(scored) + [True] * len(broken[:each]))
 
 
-def auroc(drawn: Draw, backbone: str, text_weight: float, normal: int = 0, mutual: bool = False) -> float:
+def auroc(
+    drawn: Draw,
+    backbone: str,
+    text_weight: float,
+    normal: int = 0,
+    mutual: bool = False,
+    class_name: str = "solar cell",
+) -> float:
     """Image AUROC with some of the normal images, with the scored ones among themselves, or with the text alone."""
     others = drawn.images if mutual else None
     inspector = Inspector(
-        "solar cell",
+        class_name,
         backbone=backbone,
         text_weight=text_weight,
         references=drawn.normal[:normal] or None,
@@ -84,7 +91,7 @@ def main(backbone: str = "clipad-mini", shots: Sequence[int] = (1, 4, 8), draws:
     folder = Path(found.origin).parent / "data"
     drawn = {kind: [draw(folder, kind, seed, max(shots)) for seed in range(draws)] for kind in _KINDS}
 
-    how: list[tuple[str, float, dict[str, Any]]] = [("text alone", 1.0, {})]
+    how: list[tuple[str, float, dict[str, Any]]] = [("nothing: text alone", 1.0, {})]
     for share in (0.0, 0.5):
         how += [(f"k_shot {count}", share, {"normal": count}) for count in shots]
         how.append(("mutual", share, {"mutual": True}))
@@ -92,4 +99,4 @@ def main(backbone: str = "clipad-mini", shots: Sequence[int] = (1, 4, 8), draws:
         [what, share, *(mean(auroc(one, backbone, share, **given) for one in drawn[kind]) for kind in _KINDS)]
         for what, share, given in how
     ]
-    print(markdown_table([("what", ""), ("text_weight", ".1f"), *((kind, ".3f") for kind in _KINDS)], rows))
+    print(markdown_table([("compared with", ""), ("text_weight", ".1f"), *((kind, ".3f") for kind in _KINDS)], rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -78,7 +79,10 @@ def thresholds(
         found = {name: score(run, pictures) for name, run in runs.items()}
         changing = [part(category, images + index, index / stream) for index in range(stream)]
         changed = score(runs["torch"], changing)
-    columns = [("run", ""), *((name, ".3f") for name in ("images, own", "regions, own", "images, torch's"))]
+    columns = [
+        ("run", ""),
+        *((name, ".3f") for name in ("images, own scores", "regions, own scores", "images, torch's scores")),
+    ]
     torch_scores = found["torch"]
     rows: list[Row] = [
         [name, *false_alarms(own, own, calibration), false_alarms(torch_scores, own, calibration)[0]]
@@ -93,7 +97,8 @@ def thresholds(
 
 def promises(rate: float = _RATE) -> str:
     """The table of what n images can promise."""
-    columns = [("calibration images", ""), ("smallest rate", ".4f"), (f"at {rate:.0%}: at most", ".3f")]
+    promise = f"a rate of {100 * rate:g} % is at most, with 95 % confidence"
+    columns = [("calibration images", ""), ("smallest rate", ".1%"), (promise, ".1%")]
     rows: list[Row] = [[str(n), smallest_rate(n), false_alarms_at_most(rate, n)] for n in _COUNTS]
     return markdown_table(columns, rows)
 
@@ -183,20 +188,22 @@ def false_alarms(known: Scores, fresh: Scores, calibration: int, rate: float = _
 def _watch(
     steady: NDArray[np.float32], changing: NDArray[np.float32], calibration: int
 ) -> tuple[list[float], list[float]]:
-    """Evidence along pictures without a change, and along those with one; prints when there is an alarm."""
-    rng, alarms = np.random.default_rng(0), 0
+    """Evidence along pictures without a change, and along those with one; prints a table of alarms."""
+    rng, alarms, fresh = np.random.default_rng(0), 0, len(steady) - calibration
     for _ in range(_SPLITS):
         order = rng.permutation(steady)
         alarms += Drift(order[:calibration], level=0.01).extend(order[calibration:].tolist())
-    print(f"\nDrift, 1 in 100, without a change: {alarms} alarms in {_SPLITS} orders of the pictures.")
     lines = []
-    for name, scores in {"without a change": steady[calibration:], "lamp and focus change": changing}.items():
+    rows: list[Row] = [[f"none, in {_SPLITS} orders of {fresh}", "1 in 100", alarms, math.nan]]
+    for name, scores in {"none": steady[calibration:], "lamp and focus": changing}.items():
         drift, evidence = Drift(steady[:calibration]), []
         for value in scores.tolist():
             drift.update(value)
             evidence.append(drift.evidence)
-        print(f"Drift, {name}: {drift}")
+        rows.append([f"{name}, {len(scores)}", "1 in 1,000", int(drift.alarm), drift.alarmed_at or math.nan])
         lines.append(evidence)
+    columns = [("change, pictures", ""), ("level", ""), ("alarms", "d"), ("with picture", ".0f")]
+    print("\n" + markdown_table(columns, rows))
     return lines[0], lines[1]
 
 

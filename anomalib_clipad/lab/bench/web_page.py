@@ -7,6 +7,7 @@ installed; and ``web-page-demo folder``, a page for all generated categories.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +20,7 @@ from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.defects import DEFECTS
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.tools.page import page
+from anomalib_clipad.tools.tables import markdown_table
 
 from .browser import Browser, Tab
 
@@ -48,16 +50,33 @@ class Figures(NamedTuple):
     difference: float
 
 
-def measure(normal: int = 0) -> None:
-    """Print what a page of clipad-mini takes.
+def measure(normal: Sequence[int] = (0, 4)) -> None:
+    """Print what pages of clipad-mini take.
 
     Args:
-        normal: Number of normal images in it.
+        normal: Numbers of normal images in a page.
     """
-    with tempfile.TemporaryDirectory() as name:
-        figures = figures_of_page(Path(name), normal)
-    for field, value in figures._asdict().items():
-        print(f"{field}: {value:.3g}")
+    pages = []
+    for number in normal:
+        with tempfile.TemporaryDirectory() as name:
+            pages.append(figures_of_page(Path(name), number))
+    print(figures_table(normal, pages))
+
+
+def figures_table(normal: Sequence[int], pages: Sequence[Figures]) -> str:
+    """What pages take, as a Markdown table: a column each."""
+    names = {
+        "megabytes": "size, MB",
+        "ready": "ready to look, s",
+        "first": f"{_SIDE} x {_SIDE}, the first image, s",
+        "again": f"{_SIDE} x {_SIDE}, the next, s",
+        "large": "{} x {}, s".format(*_LARGE),
+        "difference": "largest difference from Python's score",
+    }
+    columns = [("measured", ""), *((f"{number} normal images" if number else "text alone", ".3g") for number in normal)]
+    return markdown_table(
+        columns, [[names[name], *(getattr(page, name) for page in pages)] for name in Figures._fields]
+    )
 
 
 def figures_of_page(folder: Path, normal: int = 0) -> Figures:

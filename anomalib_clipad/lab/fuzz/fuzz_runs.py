@@ -176,7 +176,7 @@ class Sequence:
             msg = f"The exit status is {outcome.status}, with {len(failed)} files that failed."
             raise Fault(msg)
         _check(disagreements(world.output, state.options))
-        _check(drift_disagreements(world.root / "state", state, call["results"]["drift"] is not None))
+        _check(drift_disagreements(world.root / "state", state, call["written"]["drift"] is not None))
 
     def _interrupted(self, call: dict[str, Any], given: list[Mention]) -> None:
         """Check what there is after a run that was killed, or had no more space."""

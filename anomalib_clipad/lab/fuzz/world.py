@@ -228,7 +228,7 @@ class World:
             Image.fromarray(mask(given["ignore"]).astype(np.uint8) * np.uint8(255)).save(decision["ignore"])
         drift = self.root / "state" if given["drift"] and given["calibration"] is not None else None
         written = {name: given[name] for name in ("masks", "coco", "overlays", "page")}
-        return {"class_name": "nut", "decision": decision, "results": {**written, "drift": drift}}
+        return {"class_name": "nut", "decision": decision, "written": {**written, "drift": drift}}
 
     def shown(self, path: Path) -> str:
         """A path below the folder."""

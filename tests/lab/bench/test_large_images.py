@@ -38,7 +38,7 @@ def test_no_defect_that_small_is_an_error(tmp_path: Path) -> None:
 
 
 def test_each_way_has_its_own_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {None: 0.5, 480: 0.6}
+    found = {None: 0.5, 608: 0.6}
 
     def fake(categories: list[str], options: dict[str, Any], *rest: object) -> Any:
         value = 0.7 if "tiles" in options else found[options.get("image_size")]

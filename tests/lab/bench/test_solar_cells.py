@@ -42,7 +42,7 @@ def test_text_normal_and_unlabelled_images_are_compared(installed: Path, capsys:
     solar_cells.main(shots=(2,), draws=1)
     lines = capsys.readouterr().out.splitlines()
     names = [line.split("|")[1].strip() for line in lines[2:]]
-    assert names == ["text alone", "k_shot 2", "mutual", "k_shot 2", "mutual"]
+    assert names == ["nothing: text alone", "k_shot 2", "mutual", "k_shot 2", "mutual"]
     assert all(0 <= float(value) <= 1 for line in lines[2:] for value in line.split("|")[3:5])
 
 

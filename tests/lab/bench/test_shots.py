@@ -1,0 +1,85 @@
+"""`python -m anomalib_clipad.lab references` and `sdp-plus`: each way has its row, each category its column."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anomalib_clipad.lab.bench import layers, shots
+from anomalib_clipad.lab.evaluation import evaluate
+from anomalib_clipad.metrics import METRICS, Metrics
+
+
+def value(model: Any, data: Any) -> Metrics:
+    """What a test can tell apart: by number of references, share of the text, and category."""
+    few, settings = model.references, model.model.settings
+    number = (few.k_shot or 0) / 100 + settings.text_weight / 10 + (0.05 if data.category == "wood" else 0)
+    return {name: number + (0.5 if name == "pixel_PRO" else 0) for name in METRICS}
+
+
+def rows(printed: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line]
+
+
+def test_means_and_categories_of_each_way_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shots, "evaluate", value)
+    shots.main(categories=("gear", "wood"))
+    found = rows(capsys.readouterr().out)
+    ways = shots.ways_of((1, 4))
+    means, cells = found[2 : 2 + len(ways)], found[4 + len(ways) :]
+    assert [row[0] for row in means] == [row[0] for row in cells] == list(ways)
+    by_name = {row[0]: row[1:] for row in means}
+    assert (by_name["text alone"][0], by_name["text alone"][6]) == ("0.075", "0.575")
+    assert by_name["k_shot 4, text_weight 0"][0] == "0.065"
+    assert dict(zip(found[2 + len(ways)], cells[2], strict=True)) == {
+        "image_AUROC / pixel_PRO": "k_shot 4, text_weight 0.5",
+        "gear": "0.090 / 0.590",
+        "wood": "0.140 / 0.640",
+    }
+
+
+def test_memories_keep_what_they_are_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kept(model: Any, data: Any) -> Metrics:
+        return dict.fromkeys(METRICS, (model.references.memory_size or 999) / 1000)
+
+    monkeypatch.setattr(shots, "evaluate", kept)
+    shots.main(memory=(30, 90), categories=("gear",))
+    assert rows(capsys.readouterr().out)[2:] == [
+        ["all", "0.999 / 0.999 / 0.999"],
+        ["`memory_size` 30", "0.030 / 0.030 / 0.030"],
+        ["`memory_size` 90", "0.090 / 0.090 / 0.090"],
+    ]
+
+
+def test_layers_are_those_of_their_tap(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def noted(ways: dict[str, Any], category: str) -> dict[str, Metrics]:
+        seen.extend((options["tap"], options.get("adapter")) for options in ways.values())
+        return {way: dict.fromkeys(METRICS, 0.5) for way in ways}
+
+    monkeypatch.setattr(layers, "train", lambda folder, tap, epochs, seed: Path(f"{tap}-{epochs}"))
+    monkeypatch.setattr(layers, "_rows", noted)
+    layers.main(epochs=3)
+    assert seen[:4] == [("reference", None), ("reference", "reference-3"), ("block", None), ("block", "block-3")]
+    names = [row[0] for row in rows(capsys.readouterr().out)[2:6]]
+    assert names == ["SDP, tap `reference`", "SDP+, tap `reference`", "SDP, tap `block`", "SDP+, tap `block`"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"mutual": True, "text_weight": 0.0}])
+def test_one_pass_gives_the_metrics_of_anomalibs_test(tmp_path: Path, options: dict[str, Any]) -> None:
+    from anomalib_clipad import ClipAD
+    from anomalib_clipad.data import GeneratedParts
+    from anomalib_clipad.tools.evaluation import quiet_engine
+
+    numbers = {"image_size": 96, "train_images": 1, "good_images": 8, "defective_images": 7}
+    data = GeneratedParts(tmp_path, "gear", eval_batch_size=4, **numbers)
+    model, other = (ClipAD(backbone="clipad-mini", visualizer=False, **options) for _ in range(2))
+    with quiet_engine() as engine:
+        (expected,) = engine.test(model=model, datamodule=data, verbose=False)
+    assert evaluate(other, data) == pytest.approx({name: float(number) for name, number in expected.items()})
