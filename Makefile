@@ -8,7 +8,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo page browser-runtime report figures figures-check sdp-plus test test-rest test-all test-oldest test-lowest lint docs dist release-check constraints types clean
+.PHONY: help demo page browser-runtime report figures figures-check sdp-plus test test-rest test-all test-oldest test-lowest \
+  test-wheel lint docs dist release-check constraints types clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -82,6 +83,14 @@ lint: $(INSTALLED)  ## Check style, declared dependencies, the direction of impo
 docs: $(INSTALLED)  ## Build the documentation site in build/docs/; a broken link fails
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
+test-wheel:  ## Try the wheel as a stranger does: an empty environment, without the repository (a second environment, GBs)
+	rm -rf build/wheel .venv-wheel && $(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/pip install --quiet --upgrade pip
+	.venv-wheel/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	.venv-wheel/bin/pip install --quiet "$$(ls $(CURDIR)/build/wheel/*.whl)[export,playground]" 'nbmake>=1.5' 'pytest>=8'
+	place=$$(mktemp -d) && cp README.md docs/examples/quickstart.ipynb tests/stranger/test_wheel.py $$place && cd $$place && \
+	  env -u PYTHONPATH $(CURDIR)/.venv-wheel/bin/python -m pytest -q --nbmake test_wheel.py quickstart.ipynb
+
 dist: $(INSTALLED)  ## Build wheel and source archive in dist/, twice, and check that both are identical and the wheel without lab/
 	rm -rf dist build/again && mkdir -p build
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist . >/dev/null
@@ -101,4 +110,4 @@ types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and everything written
-	rm -rf .venv .venv-lowest demo page report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest .venv-wheel demo page report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

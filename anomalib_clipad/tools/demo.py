@@ -48,7 +48,7 @@ def demo(
 
     Nothing is downloaded. The categories by default took no part in the training of clipad-mini. An inspector of each
     is calibrated on twenty good pictures that it does not judge, and calls at most one good picture in twenty
-    defective, on average. The images are few, so that it takes half a minute; ``make report`` measures on more.
+    defective, on average. The images are few, to be quick; ``make report`` measures on more.
 
     Args:
         output: Folder of ``results.csv``, ``contact_sheet.png`` and ``index.html``.

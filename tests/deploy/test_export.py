@@ -336,7 +336,7 @@ def test_a_data_module_delivers_one_size_while_a_file_is_written_and_its_own_aft
 
 @pytest.mark.slow
 def test_one_graph_serves_many_classes(images: Path, tmp_path: Path) -> None:
-    model = ClipAD(**TINY, visualizer=False)
+    model = ClipAD(**shallow(), visualizer=False)
     path = model.to_onnx(tmp_path, text_input=True)
     output = tmp_path / "features.safetensors"
     text_features(["bottle", "metal_nut"], output, shallow())
