@@ -29,6 +29,7 @@ from torch.optim import Adam, Optimizer
 
 from . import plugin
 from .adaptors.files import adapter_file, load_adapter
+from .adaptors.losses import total
 from .backbones import load_backbone
 from .checks import check_choice, check_count, is_number
 from .data.validation import ensure_validation_data
@@ -49,7 +50,6 @@ from .host.tiler import SourceSize, tiles_of
 from .host.visualizer import ClipADVisualizer
 from .predictor.live import LivePredictor
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
-from .sdp_plus.losses import total
 from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant
 from .text.cache import EmbeddingCache

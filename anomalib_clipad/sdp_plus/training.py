@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_clipad.adaptors.files import save_adapter
+from anomalib_clipad.adaptors.losses import adapter_losses, total
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.text.methods import check_options
@@ -19,7 +20,6 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Detector
 
 from .feature_cache import CacheKind, FeatureCache
-from .losses import adapter_losses, total
 
 logger = logging.getLogger(__name__)
 ADAPTER_FILE = Path("weights/adapter.safetensors")

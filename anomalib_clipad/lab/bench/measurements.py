@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
+from anomalib_clipad.adaptors.losses import adapter_losses, total
 from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.lightning_model import ClipAD
-from anomalib_clipad.sdp_plus.losses import adapter_losses, total
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.encoder import encode_prompts
 from anomalib_clipad.text.prompts import INDUSTRIAL

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from anomalib_clipad.adaptors.losses import adapter_losses, dice_loss, focal_loss, total
 from anomalib_clipad.backbones import Backbone
-from anomalib_clipad.sdp_plus.losses import adapter_losses, dice_loss, focal_loss, total
 from anomalib_clipad.vision.adapter import LinearAdapter
 from anomalib_clipad.vision.dual_path import dual_path
 

@@ -1,0 +1,149 @@
+"""AF-CLIP: one attention layer over aggregated tokens of four stages, and learnt tokens before the text's start.
+
+The arithmetic, as its authors compute it (docs/algorithm.md, AF-CLIP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize, scaled_dot_product_attention
+
+from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens
+from anomalib_clipad.vision.dual_path import project_tokens
+from anomalib_clipad.vision.references import largest_cosine
+from anomalib_clipad.vision.smoothing import patch_blur
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+    from open_clip.transformer import TextTransformer, VisionTransformer
+
+RADII = (1, 3, 5)
+"""Patches along an axis of the neighbourhoods over which tokens are aggregated."""
+STATES = ("without defect.", "with defect.")
+TEXT_SHARE = 0.1
+"""Weight of the text's part beside the comparison with normal images."""
+_SIGMA = 4.0
+_HEADS = 8
+_HEAD_WIDTH = 64
+_TEMPERATURE = 0.07
+_LEARNT = 12
+
+
+class AggregatedAttention(nn.Module):
+    """Self-attention over tokens that were aggregated first, one neighbourhood at a time, without a residual.
+
+    Aggregation is a linear filter over patches, so it changes places with the projections to queries, keys and values
+    and with the mean over the width that LayerNorm takes off: tokens are projected once for all neighbourhoods.
+
+    Args:
+        width: Width of the image tower.
+        grid: Patches along an axis.
+    """
+
+    filters: Tensor
+
+    def __init__(self, width: int, grid: int) -> None:
+        super().__init__()
+        inner = _HEADS * _HEAD_WIDTH
+        self.norm = nn.LayerNorm(width)
+        self.q, self.k, self.v = (nn.Linear(width, inner, bias=False) for _ in range(3))
+        self.out = nn.Linear(inner, width)
+        filters = torch.stack([patch_blur(grid, radius, _SIGMA, "zeros") for radius in RADII])
+        self.register_buffer("filters", filters, persistent=False)
+
+    def aggregate(self, tokens: Tensor) -> Iterator[Tensor]:
+        """Tokens (B, 1 + N, width), each patch the weighted mean of its neighbourhood, for each of ``RADII``.
+
+        Beyond the border patches count as zero. The CLS token is left alone.
+        """
+        grid = self.filters.shape[-1]
+        cls, patches = tokens[:, :1], tokens[:, 1:].unflatten(1, (grid, grid))  # (B, rows, columns, width)
+        for radius, matrix in zip(RADII, self.filters, strict=True):
+            if radius == 1:
+                yield tokens
+                continue
+            rows = (matrix @ patches.flatten(2)).unflatten(2, (grid, -1))
+            yield torch.cat([cls, (matrix @ rows).flatten(1, 2)], dim=1)
+
+    def forward(self, tokens: Tensor) -> list[Tensor]:
+        """Attended tokens (B, 1 + N, width) for each of ``RADII``, of tokens (B, 1 + N, width), float32."""
+        weight = torch.cat([self.q.weight, self.k.weight, self.v.weight])
+        centred = tokens - tokens.mean(dim=-1, keepdim=True)
+        projected, offset = linear(centred, weight * self.norm.weight), linear(self.norm.bias, weight)
+        both = zip(self.aggregate(centred), self.aggregate(projected), strict=True)
+        return [self._attend(linear_part, normed, offset) for normed, linear_part in both]
+
+    def _attend(self, projected: Tensor, centred: Tensor, offset: Tensor) -> Tensor:
+        """Attention over tokens whose LayerNorm lacks the division, (B, 1 + N, 3 inner) and (B, 1 + N, width)."""
+        variance = centred.square().mean(dim=-1, keepdim=True)
+        joined = projected * torch.rsqrt(variance + self.norm.eps) + offset
+        query, key, value = joined.unflatten(-1, (3, _HEADS, _HEAD_WIDTH)).movedim(2, 0).transpose(2, 3)
+        attended = scaled_dot_product_attention(query, key, value)  # (B, heads, 1 + N, width of a head)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class AFClipLayers(nn.Module):
+    """What AF-CLIP trains: tokens before the text, and one attention layer for the tokens of all stages.
+
+    Args:
+        width: Width of the image tower.
+        text_width: Width of the text tower.
+        grid: Patches along an axis.
+    """
+
+    def __init__(self, width: int, text_width: int, grid: int) -> None:
+        super().__init__()
+        self.prompt = nn.Parameter(0.01 * torch.randn(1, _LEARNT, text_width))
+        self.adaptor = AggregatedAttention(width, grid)
+
+    def encode(self, text: CLIP | TextTransformer, tokenizer: Tokenizer) -> Tensor:
+        """The vectors of both states, the same for all classes: (D, 2)."""
+        tokens = causal_tokens(tokenizer, STATES).to(self.prompt.device)
+        embedded = torch.cat([self.prompt.expand(len(tokens), -1, -1), text.token_embedding(tokens)], dim=1)
+        ends = causal_ends(text, embedded, _LEARNT + tokens.argmax(dim=1))
+        return normalize((ends @ text.text_projection).float(), dim=-1).T
+
+    def project(self, visual: VisionTransformer, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Adapted tokens in the space of text, of each stage and neighbourhood: twelve (B, 1 + N, D) of any length.
+
+        Args:
+            visual: The image tower, of which ``ln_post`` and the projection are used.
+            stages: Tokens of the four stages (B, 1 + N, width).
+        """
+        return [project_tokens(visual, adapted) for tokens in stages for adapted in self.adaptor(tokens.float())]
+
+    def memorable(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """What is compared with normal images: twelve sets of aggregated patches (B, N, width), not adapted."""
+        return [patches[:, 1:] for tokens in stages for patches in self.adaptor.aggregate(tokens.float())]
+
+
+def abnormal_probabilities(projected: Sequence[Tensor], text_features: Tensor) -> Tensor:
+    """Probability (B, 1 + N) of the abnormal state for each token, CLS first.
+
+    Args:
+        projected: Sets of tokens (B, 1 + N, D); their cosines are summed.
+        text_features: Vectors of the normal and the abnormal state (D, 2).
+    """
+    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+    logits = [(normalize(tokens, dim=-1) @ towards).squeeze(-1) for tokens in projected]
+    return (torch.stack(logits).sum(dim=0) / _TEMPERATURE).sigmoid()
+
+
+def memory_map(patches: Sequence[Tensor], memory: Sequence[Tensor]) -> Tensor:
+    """How far patches are from normal ones: half the cosine distance to the nearest, mean over all sets (B, N).
+
+    Args:
+        patches: Sets of aggregated patches (B, N, width).
+        memory: Those of normal images, unit vectors (M, width) for each set.
+    """
+    largest = [largest_cosine(own, rows) for own, rows in zip(patches, memory, strict=True)]
+    return (1 - torch.stack(largest).mean(dim=0)) / 2
+
+
+def remembered(patches: Sequence[Tensor]) -> list[Tensor]:
+    """A memory: unit vectors (B N, width) of the patches (B, N, width) of normal images, for each set."""
+    return [normalize(own.flatten(0, 1), dim=-1) for own in patches]

@@ -1,0 +1,135 @@
+"""AF-CLIP: the authors' numbers on a tiny CLIP."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from neighbours import GRID, SIZE, close, close_gradient, close_loss, numbers, tiny, weights
+from torch import Tensor
+
+from anomalib_clipad.adaptors.af_clip import (
+    RADII,
+    TEXT_SHARE,
+    AFClipLayers,
+    abnormal_probabilities,
+    memory_map,
+    remembered,
+)
+from anomalib_clipad.adaptors.af_clip_losses import af_clip_losses, alignment_terms, patch_targets
+from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.vision.dual_path import ordinary_path
+from anomalib_clipad.vision.positions import resize_positions
+from anomalib_clipad.vision.smoothing import smooth, smoothing_matrix
+
+PROBABILITIES, TOKENS = 5e-5, 1e-4
+
+
+class World(NamedTuple):
+    expected: dict[str, Tensor]
+    backbone: Backbone
+    layers: AFClipLayers
+    visual: Any
+
+
+def build(folder: Path) -> World:
+    expected, backbone = numbers(), tiny(folder, quick_gelu=True)
+    own = tiny(folder, quick_gelu=True, size=None).clip.visual.positional_embedding
+    visual = backbone.clip.visual
+    visual.positional_embedding.data = resize_positions(own, GRID, "bilinear", antialias=False)
+    layers = AFClipLayers(64, 16, GRID)
+    layers.load_state_dict(weights(expected, "af/weights/"))
+    return World(expected, backbone, layers, visual)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("af_clip"))
+
+
+@pytest.fixture(scope="module")
+def stages(world: World) -> list[Tensor]:
+    with torch.no_grad():
+        return ordinary_path(world.visual, world.expected["images"])
+
+
+@pytest.fixture(scope="module")
+def probability(world: World, stages: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        return abnormal_probabilities(world.layers.project(world.visual, stages), world.expected["af/text"])
+
+
+def test_positions_are_bilinear(world: World) -> None:
+    close(world.visual.positional_embedding, world.expected["af/positions"], 1e-6)
+
+
+def test_learnt_tokens_stand_before_the_start(world: World) -> None:
+    close(world.layers.encode(world.backbone.clip, world.backbone.tokenizer), world.expected["af/text"], 1e-5)
+
+
+@pytest.mark.parametrize("tap", [3, 12])
+@pytest.mark.parametrize("radius", [1, 5])
+@torch.no_grad()
+def test_tokens_before_and_after_the_adaptor(world: World, stages: list[Tensor], tap: int, radius: int) -> None:
+    place = RADII.index(radius)
+    before = list(world.layers.adaptor.aggregate(stages[tap // 3 - 1]))[place]
+    after = world.layers.project(world.visual, stages)[len(RADII) * (tap // 3 - 1) + place]
+    for when, tokens in (("before", before), ("after", after)):
+        close(tokens, world.expected[f"af/tokens/{when}/tap{tap}_r{radius}"], TOKENS)
+
+
+def test_image_scores_and_maps(world: World, probability: Tensor) -> None:
+    expected, grid = world.expected, probability[:, 1:]
+    close(probability[:, 0], expected["af/cls_probability"], PROBABILITIES)
+    close(grid.unflatten(1, (GRID, GRID)), expected["af/map_grid"], PROBABILITIES)
+    close(smooth(grid, smoothing_matrix(GRID, SIZE, 0))[0], expected["af/map_upsampled_first"], PROBABILITIES)
+    close(smooth(grid, smoothing_matrix(GRID, SIZE, 4)), expected["af/map"], PROBABILITIES)
+
+
+@torch.no_grad()
+def test_few_shot(world: World, stages: list[Tensor], probability: Tensor) -> None:
+    expected, layers = world.expected, world.layers
+    memory = remembered(layers.memorable(ordinary_path(world.visual, expected["references"])))
+    distance = memory_map(layers.memorable(stages), memory)
+    close(distance.unflatten(1, (GRID, GRID)), expected["af/few_shot/memory_map_grid"], PROBABILITIES)
+    close(distance.amax(dim=1), expected["af/few_shot/memory_score"], PROBABILITIES)
+    joined = distance + TEXT_SHARE * probability[:, 1:]
+    close(joined.unflatten(1, (GRID, GRID)), expected["af/few_shot/map_grid"], PROBABILITIES)
+    close(distance.amax(dim=1) + TEXT_SHARE * probability[:, 0], expected["af/few_shot/score"], PROBABILITIES)
+    close(smooth(joined, smoothing_matrix(GRID, SIZE, 4)), expected["af/few_shot/map"], PROBABILITIES)
+
+
+def test_half_a_patch_stays_half(world: World) -> None:
+    targets = patch_targets(world.expected["masks"], GRID).unflatten(1, (GRID, GRID))
+    assert (targets == 0.5).any()
+    close(targets, world.expected["af/train/gt_grid"], 1e-6)
+
+
+@pytest.mark.parametrize("reading", ["as_written", "as_coded"])
+def test_losses_and_gradients(world: World, stages: list[Tensor], reading: str) -> None:
+    expected, layers = world.expected, world.layers
+    layers.zero_grad()
+    projected = layers.project(world.visual, stages)
+    text = layers.encode(world.backbone.clip, world.backbone.tokenizer)
+    losses = af_clip_losses(projected, text, expected["masks"], expected["labels"], as_coded=reading == "as_coded")
+    for name in ("focal_image", "focal_map", "l1"):
+        close_loss(losses[name], expected[f"af/train/{name}"])
+    close(losses["align"], expected["af/train/align"], 1e-5)
+    target = patch_targets(expected["masks"], GRID)
+    terms = alignment_terms([tokens[:, 1:] for tokens in projected], target)
+    close(terms, expected["af/train/align_terms"], 1e-5)
+    total = torch.stack(list(losses.values())).sum()
+    close_loss(total, expected["af/train/total"])
+    total.backward()
+    close_gradient(layers.prompt.grad, expected[f"af/train/{reading}/grad_prompt"])
+    close_gradient(layers.adaptor.out.bias.grad, expected[f"af/train/{reading}/grad_adaptor.out.bias"])
+
+
+@pytest.mark.parametrize("masks", [torch.zeros, torch.ones])
+def test_patches_of_one_kind_have_nothing_to_align(masks: Any) -> None:
+    target = patch_targets(masks(2, SIZE, SIZE), GRID)
+    tokens = torch.randn(2, GRID**2, 8, requires_grad=True)
+    terms = alignment_terms([tokens], target)
+    terms.sum().backward()
+    assert not terms.any()
+    assert not tokens.grad.any()
