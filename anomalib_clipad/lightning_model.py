@@ -30,6 +30,7 @@ from torch.optim import Adam, Optimizer
 from . import plugin
 from .adaptors.files import adapter_file, load_adapter
 from .adaptors.losses import total
+from .adaptors.registry import variant_of
 from .backbones import load_backbone
 from .checks import check_choice, check_count, is_number
 from .data.validation import ensure_validation_data
@@ -183,13 +184,15 @@ class ClipAD(AnomalibModule):
             references = References(k_shot, source, memory_size, mutual, pool)
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
             chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
-            settings = Settings.of(**chosen if adapter is None else {**chosen, "variant": "sdp_plus"})
+            if adapter is not None:
+                chosen["variant"] = variant_of(str(adapter), chosen["variant"])
+            settings = Settings.of(**chosen)
             references.check_tiles(settings.tiles, settings.aligned)
             layers = None if adapter is None else adapter_file(str(adapter))
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
             model = ClipADModel(loaded, settings, EmbeddingCache() if text_cache else None)
-            if model.detector.adapter is not None and layers is not None:
-                load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
+            if model.adapter is not None and layers is not None:
+                load_adapter(model.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(
@@ -236,7 +239,7 @@ class ClipAD(AnomalibModule):
 
         Raises:
             ValueError: If there are no normal images to remember.
-            RuntimeError: If the layers of SDP+ are not trained.
+            RuntimeError: If its layers are not trained.
         """
         self._encode_class()
         self.preparation.remember(self._datamodule)
@@ -248,12 +251,12 @@ class ClipAD(AnomalibModule):
         """Encode the prompts of the class, unless that is already done or restored from a checkpoint.
 
         Raises:
-            RuntimeError: If the layers of SDP+ are not trained.
+            RuntimeError: If its layers are not trained.
         """
-        if self._has_untrained_layers and not self._is_running(TrainerFn.FITTING):
+        if self.model.untrained and not self._is_running(TrainerFn.FITTING):
             msg = (
-                "The layers of SDP+ are not trained. Train them with `anomalib train` on the data module Auxiliary, or "
-                "pass trained ones as `adapter` or in a checkpoint."
+                f"The layers of {self.model.title} are not trained. Train them with `anomalib train` on the data "
+                "module Auxiliary, or pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
         if self.model.settings.text_weight:
@@ -307,11 +310,6 @@ class ClipAD(AnomalibModule):
                 category,
             )
         return self.class_name, "given"
-
-    @property
-    def _has_untrained_layers(self) -> bool:
-        adapter = self.model.detector.adapter
-        return adapter is not None and not bool(adapter.trained)
 
     def _is_running(self, *functions: TrainerFn) -> bool:
         """Whether the engine is at one of these functions right now."""
@@ -455,7 +453,7 @@ class ClipAD(AnomalibModule):
     @property
     def learning_type(self) -> LearningType:
         """Zero-shot or few-shot; while its layers are untrained, one of those that anomalib trains."""
-        if self._has_untrained_layers:
+        if self.model.untrained:
             return LearningType.ONE_CLASS
         return LearningType.FEW_SHOT if self.references.few_shot else LearningType.ZERO_SHOT
 
@@ -468,7 +466,7 @@ class ClipAD(AnomalibModule):
 
     def configure_optimizers(self) -> Optimizer | None:
         """Adam on the layers; none where there is nothing to train."""
-        adapter = self.model.detector.adapter
+        adapter = self.model.adapter
         return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate)
 
     def on_fit_start(self) -> None:

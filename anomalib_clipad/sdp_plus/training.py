@@ -11,8 +11,9 @@ from anomalib.data import ImageBatch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from anomalib_clipad.adaptors.base import Lesson
 from anomalib_clipad.adaptors.files import save_adapter
-from anomalib_clipad.adaptors.losses import adapter_losses, total
+from anomalib_clipad.adaptors.losses import total
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.text.methods import check_options
@@ -48,7 +49,7 @@ class AdapterTraining:
                 f"{type(data).__name__}. Give your data module as its `source`, and the one to test on as `target`."
             )
             raise TypeError(msg)
-        if model.detector.adapter is None:
+        if model.adapter is None:
             msg = "This model is SDP, which has nothing to train; construct it with variant='sdp_plus'."
             raise ValueError(msg)
         if feature_cache != "none" and data.train_augmentations is not None:
@@ -56,9 +57,9 @@ class AdapterTraining:
             raise ValueError(msg)
         names = sorted(set(data.class_names.values()))
         logger.info("Training SDP+ on %d pictures of %s.", len(data.class_names), ", ".join(names))
-        self.model, self.adapter, self.data = model, model.detector.adapter, data
+        self.model, self.adapter, self.data = model, model.adapter, data
         check_options(model.settings.rvs, data.rvs_options or {})
-        self._texts = {name: model.encoder.encode(name, data.rvs_options) for name in names}
+        self._texts = {name: model.encode(name, data.rvs_options) for name in names}
         self._features = FeatureCache(feature_cache)
         self._sample: list[tuple[Tensor, Tensor, Tensor]] = []
         self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)
@@ -72,10 +73,11 @@ class AdapterTraining:
         """
         images, masks = required(batch.image, "image"), required(batch.gt_mask, "gt_mask")
         paths = [str(path) for path in required(batch.image_path, "image_path")]
-        patches = self._features.get(paths, lambda: self.model.tokens(images))
+        features = self._features.get(paths, lambda: self.model.tokens(images))
         text = torch.stack([self._texts[self.data.class_names[path]] for path in paths]).to(images.device)
-        probabilities = self.adapter([tokens.to(text.device) for tokens in patches], text)
-        losses = adapter_losses(probabilities, masks.float())
+        labels = required(batch.gt_label, "gt_label")
+        lesson = Lesson([part.to(text.device) for part in features], text, masks.float(), labels)
+        losses = self.adapter.losses(self.model.detector.view, lesson)
         loss = total(losses)
         if not torch.isfinite(loss):
             msg = (

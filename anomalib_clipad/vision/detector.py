@@ -10,21 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from .adapter import LinearAdapter, upsampling_matrix
 from .choices import Tap
-from .dual_path import STAGES, StageFeatures, dual_path, ordinary_path, project_features
+from .dual_path import STAGES
 from .memory import Memory
+from .reader import Read, Reader, View
 from .references import leave_one_out, nearest_distance
-from .smoothing import blur_matrix, smooth, smoothing_matrix
-from .surgery import (
-    SDP,
-    SDP_PLUS,
-    ScoreScale,
-    abnormal_probability,
-    abnormal_response,
-    calibrate_map,
-    calibrate_reference_map,
-)
+from .sdp import DualPath
+from .smoothing import blur_matrix, smooth, smoothing_matrix, upsampling_matrix
+from .surgery import ScoreScale, calibrate_reference_map
 from .tiles import Tiles
 
 
@@ -82,11 +75,11 @@ class Seen(NamedTuple):
     """What the tower makes of images, before they are compared with anything.
 
     Attributes:
-        stages: Features of the four stages of each view.
+        read: What the reader read of each view.
         size: Height and width of the images.
     """
 
-    stages: list[StageFeatures]
+    read: Read
     size: tuple[int, int]
 
 
@@ -100,7 +93,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         tokens: Outputs of the blocks that end the stages, for the patches (B, 4, N, width).
-        cls: Projected, L2-normalised CLS features of the last stage (B, D).
+        cls: Features of the images as wholes, unit vectors (B, D).
         probability: Probability of the abnormal state by the text (B,), if the text has a share.
         text_map: Map of the text alone (B, H, W), as of ``forward`` without a memory, if it has a share.
     """
@@ -112,14 +105,14 @@ class Evidence(NamedTuple):
 
 
 class Detector(nn.Module):
-    """CLIP-AD from images to scores (docs/algorithm.md): dual path, surgery, smoothing, SDP+'s layers, references.
+    """From images to scores (docs/algorithm.md): a reader of the tower, smoothing, references, tiles.
 
     Args:
         visual: open_clip ``VisionTransformer``, or its like, in any number format; only read.
         image_size: Height and width of the images in pixels.
         smoothing: Standard deviation of the map's Gaussian in pixels.
         tap: Where the ordinary path is read at the end of a stage.
-        adapter: Layers of SDP+; without them it is SDP.
+        adapter: Trained layers, which read the tower in their own way; without them it is SDP.
         memory: Normal images to compare with, if any.
         text_weight: Share of the text where there is something to compare with, in [0, 1].
         tiles: How larger images are cut, if they are: whole and tiles go through the tower in one batch.
@@ -150,7 +143,7 @@ class Detector(nn.Module):
         image_size: int,
         smoothing: float = 8.0,
         tap: Tap = "reference",
-        adapter: LinearAdapter | None = None,
+        adapter: Reader | None = None,
         memory: Memory | None = None,
         text_weight: float = 0.5,
         tiles: Tiles | None = None,
@@ -170,16 +163,22 @@ class Detector(nn.Module):
             self.register_buffer("blur_matrix", blur, persistent=False)
 
     @property
+    def reader(self) -> Reader:
+        """How it compares with text."""
+        return _SDP if self.adapter is None else self.adapter
+
+    @property
+    def view(self) -> View:
+        """What it lends to its reader."""
+        blur = None if self.adapter is None else self.blur_matrix
+        return View(self.visual, self.tap, self.smoothing_matrix, blur)
+
+    @property
     def scale(self) -> ScoreScale:
         """How its raw outputs become probabilities."""
         if self.memory is not None:
             return self.reference_scale(self.midpoint(self.memory.farthest))
-        return self._text_scale
-
-    @property
-    def _text_scale(self) -> ScoreScale:
-        """That of the text alone."""
-        return SDP if self.adapter is None else SDP_PLUS
+        return self.reader.scale
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -207,10 +206,8 @@ class Detector(nn.Module):
             memory: Patch tokens of normal images, in place of the detector's own, as of ``Memory``.
 
         Returns:
-            ``pred_score``: probability of the abnormal state, or the map's maximum where the text has no share;
-            ``anomaly_map``: smoothed sum of the four stages' abnormal responses, in units of cosine, for SDP+ also of
-            the four layers' probabilities. With a memory, see ``judge``; with tiles, see ``Tiles`` for how they are
-            merged. Float32.
+            ``pred_score`` and ``anomaly_map`` of the reader, or the map's maximum as score where the text has no share.
+            With a memory, see ``judge``; with tiles, see ``Tiles`` for how they are merged. Float32.
         """
         if memory is not None:
             memory = normalize(memory.float(), dim=-1)
@@ -229,9 +226,8 @@ class Detector(nn.Module):
             images: As in ``forward``.
             outputs: Also keep what is compared with references.
         """
-        patches = self.adapter is not None
-        stages = dual_path(self.visual, self._views(images), self.tap, patches=patches, outputs=outputs)
-        return Seen(stages, (images.shape[-2], images.shape[-1]))
+        read = self.reader.read(self.view, self._views(images), outputs)
+        return Seen(read, (images.shape[-2], images.shape[-1]))
 
     def conclude(self, seen: Seen, text: Tensor | None, memory: Tensor | None) -> Prediction:
         """Compare what was observed with text and references, as ``forward`` does.
@@ -245,15 +241,15 @@ class Detector(nn.Module):
             text = text.repeat(self.tiles.places, 1, 1)
         if memory is None:
             assert text is not None, "without references there is nothing but the text"
-            probability, anomaly_map, _ = self._compare_with_text(seen.stages, text)
-            return self._merge(probability, anomaly_map, seen.size)
-        evidence = self._evidence(seen.stages, text if self.text_weight else None)
+            found = self.reader.compare(self.view, seen.read.features, text)
+            return self._merge(found.score, found.anomaly_map, seen.size)
+        evidence = self._evidence(seen.read, text if self.text_weight else None)
         distance = self._distance(evidence.tokens, memory)
         judged = self.judge(evidence, distance)
-        found = self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
+        merged = self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
         if evidence.text_map is None or self.memory is None:
-            return found
-        return Joined.of(found, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
+            return merged
+        return Joined.of(merged, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
 
     def _alone(self, evidence: Evidence, distance: Tensor, farthest: Tensor, size: Sequence[int]) -> Alone:
         """Scores of text and references, each as ``forward`` and ``scale`` would have it without the other."""
@@ -268,7 +264,7 @@ class Detector(nn.Module):
             size: Height and width of the images.
         """
         found = self._merge(evidence.probability, cast("Tensor", evidence.text_map), size)
-        return self._text_scale.score(found.pred_score, cast("Tensor", found.anomaly_map).amax(dim=(-2, -1)))
+        return self.reader.scale.score(found.pred_score, cast("Tensor", found.anomaly_map).amax(dim=(-2, -1)))
 
     def examine(self, images: Tensor, text: Tensor | None) -> Evidence:
         """One pass through the tower, for views that are to be compared with others.
@@ -278,18 +274,15 @@ class Detector(nn.Module):
             text: As in ``forward``.
         """
         if not self.text_weight or text is None:
-            outputs = ordinary_path(self.visual, images)  # 4 x (B, 1 + N, width)
-            cls = project_features(self.visual, outputs[-1][:, :1]).squeeze(1)  # (B, D)
-            return Evidence(_stage_by_stage([tokens[:, 1:] for tokens in outputs]), cls)
-        stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None, outputs=True)
-        return self._evidence(stages, text)
+            tokens, cls = self.reader.read_tokens(self.view, images)
+            return Evidence(_stage_by_stage(tokens), cls)
+        return self._evidence(self.reader.read(self.view, images, tokens=True), text)
 
-    def _evidence(self, stages: Sequence[StageFeatures], text: Tensor | None) -> Evidence:
-        tokens = _stage_by_stage([cast("Tensor", stage.output) for stage in stages])
-        if text is None:
-            return Evidence(tokens, project_features(self.visual, stages[-1].ordinary[:, :1]).squeeze(1))
-        probability, text_map, cls = self._compare_with_text(stages, text)
-        return Evidence(tokens, cls, probability, text_map)
+    def _evidence(self, read: Read, text: Tensor | None) -> Evidence:
+        tokens = _stage_by_stage(cast("Sequence[Tensor]", read.tokens))
+        cls = self.reader.image_features(self.view, read.features)
+        found = (None, None) if text is None else self.reader.compare(self.view, read.features, text)
+        return Evidence(tokens, cls, *found)
 
     def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
         """Join text and images (docs/algorithm.md, References).
@@ -306,8 +299,7 @@ class Detector(nn.Module):
         anomaly_map = references * smooth(distance, self.reference_matrix)  # (B, H, W)
         if evidence.text_map is None:
             return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
-        text_part = STAGES * calibrate_map(evidence.text_map) if self.adapter is None else evidence.text_map
-        anomaly_map = anomaly_map + text * text_part
+        anomaly_map = anomaly_map + text * self.reader.text_part(evidence.text_map)
         return Prediction(pred_score=cast("Tensor", evidence.probability), anomaly_map=anomaly_map)
 
     @torch.no_grad()
@@ -411,28 +403,6 @@ class Detector(nn.Module):
     def _merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
         return maps if self.tiles is None else self.tiles.merge_maps(maps, height, width)
 
-    def _compare_with_text(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability of the abnormal state (B,), map (B, H, W) and the last stage's CLS features (B, D)."""
-        responses, cls_features = self.respond(stages, text)  # (4, B, N), (B, D)
-        anomaly_map = smooth(responses.sum(dim=0), self.smoothing_matrix)  # (B, H, W)
-        if self.adapter is not None:
-            probabilities = self.adapter([stage.ordinary[:, 1:] for stage in stages], text)  # (4, B, H, W)
-            anomaly_map = anomaly_map + self.blur_matrix @ probabilities.sum(dim=0) @ self.blur_matrix.T
-        return abnormal_probability(cls_features, text), anomaly_map, cls_features
-
-    def respond(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor]:
-        """Abnormal response of each stage and patch (4, B, N), and the last stage's CLS features (B, D)."""
-        responses = []
-        for stage in stages:
-            patch_features = project_features(self.visual, stage.surgery)  # (B, N, D)
-            cls_features = project_features(self.visual, stage.ordinary[:, :1]).squeeze(1)  # (B, D)
-            responses.append(abnormal_response(patch_features, cls_features, text))  # (B, N)
-        return torch.stack(responses), cls_features
-
-    def tokens(self, images: Tensor) -> list[Tensor]:
-        """Tapped ordinary stream of the patches, which the layers of SDP+ see: four tensors (B, N, width)."""
-        return [stage.ordinary[:, 1:] for stage in dual_path(self.visual, images, self.tap, patches=True)]
-
     def check(self, images: Tensor) -> None:
         """Check images before they are scored.
 
@@ -465,6 +435,9 @@ class Detector(nn.Module):
         if self.visual.proj.dtype == torch.float16 and images.device.type == "cpu":
             msg = "float16 does not run on a CPU; use precision='bfloat16' or 'float32', or a GPU."
             raise ValueError(msg)
+
+
+_SDP = DualPath()
 
 
 def _by_place(parts: Sequence[Any], places: int) -> Any:

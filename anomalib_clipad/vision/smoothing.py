@@ -38,6 +38,12 @@ def smoothing_matrix(grid: int, size: int, sigma: float) -> Tensor:
     return _blurred(upsampled, sigma)
 
 
+def upsampling_matrix(grid: int, size: int) -> Tensor:
+    """Bilinear interpolation with ``align_corners=True`` along one axis: (size, grid)."""
+    identity = torch.eye(grid, dtype=torch.float32)[None]
+    return interpolate(identity, size=size, mode="linear", align_corners=True)[0].T.contiguous()
+
+
 def blur_matrix(size: int, sigma: float) -> Tensor:
     """The Gaussian of ``smoothing_matrix`` alone, along one axis of a map that has its pixels already: (size, size)."""
     return _blurred(np.eye(size), sigma)

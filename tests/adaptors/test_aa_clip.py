@@ -17,10 +17,9 @@ from anomalib_clipad.adaptors.aa_clip import (
 from anomalib_clipad.adaptors.aa_clip_losses import level_losses, orthogonality, stage_one_losses, stage_two_losses
 from anomalib_clipad.adaptors.aa_clip_text import described
 from anomalib_clipad.backbones import Backbone
-from anomalib_clipad.vision.adapter import upsampling_matrix
 from anomalib_clipad.vision.positions import resize_positions
 from anomalib_clipad.vision.references import ranged
-from anomalib_clipad.vision.smoothing import patch_blur, smooth
+from anomalib_clipad.vision.smoothing import patch_blur, smooth, upsampling_matrix
 
 UNITS, MAPS, SCORES = 1e-5, 1e-4, 2e-5
 UPSAMPLING = upsampling_matrix(GRID, SIZE)

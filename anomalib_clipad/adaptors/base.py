@@ -1,0 +1,117 @@
+"""An adaptor: trained layers that read a frozen CLIP in their own way."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from anomalib_clipad.text.class_encoder import ClassEncoder
+from anomalib_clipad.vision.reader import Reader, View
+
+from .releases import Release
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
+
+class Shape(NamedTuple):
+    """What an adaptor's layers are made for.
+
+    Attributes:
+        width: Width of the image tower.
+        text_width: Width of the text tower; 0 where there is none.
+        dim: Dimension of the text features.
+        grid: Patches along an axis.
+        image_size: Height and width of the maps in pixels.
+    """
+
+    width: int
+    text_width: int
+    dim: int
+    grid: int
+    image_size: int
+
+
+class Lesson(NamedTuple):
+    """A batch to learn from.
+
+    Attributes:
+        features: Of ``Adaptor.lesson``, of these images.
+        text: Vectors of each image's class, normal and abnormal (B, D, 2).
+        masks: 1 where there is a defect, else 0 (B, H, W).
+        labels: 1 for a defective image, else 0 (B,).
+    """
+
+    features: list[Tensor]
+    text: Tensor
+    masks: Tensor
+    labels: Tensor
+
+
+class Adaptor(Reader):
+    """A ``Reader`` with layers of its own, which are trained on other data than they are used on.
+
+    A subclass is all there is to know of a variant; it is entered in ``ADAPTORS`` by its name.
+
+    Attributes:
+        title: What it is called in a sentence.
+        released: Files of its authors, by the name a user gives.
+        form: What its authors' files look like, in words.
+        reads: Settings that trained layers depend on, besides the backbone.
+        trained: Whether the layers have learnt anything yet: a boolean scalar, part of the state.
+    """
+
+    title: ClassVar[str]
+    form: ClassVar[str]
+    released: ClassVar[Mapping[str, Release]] = {}
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    trained: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("trained", torch.tensor(False))
+
+    @classmethod
+    @abstractmethod
+    def of(cls, shape: Shape) -> Adaptor:
+        """New layers, not trained yet."""
+
+    @classmethod
+    def prepare(cls, clip: CLIP, positions: Tensor | None) -> None:
+        """Change a copy of CLIP into what the layers belong to, where that differs from open_clip's.
+
+        Args:
+            clip: The copy.
+            positions: The image tower's own position embeddings, before they were resized, if they were.
+        """
+
+    def encode(self, encoder: ClassEncoder, class_name: str, rvs_options: Mapping[str, float] | None = None) -> Tensor:
+        """The vectors of a class, normal and abnormal: (D, 2).
+
+        Args:
+            encoder: Text tower, tokenizer and prompts.
+            class_name: What the images show.
+            rvs_options: As of ``ClassEncoder.encode``.
+        """
+        return encoder.encode(class_name, rvs_options)
+
+    @abstractmethod
+    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
+        """What is read of images (B, 3, S, S) for training and never changes: equally shaped tensors (B, ...)."""
+
+    @abstractmethod
+    def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
+        """Its losses by name; their sum is what it is trained on."""
+
+    def foreign_state(self, content: Any) -> dict[str, Tensor]:
+        """Its state, of what its authors' file holds.
+
+        Raises:
+            Exception: Any, if that is something else.
+        """
+        raise NotImplementedError
