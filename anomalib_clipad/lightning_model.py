@@ -91,15 +91,15 @@ class ClipAD(AnomalibModule):
         prompts: ``industrial``, the paper's prompts; ``medical``, a set of our own; or the path of a YAML file with
             the lists ``normal``, ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as
             ``a photo of a {}.``).
-        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2
-            for SDP+ on VisA).
+        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size. By default that
+            of the variant: 8 (the paper: 2 for SDP+ on VisA), of AF-CLIP 4, of AA-CLIP 0.
         tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
             ``block``, the output of the stage's last block.
         text_cache: Keep prompt embeddings on disk between runs.
         precision: Number format of the image tower: ``float32``, ``bfloat16`` (fast on processors with bf16 matrix
             units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
-        variant: ``sdp``, or ``sdp_plus``: with four linear layers, which ``anomalib train`` trains on the data module
-            ``Auxiliary``, or which ``adapter`` brings along.
+        variant: ``sdp``, or one with trained layers, which ``adapter`` brings along: ``sdp_plus``, four linear layers,
+            which ``anomalib train`` trains on the data module ``Auxiliary``; ``af_clip``; or ``aa_clip``.
         adapter: Trained layers of SDP+: a file (``.safetensors`` of this package, ``.ckpt`` of a training,
             ``.pth`` of the authors), or ``visa`` or ``mvtec``, the authors' released layers.
         epochs: Epochs of training; they take the place of the trainer's ``max_epochs``.
@@ -150,7 +150,7 @@ class ClipAD(AnomalibModule):
         rvs: Method = "dbscan",
         rvs_options: dict[str, int | float] | None = None,
         prompts: str | dict[str, list[str]] = "industrial",
-        smoothing: float = 8.0,
+        smoothing: float | None = None,
         tap: Tap = "reference",
         text_cache: bool = True,
         precision: Precision = "float32",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy, deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -101,12 +102,14 @@ class ClipADModel(nn.Module):
     def _build(
         self, settings: Settings, clip: CLIP, visual: nn.Module, adapter: Adaptor | None, memory: Memory | None
     ) -> None:
-        self.settings = settings
+        reader = Detector.sdp if adapter is None else adapter
+        smoothing = reader.smoothing if settings.smoothing is None else settings.smoothing
+        self.settings = replace(settings, smoothing=smoothing)
         self.encoder = self._encoder(settings, clip)
         patch = patch_size(visual)
         tiles = Tiles(*settings.tiles, self.image_size, patch, settings.aligned) if settings.tiles else None
         parts = (adapter, memory, settings.text_weight)
-        detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, *parts, tiles)
+        detector = Detector(visual, self.image_size, smoothing, settings.tap, *parts, tiles)
         self.detector = detector.to(self.text_features.device)
 
     @property

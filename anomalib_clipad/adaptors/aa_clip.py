@@ -5,18 +5,23 @@ The arithmetic, as its authors compute it (docs/algorithm.md, AA-CLIP).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear, normalize
 
+from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
 from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens
 from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features
-from anomalib_clipad.vision.surgery import LOGIT_SCALE
+from anomalib_clipad.vision.reader import Found, Read, View
+from anomalib_clipad.vision.smoothing import patch_blur, smooth, upsampling_matrix
+from anomalib_clipad.vision.surgery import ScoreScale
 
+from .aa_clip_losses import detection_score, level_maps, stage_two_losses
 from .aa_clip_text import AA_CLIP, described
+from .base import Adaptor, Lesson, Shape, check_causal
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 _TEXT_LAYERS = 3
 _IMAGE_LAYERS = 6
 _SHARE = 0.1
+_KERNEL = 7
+_SIGMA = 1.0
 
 
 class ResidualAdapter(nn.Linear):
@@ -48,20 +55,37 @@ class ResidualAdapter(nn.Linear):
         return ((1 - _SHARE) * tokens + _SHARE * adapted * lengths[0] / lengths[1]).to(tokens.dtype)
 
 
-class AAClipLayers(nn.Module):
-    """What AA-CLIP trains: in stage 1 the layers of the text tower, in stage 2 those of the image tower.
+def _levels_as_probability(anomaly_map: Tensor) -> Tensor:
+    """Between 0 and 1, in the same order, 0.5 where the four levels are undecided; not a sigmoid, which has ties."""
+    logit = (anomaly_map - STAGES / 2) / STAGES
+    return 0.5 + 0.5 * logit / (1 + logit.abs())
+
+
+class AAClip(Adaptor):
+    """AA-CLIP: layers of the text tower, trained in stage 1, and of the image tower, trained in stage 2.
 
     Args:
-        width: Width of the image tower.
-        text_width: Width of the text tower.
-        dim: Dimension of the text features.
+        shape: What the layers are made for.
         layers: Image blocks, from the first on, that have an adapter.
-        relu: Whether the projections of the image side have a LeakyReLU, as of files trained with ``--relu``.
+
+    Attributes:
+        relu: Whether the projections of the image side have a LeakyReLU, as of files trained with ``--relu``; part of
+            the state.
     """
 
-    def __init__(self, width: int, text_width: int, dim: int, layers: int = _IMAGE_LAYERS, relu: bool = False) -> None:
+    title = "AA-CLIP"
+    form = "the authors' format"
+    scale = ScoreScale(_levels_as_probability, STAGES / 2, by_pixels=True)
+    smoothing = 0.0
+    trainable = False
+
+    relu: Tensor
+    upsampling: Tensor
+    smoothed_upsampling: Tensor
+
+    def __init__(self, shape: Shape, layers: int = _IMAGE_LAYERS) -> None:
         super().__init__()
-        self.relu = relu
+        width, text_width, dim = shape.width, shape.text_width, shape.dim
         self.text_adapter = nn.ModuleList(ResidualAdapter(text_width) for _ in range(_TEXT_LAYERS))
         self.text_projection = nn.Linear(text_width, dim, bias=False)
         self.image_adapter = nn.ModuleList(ResidualAdapter(width) for _ in range(layers))
@@ -69,6 +93,32 @@ class AAClipLayers(nn.Module):
         self.det_projection = nn.Linear(width, dim, bias=False)
         for projection in (self.text_projection, *self.seg_projection, self.det_projection):
             nn.init.xavier_uniform_(projection.weight)
+        self.register_buffer("relu", torch.tensor(False))
+        upsampling = upsampling_matrix(shape.grid, shape.image_size)
+        blur = patch_blur(shape.grid, _KERNEL, _SIGMA, "reflect")
+        self.register_buffer("upsampling", upsampling, persistent=False)
+        self.register_buffer("smoothed_upsampling", upsampling @ blur, persistent=False)
+
+    @classmethod
+    def of(cls, shape: Shape) -> AAClip:
+        """New layers.
+
+        Raises:
+            ValueError: If there are so few patches that the border cannot be reflected.
+        """
+        if shape.grid <= _KERNEL // 2:
+            msg = f"AA-CLIP needs {_KERNEL // 2 + 1} x {_KERNEL // 2 + 1} patches or more; pass a larger image_size."
+            raise ValueError(msg)
+        return cls(shape)
+
+    @classmethod
+    def prepare(cls, clip: CLIP, positions: Tensor | None) -> None:
+        """Put GELU in place of any other activation: the authors run OpenAI's weights so."""
+        del positions
+        check_causal(clip, cls.title)
+        for tower in (clip.visual, getattr(clip, "text", clip)):
+            for block in tower.transformer.resblocks:
+                block.mlp[1] = nn.GELU()
 
     def encode_sentences(
         self, text: CLIP | TextTransformer, tokenizer: Tokenizer, class_name: str
@@ -81,12 +131,18 @@ class AAClipLayers(nn.Module):
         features = normalize(leaky_relu(self.text_projection(ends.float())), dim=-1)
         return features[: len(normal)], features[len(normal) :]
 
-    def encode(self, text: CLIP | TextTransformer, tokenizer: Tokenizer, class_name: str) -> Tensor:
+    def vectors(self, text: CLIP | TextTransformer, tokenizer: Tokenizer, class_name: str) -> Tensor:
         """The vectors of a class, normal and abnormal: (D, 2)."""
         states = self.encode_sentences(text, tokenizer, class_name)
         return torch.stack([normalize(features.mean(dim=0), dim=-1) for features in states], dim=1)
 
-    def read(self, visual: VisionTransformer, images: Tensor) -> list[Tensor]:
+    def encode(self, encoder: ClassEncoder, class_name: str, rvs_options: Mapping[str, float] | None = None) -> Tensor:
+        """The vectors of a class by the authors' sentences."""
+        del rvs_options
+        check_class_name(class_name)
+        return self.vectors(getattr(encoder.clip, "text", encoder.clip), encoder.tokenizer, class_name)
+
+    def stages(self, visual: VisionTransformer, images: Tensor) -> list[Tensor]:
         """Tokens of the four stages (B, 1 + N, width), of the tower with its adapters."""
         return ordinary_path(visual, images, _after(self.image_adapter))
 
@@ -103,7 +159,37 @@ class AAClipLayers(nn.Module):
 
     def _project(self, layer: nn.Module, tokens: Tensor) -> Tensor:
         projected = layer(tokens)
-        return normalize(leaky_relu(projected) if self.relu else projected, dim=-1)
+        return normalize(torch.where(self.relu, leaky_relu(projected), projected), dim=-1)
+
+    def read(self, view: View, images: Tensor, tokens: bool) -> Read:
+        """Tokens of the four stages (B, 1 + N, width)."""
+        stages = self.stages(view.visual, images)
+        return Read(stages, [stage[:, 1:] for stage in stages] if tokens else None)
+
+    def compare(self, view: View, features: Sequence[Tensor], text: Tensor) -> Found:
+        """Raw image score, and the sum of the four levels' maps; smoothing beyond the authors' is the view's."""
+        levels, image = self.project(view.visual, features)
+        matrix = self.smoothed_upsampling if view.blur is None else view.blur @ self.smoothed_upsampling
+        return Found(detection_score(image, text), smooth(level_maps(levels, text).sum(dim=0), matrix))
+
+    def image_features(self, view: View, features: Sequence[Tensor]) -> Tensor:
+        """What the image score is made of, of unit length."""
+        normed = view.visual.ln_post(features[-1][:, 1:]).float()
+        return normalize(self._project(self.det_projection, normed).mean(dim=1), dim=-1)
+
+    def text_part(self, anomaly_map: Tensor) -> Tensor:
+        """Four times the value between 0 and 1."""
+        return STAGES * _levels_as_probability(anomaly_map)
+
+    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
+        """The images: layers change what comes after the first block."""
+        del view
+        return [images]
+
+    def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
+        """Those of stage 2; see ``stage_two_losses``."""
+        levels, image = self.project(view.visual, self.stages(view.visual, lesson.features[0]))
+        return stage_two_losses(levels, image, lesson.text, lesson.masks, lesson.labels, self.upsampling)
 
 
 def _after(adapters: nn.ModuleList) -> Callable[[int, Tensor], Tensor]:
@@ -120,24 +206,3 @@ def stage_one_features(visual: VisionTransformer, images: Tensor) -> Tensor:
     patches = ordinary_path(visual, images, values_from=len(visual.transformer.resblocks) // STAGES)
     cls = project_features(visual, ordinary_path(visual, images)[-1][:, :1])
     return torch.stack([project_features(visual, tokens[:, 1:]) + cls for tokens in patches])
-
-
-def level_logits(levels: Tensor, text_features: Tensor) -> Tensor:
-    """How much closer patches are to the abnormal state, times 100: (4, B, N).
-
-    Args:
-        levels: Patches of the four stages (4, B, N, D).
-        text_features: Vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
-    """
-    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
-    return LOGIT_SCALE * (levels @ towards).squeeze(-1)
-
-
-def level_maps(levels: Tensor, text_features: Tensor) -> Tensor:
-    """Raw maps (4, B, N): 0.5 where a patch is as close to both states. Arguments as of ``level_logits``."""
-    return (level_logits(levels, text_features) + 1) / 2
-
-
-def detection_score(image: Tensor, text_features: Tensor) -> Tensor:
-    """Raw image score (B,), by image features (B, D); the normal state has no part in it."""
-    return ((image.unsqueeze(1) @ text_features).squeeze(1)[:, 1] + 1) / 2

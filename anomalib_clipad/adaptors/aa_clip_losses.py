@@ -1,4 +1,4 @@
-"""Losses of AA-CLIP: stage 1 trains the text, stage 2 the image side."""
+"""Maps, scores and losses of AA-CLIP: stage 1 trains the text, stage 2 the image side."""
 
 from __future__ import annotations
 
@@ -6,12 +6,33 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from anomalib_clipad.vision.smoothing import smooth
+from anomalib_clipad.vision.surgery import LOGIT_SCALE
 
-from .aa_clip import level_logits
 from .losses import dice_loss, focal_loss
 
 ORTHOGONALITY = 0.1
 """Weight of the orthogonality of the two states in stage 1."""
+
+
+def level_logits(levels: Tensor, text_features: Tensor) -> Tensor:
+    """How much closer patches are to the abnormal state, times 100: (4, B, N).
+
+    Args:
+        levels: Patches of the four stages (4, B, N, D).
+        text_features: Vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
+    """
+    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+    return LOGIT_SCALE * (levels @ towards).squeeze(-1)
+
+
+def level_maps(levels: Tensor, text_features: Tensor) -> Tensor:
+    """Raw maps (4, B, N): 0.5 where a patch is as close to both states. Arguments as of ``level_logits``."""
+    return (level_logits(levels, text_features) + 1) / 2
+
+
+def detection_score(image: Tensor, text_features: Tensor) -> Tensor:
+    """Raw image score (B,), by image features (B, D); the normal state has no part in it."""
+    return ((image.unsqueeze(1) @ text_features).squeeze(1)[:, 1] + 1) / 2
 
 
 def level_losses(levels: Tensor, text_features: Tensor, masks: Tensor, upsampling: Tensor) -> list[Tensor]:
@@ -59,8 +80,8 @@ def stage_two_losses(
     """The losses of the image side by name; stage 2 trains on their sum.
 
     Args:
-        levels: Of ``AAClipLayers.project``.
-        image: Of ``AAClipLayers.project`` (B, D).
+        levels: Of ``AAClip.project``.
+        image: Of ``AAClip.project`` (B, D).
         text_features: As of ``level_losses``.
         masks: As of ``level_losses``.
         labels: 1 for a defective image, else 0 (B,).

@@ -5,17 +5,25 @@ The arithmetic, as its authors compute it (docs/algorithm.md, AF-CLIP).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import isqrt
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
+from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
 from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens
-from anomalib_clipad.vision.dual_path import project_tokens
+from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features, project_tokens
+from anomalib_clipad.vision.positions import resize_positions
+from anomalib_clipad.vision.reader import Found, Read, View
 from anomalib_clipad.vision.references import largest_cosine
-from anomalib_clipad.vision.smoothing import patch_blur
+from anomalib_clipad.vision.smoothing import patch_blur, smooth
+from anomalib_clipad.vision.surgery import ScoreScale
+
+from .af_clip_losses import abnormal_probabilities, af_clip_losses
+from .base import Adaptor, Lesson, Shape, check_causal
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -29,7 +37,6 @@ TEXT_SHARE = 0.1
 _SIGMA = 4.0
 _HEADS = 8
 _HEAD_WIDTH = 64
-_TEMPERATURE = 0.07
 _LEARNT = 12
 
 
@@ -86,8 +93,12 @@ class AggregatedAttention(nn.Module):
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
-class AFClipLayers(nn.Module):
-    """What AF-CLIP trains: tokens before the text, and one attention layer for the tokens of all stages.
+def _as_it_is(probability: Tensor) -> Tensor:
+    return probability
+
+
+class AFClip(Adaptor):
+    """AF-CLIP: tokens before the text, and one attention layer for the tokens of all stages.
 
     Args:
         width: Width of the image tower.
@@ -95,17 +106,47 @@ class AFClipLayers(nn.Module):
         grid: Patches along an axis.
     """
 
+    title = "AF-CLIP"
+    form = "the authors' format"
+    scale = ScoreScale(_as_it_is, 0.5, peak_weight=0.0)
+    smoothing = 4.0
+    alone = (
+        "AF-CLIP compares images with text alone in this version: leave out k_shot, mutual and other references, or "
+        "take another variant."
+    )
+    trainable = False
+
     def __init__(self, width: int, text_width: int, grid: int) -> None:
         super().__init__()
         self.prompt = nn.Parameter(0.01 * torch.randn(1, _LEARNT, text_width))
         self.adaptor = AggregatedAttention(width, grid)
 
-    def encode(self, text: CLIP | TextTransformer, tokenizer: Tokenizer) -> Tensor:
+    @classmethod
+    def of(cls, shape: Shape) -> AFClip:
+        """New layers."""
+        return cls(shape.width, shape.text_width, shape.grid)
+
+    @classmethod
+    def prepare(cls, clip: CLIP, positions: Tensor | None) -> None:
+        """Resize positions as the authors do."""
+        check_causal(clip, cls.title)
+        if positions is not None:
+            own = clip.visual.positional_embedding
+            grid = isqrt(len(own) - 1)
+            own.data = resize_positions(positions, grid, "bilinear", antialias=False).to(own)
+
+    def vectors(self, text: CLIP | TextTransformer, tokenizer: Tokenizer) -> Tensor:
         """The vectors of both states, the same for all classes: (D, 2)."""
         tokens = causal_tokens(tokenizer, STATES).to(self.prompt.device)
         embedded = torch.cat([self.prompt.expand(len(tokens), -1, -1), text.token_embedding(tokens)], dim=1)
         ends = causal_ends(text, embedded, _LEARNT + tokens.argmax(dim=1))
         return normalize((ends @ text.text_projection).float(), dim=-1).T
+
+    def encode(self, encoder: ClassEncoder, class_name: str, rvs_options: Mapping[str, float] | None = None) -> Tensor:
+        """The vectors of both states; the class has no part in them."""
+        del rvs_options
+        check_class_name(class_name)
+        return self.vectors(getattr(encoder.clip, "text", encoder.clip), encoder.tokenizer)
 
     def project(self, visual: VisionTransformer, stages: Sequence[Tensor]) -> list[Tensor]:
         """Adapted tokens in the space of text, of each stage and neighbourhood: twelve (B, 1 + N, D) of any length.
@@ -120,17 +161,31 @@ class AFClipLayers(nn.Module):
         """What is compared with normal images: twelve sets of aggregated patches (B, N, width), not adapted."""
         return [patches[:, 1:] for tokens in stages for patches in self.adaptor.aggregate(tokens.float())]
 
+    def read(self, view: View, images: Tensor, tokens: bool) -> Read:
+        """Tokens of the four stages (B, 1 + N, width)."""
+        stages = ordinary_path(view.visual, images)
+        return Read(stages, [stage[:, 1:] for stage in stages] if tokens else None)
 
-def abnormal_probabilities(projected: Sequence[Tensor], text_features: Tensor) -> Tensor:
-    """Probability (B, 1 + N) of the abnormal state for each token, CLS first.
+    def compare(self, view: View, features: Sequence[Tensor], text: Tensor) -> Found:
+        """Probability of the abnormal state of the CLS token, and of the patches, upsampled and smoothed."""
+        probability = abnormal_probabilities(self.project(view.visual, features), text)
+        return Found(probability[:, 0], smooth(probability[:, 1:], view.smoothing))
 
-    Args:
-        projected: Sets of tokens (B, 1 + N, D); their cosines are summed.
-        text_features: Vectors of the normal and the abnormal state (D, 2).
-    """
-    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
-    logits = [(normalize(tokens, dim=-1) @ towards).squeeze(-1) for tokens in projected]
-    return (torch.stack(logits).sum(dim=0) / _TEMPERATURE).sigmoid()
+    def image_features(self, view: View, features: Sequence[Tensor]) -> Tensor:
+        """Projected CLS token of the last stage, as CLIP has it."""
+        return project_features(view.visual, features[-1][:, :1]).squeeze(1)
+
+    def text_part(self, anomaly_map: Tensor) -> Tensor:
+        """The map is a probability."""
+        return STAGES * anomaly_map
+
+    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
+        """Tokens of the four stages (B, 1 + N, width)."""
+        return ordinary_path(view.visual, images)
+
+    def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
+        """Of images, patches, and their alignment; see ``af_clip_losses``."""
+        return af_clip_losses(self.project(view.visual, lesson.features), lesson.text, lesson.masks, lesson.labels)
 
 
 def memory_map(patches: Sequence[Tensor], memory: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses of AF-CLIP: focal on images and patches, the mean error of the map, and the alignment of patches."""
+"""Probabilities and losses of AF-CLIP: focal on images and patches, mean error of the map, alignment of patches."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from .af_clip import abnormal_probabilities
-
 _GAMMA = 4
+_TEMPERATURE = 0.07
 _SMALLEST_LOG = -100.0
+
+
+def abnormal_probabilities(projected: Sequence[Tensor], text_features: Tensor) -> Tensor:
+    """Probability (B, 1 + N) of the abnormal state for each token, CLS first.
+
+    Args:
+        projected: Sets of tokens (B, 1 + N, D); their cosines are summed.
+        text_features: Vectors of the normal and the abnormal state (D, 2), or (B, D, 2).
+    """
+    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+    logits = [(normalize(tokens, dim=-1) @ towards).squeeze(-1) for tokens in projected]
+    return (torch.stack(logits).sum(dim=0) / _TEMPERATURE).sigmoid()
 
 
 def patch_targets(masks: Tensor, grid: int) -> Tensor:
@@ -78,8 +89,8 @@ def af_clip_losses(
     """The losses by name; AF-CLIP is trained on their sum.
 
     Args:
-        projected: Of ``AFClipLayers.project``.
-        text_features: Of ``AFClipLayers.encode``.
+        projected: Of ``AFClip.project``.
+        text_features: Of ``AFClip.vectors``.
         masks: Masks of 0 and 1 (B, H, W).
         labels: 1 for a defective image, else 0 (B,).
         as_coded: As of ``focal``, for the map.

@@ -10,12 +10,26 @@ import torch
 from torch import Tensor
 
 from anomalib_clipad.text.class_encoder import ClassEncoder
+from anomalib_clipad.text.encoder import is_causal
 from anomalib_clipad.vision.reader import Reader, View
 
 from .releases import Release
 
 if TYPE_CHECKING:
     from open_clip import CLIP
+
+
+def check_causal(clip: CLIP, title: str) -> None:
+    """Check that layers can stand in the text tower of a CLIP.
+
+    Raises:
+        ValueError: If it is not one of open_clip's causal ones, without a cache of another make.
+    """
+    if not is_causal(getattr(clip, "text", clip)):
+        msg = (
+            f"{title} needs a text tower that is read at its last token, as OpenAI's CLIP has it; this one is another."
+        )
+        raise ValueError(msg)
 
 
 class Shape(NamedTuple):
@@ -61,6 +75,7 @@ class Adaptor(Reader):
         title: What it is called in a sentence.
         released: Files of its authors, by the name a user gives.
         form: What its authors' files look like, in words.
+        trainable: Whether this package trains it.
         reads: Settings that trained layers depend on, besides the backbone.
         trained: Whether the layers have learnt anything yet: a boolean scalar, part of the state.
     """
@@ -69,6 +84,7 @@ class Adaptor(Reader):
     form: ClassVar[str]
     released: ClassVar[Mapping[str, Release]] = {}
     reads: ClassVar[tuple[str, ...]] = ()
+    trainable: ClassVar[bool] = True
 
     trained: Tensor
 

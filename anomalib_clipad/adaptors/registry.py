@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from .aa_clip import AAClip
+from .af_clip import AFClip
 from .base import Adaptor, Shape
 from .sdp_plus import SDPPlus
 
-ADAPTORS: dict[str, type[Adaptor]] = {"sdp_plus": SDPPlus}
+ADAPTORS: dict[str, type[Adaptor]] = {"sdp_plus": SDPPlus, "af_clip": AFClip, "aa_clip": AAClip}
 """What each variant but ``sdp``, which has nothing to train, is made of."""
 
 

@@ -52,6 +52,12 @@ class AdapterTraining:
         if model.adapter is None:
             msg = "This model is SDP, which has nothing to train; construct it with variant='sdp_plus'."
             raise ValueError(msg)
+        if not model.adapter.trainable:
+            msg = (
+                f"{model.title} is not trained by this version: pass trained layers as `adapter`, or train another "
+                "variant, such as sdp_plus."
+            )
+            raise ValueError(msg)
         if feature_cache != "none" and data.train_augmentations is not None:
             msg = "Augmented pictures differ from epoch to epoch: feature_cache has to be 'none' with augmentations."
             raise ValueError(msg)

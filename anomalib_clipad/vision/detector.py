@@ -133,6 +133,7 @@ class Detector(nn.Module):
         (torch.Size([1]), torch.Size([1, 32, 32]))
     """
 
+    sdp = DualPath()
     smoothing_matrix: Tensor
     blur_matrix: Tensor
     reference_matrix: Tensor
@@ -165,7 +166,7 @@ class Detector(nn.Module):
     @property
     def reader(self) -> Reader:
         """How it compares with text."""
-        return _SDP if self.adapter is None else self.adapter
+        return self.sdp if self.adapter is None else self.adapter
 
     @property
     def view(self) -> View:
@@ -211,6 +212,7 @@ class Detector(nn.Module):
         """
         if memory is not None:
             memory = normalize(memory.float(), dim=-1)
+            self._check_comparable()
         elif self.memory is not None:
             memory = self.memory.tokens
         if memory is None or (self.text_weight and text is not None):
@@ -272,7 +274,11 @@ class Detector(nn.Module):
         Args:
             images: Normalised images (B, 3, H, W) of the detector's size.
             text: As in ``forward``.
+
+        Raises:
+            ValueError: If the reader is for text alone.
         """
+        self._check_comparable()
         if not self.text_weight or text is None:
             tokens, cls = self.reader.read_tokens(self.view, images)
             return Evidence(_stage_by_stage(tokens), cls)
@@ -283,6 +289,10 @@ class Detector(nn.Module):
         cls = self.reader.image_features(self.view, read.features)
         found = (None, None) if text is None else self.reader.compare(self.view, read.features, text)
         return Evidence(tokens, cls, *found)
+
+    def _check_comparable(self) -> None:
+        if self.reader.alone is not None:
+            raise ValueError(self.reader.alone)
 
     def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
         """Join text and images (docs/algorithm.md, References).
@@ -435,9 +445,6 @@ class Detector(nn.Module):
         if self.visual.proj.dtype == torch.float16 and images.device.type == "cpu":
             msg = "float16 does not run on a CPU; use precision='bfloat16' or 'float32', or a GPU."
             raise ValueError(msg)
-
-
-_SDP = DualPath()
 
 
 def _by_place(parts: Sequence[Any], places: int) -> Any:

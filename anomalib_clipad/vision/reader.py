@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from .choices import Tap
-from .dual_path import ordinary_path, project_features
 from .surgery import ScoreScale
 
 
@@ -58,9 +57,13 @@ class Reader(nn.Module):
 
     Attributes:
         scale: How its raw outputs become probabilities.
+        smoothing: Standard deviation of the map's Gaussian in pixels that it was published with.
+        alone: Why its images are not compared with others, in a sentence, if they cannot be.
     """
 
     scale: ScoreScale
+    smoothing: ClassVar[float] = 8.0
+    alone: ClassVar[str | None] = None
 
     @abstractmethod
     def read(self, view: View, images: Tensor, tokens: bool) -> Read:
@@ -92,6 +95,5 @@ class Reader(nn.Module):
 
     def read_tokens(self, view: View, images: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """``Read.tokens`` and ``image_features`` alone, where no text has a share."""
-        outputs = ordinary_path(view.visual, images)  # 4 x (B, 1 + N, width)
-        cls = project_features(view.visual, outputs[-1][:, :1]).squeeze(1)
-        return [tokens[:, 1:] for tokens in outputs], cls
+        read = self.read(view, images, tokens=True)
+        return cast("Sequence[Tensor]", read.tokens), self.image_features(view, read.features)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .dual_path import STAGES, StageFeatures, dual_path, project_features
+from .dual_path import STAGES, StageFeatures, dual_path, ordinary_path, project_features
 from .reader import Found, Read, Reader, View
 from .smoothing import smooth
 from .surgery import SDP, abnormal_probability, abnormal_response, calibrate_map
@@ -33,6 +33,12 @@ class DualPath(Reader):
     def image_features(self, view: View, features: Sequence[StageFeatures]) -> Tensor:
         """Projected CLS token of the last stage."""
         return project_features(view.visual, features[-1].ordinary[:, :1]).squeeze(1)
+
+    def read_tokens(self, view: View, images: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """By the ordinary path alone."""
+        outputs = ordinary_path(view.visual, images)  # 4 x (B, 1 + N, width)
+        cls = project_features(view.visual, outputs[-1][:, :1]).squeeze(1)
+        return [tokens[:, 1:] for tokens in outputs], cls
 
     def text_part(self, anomaly_map: Tensor) -> Tensor:
         """Four times the probability of each pixel."""

@@ -94,12 +94,14 @@ class ScoreScale(NamedTuple):
         midpoint: The raw value whose probability is 0.5.
         score_weight: Weight of the raw image score in the image score.
         peak_weight: Weight of the map's maximum in it.
+        by_pixels: Whether maxima of maps are ranged by all pixels of validation data, in place of all maxima.
     """
 
     probability: Callable[[Tensor], Tensor]
     midpoint: float | Tensor
     score_weight: float = 1.0
     peak_weight: float = 1.0
+    by_pixels: bool = False
 
     def score(self, raw_score: Tensor, peak: Tensor) -> Tensor:
         """Image scores (B,) in [0, 1] without validation data: the weighted mean of raw scores and map maxima (B,)."""

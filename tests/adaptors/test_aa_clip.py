@@ -9,13 +9,19 @@ from neighbours import CLASSES, GRID, SIZE, close, close_gradient, close_loss, n
 from torch import Tensor
 
 from anomalib_clipad.adaptors.aa_clip import (
-    AAClipLayers,
-    detection_score,
-    level_maps,
+    AAClip,
     stage_one_features,
 )
-from anomalib_clipad.adaptors.aa_clip_losses import level_losses, orthogonality, stage_one_losses, stage_two_losses
+from anomalib_clipad.adaptors.aa_clip_losses import (
+    detection_score,
+    level_losses,
+    level_maps,
+    orthogonality,
+    stage_one_losses,
+    stage_two_losses,
+)
 from anomalib_clipad.adaptors.aa_clip_text import described
+from anomalib_clipad.adaptors.base import Shape
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.vision.positions import resize_positions
 from anomalib_clipad.vision.references import ranged
@@ -28,18 +34,19 @@ UPSAMPLING = upsampling_matrix(GRID, SIZE)
 class World(NamedTuple):
     expected: dict[str, Tensor]
     backbone: Backbone
-    layers: AAClipLayers
+    layers: AAClip
     visual: Any
 
     def text(self, names: tuple[str, ...] = CLASSES) -> Tensor:
-        known = {name: self.layers.encode(self.backbone.clip, self.backbone.tokenizer, name) for name in {*names}}
+        known = {name: self.layers.vectors(self.backbone.clip, self.backbone.tokenizer, name) for name in {*names}}
         return torch.stack([known[name] for name in names])
 
 
 def build(folder: Path) -> World:
     expected, backbone = numbers(), tiny(folder, quick_gelu=False)
-    layers = AAClipLayers(64, 16, 32)
-    layers.load_state_dict(weights(expected, "aa/weights/"))
+    layers = AAClip(Shape(64, 16, 32, GRID, SIZE))
+    known = {"trained": torch.tensor(True), "relu": torch.tensor(False)}
+    layers.load_state_dict(weights(expected, "aa/weights/") | known)
     return World(expected, backbone, layers, backbone.clip.visual)
 
 
@@ -51,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def projected(world: World) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        return world.layers.project(world.visual, world.layers.read(world.visual, world.expected["images"]))
+        return world.layers.project(world.visual, world.layers.stages(world.visual, world.expected["images"]))
 
 
 def test_positions_are_bicubic_and_antialiased(world: World, tmp_path: Path) -> None:
@@ -66,7 +73,7 @@ def test_text(world: World, name: str) -> None:
     clip, tokenizer = world.backbone.clip, world.backbone.tokenizer
     sentences = torch.cat(world.layers.encode_sentences(clip, tokenizer, name))
     close(sentences, world.expected[f"aa/text_sentences/{name}"], UNITS)
-    close(world.layers.encode(clip, tokenizer, name), world.expected[f"aa/text/{name}"], UNITS)
+    close(world.layers.vectors(clip, tokenizer, name), world.expected[f"aa/text/{name}"], UNITS)
 
 
 def test_names_of_known_classes_describe_them() -> None:
@@ -132,7 +139,7 @@ def test_the_losses_of_the_text(world: World, reading: str) -> None:
 def test_the_losses_of_the_image_side(world: World) -> None:
     expected, layers = world.expected, world.layers
     layers.zero_grad()
-    levels, image = layers.project(world.visual, layers.read(world.visual, expected["images"]))
+    levels, image = layers.project(world.visual, layers.stages(world.visual, expected["images"]))
     text = world.text().detach()
     losses = stage_two_losses(levels, image, text, expected["masks"], expected["labels"], UPSAMPLING)
     close_loss(losses["image"], expected["aa/stage2/cross_entropy"])

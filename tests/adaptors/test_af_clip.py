@@ -11,12 +11,16 @@ from torch import Tensor
 from anomalib_clipad.adaptors.af_clip import (
     RADII,
     TEXT_SHARE,
-    AFClipLayers,
-    abnormal_probabilities,
+    AFClip,
     memory_map,
     remembered,
 )
-from anomalib_clipad.adaptors.af_clip_losses import af_clip_losses, alignment_terms, patch_targets
+from anomalib_clipad.adaptors.af_clip_losses import (
+    abnormal_probabilities,
+    af_clip_losses,
+    alignment_terms,
+    patch_targets,
+)
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.vision.dual_path import ordinary_path
 from anomalib_clipad.vision.positions import resize_positions
@@ -28,7 +32,7 @@ PROBABILITIES, TOKENS = 5e-5, 1e-4
 class World(NamedTuple):
     expected: dict[str, Tensor]
     backbone: Backbone
-    layers: AFClipLayers
+    layers: AFClip
     visual: Any
 
 
@@ -37,8 +41,8 @@ def build(folder: Path) -> World:
     own = tiny(folder, quick_gelu=True, size=None).clip.visual.positional_embedding
     visual = backbone.clip.visual
     visual.positional_embedding.data = resize_positions(own, GRID, "bilinear", antialias=False)
-    layers = AFClipLayers(64, 16, GRID)
-    layers.load_state_dict(weights(expected, "af/weights/"))
+    layers = AFClip(64, 16, GRID)
+    layers.load_state_dict(weights(expected, "af/weights/") | {"trained": torch.tensor(True)})
     return World(expected, backbone, layers, visual)
 
 
@@ -64,7 +68,7 @@ def test_positions_are_bilinear(world: World) -> None:
 
 
 def test_learnt_tokens_stand_before_the_start(world: World) -> None:
-    close(world.layers.encode(world.backbone.clip, world.backbone.tokenizer), world.expected["af/text"], 1e-5)
+    close(world.layers.vectors(world.backbone.clip, world.backbone.tokenizer), world.expected["af/text"], 1e-5)
 
 
 @pytest.mark.parametrize("tap", [3, 12])
@@ -110,7 +114,7 @@ def test_losses_and_gradients(world: World, stages: list[Tensor], reading: str) 
     expected, layers = world.expected, world.layers
     layers.zero_grad()
     projected = layers.project(world.visual, stages)
-    text = layers.encode(world.backbone.clip, world.backbone.tokenizer)
+    text = layers.vectors(world.backbone.clip, world.backbone.tokenizer)
     losses = af_clip_losses(projected, text, expected["masks"], expected["labels"], as_coded=reading == "as_coded")
     for name in ("focal_image", "focal_map", "l1"):
         close_loss(losses[name], expected[f"af/train/{name}"])
