@@ -28,9 +28,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from . import plugin
-from .adaptors.files import adapter_file, load_adapter
+from .adaptors.files import adapter_file, load_adapter, with_adapter
 from .adaptors.losses import total
-from .adaptors.registry import variant_of
 from .backbones import load_backbone
 from .checks import check_choice, check_count, is_number
 from .data.validation import ensure_validation_data
@@ -100,8 +99,9 @@ class ClipAD(AnomalibModule):
             units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
         variant: ``sdp``, or one with trained layers, which ``adapter`` brings along: ``sdp_plus``, four linear layers,
             which ``anomalib train`` trains on the data module ``Auxiliary``; ``af_clip``; or ``aa_clip``.
-        adapter: Trained layers of SDP+: a file (``.safetensors`` of this package, ``.ckpt`` of a training,
-            ``.pth`` of the authors), or ``visa`` or ``mvtec``, the authors' released layers.
+        adapter: Trained layers: a file (``.safetensors`` of this package, ``.ckpt`` of a training, ``.pth`` of SDP+'s
+            authors), a folder of the two files of AF-CLIP's or AA-CLIP's authors, or what was released: ``visa`` or
+            ``mvtec`` of SDP+, ``af_clip_visa`` or ``af_clip_mvtec``.
         epochs: Epochs of training; they take the place of the trainer's ``max_epochs``.
         learning_rate: Learning rate of training, by Adam.
         feature_cache: Where the patch features of training pictures, which never change, are kept between epochs:
@@ -185,7 +185,7 @@ class ClipAD(AnomalibModule):
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
             chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
             if adapter is not None:
-                chosen["variant"] = variant_of(str(adapter), chosen["variant"])
+                chosen = with_adapter(str(adapter), chosen)
             settings = Settings.of(**chosen)
             references.check_tiles(settings.tiles, settings.aligned)
             layers = None if adapter is None else adapter_file(str(adapter))

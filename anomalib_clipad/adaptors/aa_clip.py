@@ -5,7 +5,9 @@ The arithmetic, as its authors compute it (docs/algorithm.md, AA-CLIP).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +24,7 @@ from anomalib_clipad.vision.surgery import ScoreScale
 from .aa_clip_losses import detection_score, level_maps, stage_two_losses
 from .aa_clip_text import AA_CLIP, described
 from .base import Adaptor, Lesson, Shape, check_causal
+from .pickled import read_plain
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -74,7 +77,8 @@ class AAClip(Adaptor):
     """
 
     title = "AA-CLIP"
-    form = "the authors' format"
+    form = "a folder of the two files that the authors' training writes, image_adapter.pth and text_adapter.pth"
+    parts = ("image_adapter.pth", "text_adapter.pth")
     scale = ScoreScale(_levels_as_probability, STAGES / 2, by_pixels=True)
     smoothing = 0.0
     trainable = False
@@ -190,6 +194,33 @@ class AAClip(Adaptor):
         """Those of stage 2; see ``stage_two_losses``."""
         levels, image = self.project(view.visual, self.stages(view.visual, lesson.features[0]))
         return stage_two_losses(levels, image, lesson.text, lesson.masks, lesson.labels, self.upsampling)
+
+    def foreign_state(self, files: Sequence[Path]) -> dict[str, Tensor]:
+        """Of both files; the names in them tell whether the projections have a LeakyReLU."""
+        image, text = (dict(read_plain(file)[file.stem]) for file in files)
+        relu = "det_proj.fc.0.weight" in image
+        state = {"relu": torch.tensor(relu)}
+        for name, value in text.items():
+            number = name.removesuffix(".fc.0.weight")
+            ours = "text_projection" if number == str(_TEXT_LAYERS) else f"text_adapter.{number}"
+            state[f"{ours}.weight"] = value
+        parts = {"layer_adapters": "image_adapter", "seg_proj": "seg_projection", "det_proj": "det_projection"}
+        for name, value in image.items():
+            part, _, rest = name.partition(".")
+            state[f"{parts.get(part, part)}.{_without_layer(rest)}"] = value
+        return state
+
+    def adapt(self, state: Mapping[str, Tensor]) -> None:
+        """Have as many adapters as a file has."""
+        numbers = {int(name.split(".")[1]) for name in state if name.startswith("image_adapter.")}
+        width, device = self.det_projection.in_features, self.det_projection.weight.device
+        if numbers and max(numbers) + 1 != len(self.image_adapter):
+            self.image_adapter = nn.ModuleList(ResidualAdapter(width) for _ in range(max(numbers) + 1)).to(device)
+
+
+def _without_layer(name: str) -> str:
+    """A weight's name without the layers around it: ``0.fc.0.weight`` is ``0.weight``."""
+    return re.sub(r"(^|\.)fc(\.0)?\.", r"\1", name)
 
 
 def _after(adapters: nn.ModuleList) -> Callable[[int, Tensor], Tensor]:

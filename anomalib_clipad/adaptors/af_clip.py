@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isqrt
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from anomalib_clipad.vision.surgery import ScoreScale
 
 from .af_clip_losses import abnormal_probabilities, af_clip_losses
 from .base import Adaptor, Lesson, Shape, check_causal
+from .pickled import read_module, read_plain
+from .releases import Release
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -38,6 +41,21 @@ _SIGMA = 4.0
 _HEADS = 8
 _HEAD_WIDTH = 64
 _LEARNT = 12
+_COMMIT = "bb7edec4128a76f29cb573cd3002538bf250b2fe"
+_URL = f"https://raw.githubusercontent.com/Faustinaqq/AF-CLIP/{_COMMIT}/weight"
+_TORCH = ("container.Sequential", "linear.Linear", "dropout.Dropout", "normalization.LayerNorm")
+_CLASSES = (
+    *(f"clip.adaptor.{name}" for name in ("Adaptor", "BasicTransformerBlock", "CrossAttention")),
+    *(f"torch.nn.modules.{name}" for name in _TORCH),
+)
+_THEIRS = {
+    "norm": "attention.norm",
+    "q": "attention.attn.to_q",
+    "k": "attention.attn.to_k",
+    "v": "attention.attn.to_v",
+    "out": "attention.attn.to_out.0",
+}
+"""What parts of the attention layer are called in the authors' files."""
 
 
 class AggregatedAttention(nn.Module):
@@ -107,7 +125,20 @@ class AFClip(Adaptor):
     """
 
     title = "AF-CLIP"
-    form = "the authors' format"
+    form = "a folder of the authors' two files, *_prompt.pt and *_adaptor.pt"
+    released: ClassVar = {
+        f"af_clip_{data}": tuple(
+            Release(_URL, f"{data}_{part}.pt", blob, f"af_clip_{data}")
+            for part, blob in zip(("prompt", "adaptor"), blobs, strict=True)
+        )
+        for data, blobs in {
+            "visa": ("e05bee61b1f26e085362298be63bc1c4cb01311b", "17e206c114b9dc6f4c5aa1b5706ff54240c50ddd"),
+            "mvtec": ("9d52021f48946d3fe9e6b1780f120137adfb9b82", "bfb640436055e9140b843520cc07dd354d599e0d"),
+        }.items()
+    }
+    """By the data set they were trained on. They have no licence: fetched for a user, never shipped."""
+    parts = ("*_prompt.pt", "*_adaptor.pt")
+    backbone: ClassVar = {"backbone": "ViT-L-14-336", "pretrained": "openai", "image_size": 518}
     scale = ScoreScale(_as_it_is, 0.5, peak_weight=0.0)
     smoothing = 4.0
     alone = (
@@ -186,6 +217,16 @@ class AFClip(Adaptor):
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
         """Of images, patches, and their alignment; see ``af_clip_losses``."""
         return af_clip_losses(self.project(view.visual, lesson.features), lesson.text, lesson.masks, lesson.labels)
+
+    def foreign_state(self, files: Sequence[Path]) -> dict[str, Tensor]:
+        """Of the learnt tokens, a parameter, and of the layer, a pickled module."""
+        prompt, adaptor = files
+        names = {theirs: ours for ours, theirs in _THEIRS.items()}
+        state = {"prompt": read_plain(prompt).detach()}
+        for name, value in read_module(adaptor, _CLASSES).items():
+            part, _, kind = name.rpartition(".")
+            state[f"adaptor.{names.get(part, part)}.{kind}"] = value
+        return state
 
 
 def memory_map(patches: Sequence[Tensor], memory: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -74,6 +75,8 @@ class Adaptor(Reader):
     Attributes:
         title: What it is called in a sentence.
         released: Files of its authors, by the name a user gives.
+        parts: Names of their files where several belong together, as patterns.
+        backbone: The settings of a backbone that released layers belong to, where they differ from the defaults.
         form: What its authors' files look like, in words.
         trainable: Whether this package trains it.
         reads: Settings that trained layers depend on, besides the backbone.
@@ -82,7 +85,9 @@ class Adaptor(Reader):
 
     title: ClassVar[str]
     form: ClassVar[str]
-    released: ClassVar[Mapping[str, Release]] = {}
+    released: ClassVar[Mapping[str, Sequence[Release]]] = {}
+    parts: ClassVar[tuple[str, ...]] = ()
+    backbone: ClassVar[Mapping[str, Any]] = {}
     reads: ClassVar[tuple[str, ...]] = ()
     trainable: ClassVar[bool] = True
 
@@ -124,10 +129,16 @@ class Adaptor(Reader):
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
         """Its losses by name; their sum is what it is trained on."""
 
-    def foreign_state(self, content: Any) -> dict[str, Tensor]:
-        """Its state, of what its authors' file holds.
+    @abstractmethod
+    def foreign_state(self, files: Sequence[Path]) -> dict[str, Tensor]:
+        """Its state, of its authors' files, but for ``trained``.
+
+        Args:
+            files: One file, or those of ``parts``, in this order.
 
         Raises:
-            Exception: Any, if that is something else.
+            Exception: Any, if they hold something else.
         """
-        raise NotImplementedError
+
+    def adapt(self, state: Mapping[str, Tensor]) -> None:
+        """Take the form that a state needs, where there is more than one."""

@@ -16,6 +16,7 @@ from anomalib_clipad.settings import Settings
 from anomalib_clipad.storage import atomic_folder
 
 from .base import Adaptor
+from .pickled import UnknownClassError, read_plain
 from .registry import ADAPTORS
 from .releases import fetch
 
@@ -23,7 +24,7 @@ KEY = "clip_ad"
 """What a checkpoint keeps beside weights is under this name."""
 LAYERS = "model.detector.adapter."
 """Prefix of trained layers in a checkpoint's ``state_dict``."""
-_FORMAT = "anomalib_clipad SDP+ layers, version 1"
+_FORMAT = "anomalib_clipad {} layers, version 1"
 _WHAT = {"image_tower": "backbone"}
 
 
@@ -44,6 +45,7 @@ def load_adapter(adapter: Adaptor, source: str, settings: Settings, image_tower:
     """
     path = adapter_file(source)
     state, trained_under = _read(path, adapter)
+    adapter.adapt(state)
     state.setdefault("trained", torch.tensor(True))
     _check_shapes(path, state, adapter)
     if not state["trained"]:
@@ -67,22 +69,85 @@ def adapter_file(source: str) -> Path:
     """The file of trained layers.
 
     Args:
-        source: ``visa`` or ``mvtec`` (the authors' released layers, downloaded if need be), or the path of a file,
-            theirs (``.pth``) or ours (``.safetensors``, or ``.ckpt`` of a training).
+        source: The name of layers that were released, downloaded if need be: ``visa`` or ``mvtec`` of SDP+,
+            ``af_clip_visa`` or ``af_clip_mvtec``; or the path of a file, theirs (``.pth``) or ours (``.safetensors``,
+            or ``.ckpt`` of a training); or of a folder with the authors' two files.
+
+    Returns:
+        A file, or a folder where several belong together.
 
     Raises:
         FileNotFoundError: If there is no such file.
         WeightsUnavailableError: If a release can neither be downloaded nor found.
     """
-    releases = {name: (kind, file) for kind in ADAPTORS.values() for name, file in kind.released.items()}
+    releases = {name: kind for kind in ADAPTORS.values() for name in kind.released}
     if source in releases:
-        kind, file = releases[source]
-        return fetch(file, f"The {kind.title} layers '{source}'")
+        kind = releases[source]
+        paths = fetch(kind.released[source], f"The {kind.title} layers '{source}'")
+        return paths[0].parent if kind.parts else paths[0]
     path = Path(source).expanduser()
+    if path.is_dir():
+        if _kind_of(path) is None:
+            forms = "; ".join(f"{kind.title}: {' and '.join(kind.parts)}" for kind in ADAPTORS.values() if kind.parts)
+            msg = f"The folder {path} holds no trained layers. Expected one file of each name ({forms})."
+            raise FileNotFoundError(msg)
+        return path
     if not path.is_file():
         msg = f"There is no file of trained layers '{source}'; expected a path or one of {', '.join(releases)}."
         raise FileNotFoundError(msg)
     return path
+
+
+def with_adapter(source: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the variant, and of a release the backbone, that trained layers belong to.
+
+    Args:
+        source: As ``adapter_file`` takes it.
+        chosen: The settings a user chose, or some of them.
+
+    Raises:
+        ValueError: If a release belongs to another backbone than the one that was chosen.
+    """
+    kind = next((kind for kind in ADAPTORS.values() if source in kind.released), None)
+    if kind is None:
+        return {**chosen, "variant": _variant_of(Path(source).expanduser(), chosen.get("variant", "sdp"))}
+    own, defaults = dict(chosen), Settings()
+    for name, wanted in kind.backbone.items():
+        given = own.setdefault(name, getattr(defaults, name))
+        if given == getattr(defaults, name):
+            own[name] = wanted
+        elif given != wanted and not str(given).startswith(f"{wanted}:"):
+            msg = f"The layers '{source}' belong to {name} {wanted!r}; got {given!r}. Leave out {name}."
+            raise ValueError(msg)
+    return {**own, "variant": _name_of(kind)}
+
+
+def _variant_of(path: Path, chosen: str) -> str:
+    """What a folder or a file of ours says it is of; else the chosen variant, or the first one with layers."""
+    kind = _kind_of(path)
+    if kind is not None:
+        return _name_of(kind)
+    try:
+        said = _own(path)
+    except Exception:  # whatever a damaged file raises is said when it is loaded
+        said = None
+    named = None if said is None else said[1].get("variant")
+    if named in ADAPTORS:
+        return str(named)
+    return chosen if chosen in ADAPTORS else next(iter(ADAPTORS))
+
+
+def _name_of(kind: type[Adaptor]) -> str:
+    """The variant's name."""
+    return next(name for name, one in ADAPTORS.items() if one is kind)
+
+
+def _kind_of(folder: Path) -> type[Adaptor] | None:
+    """Whose authors' files a folder holds."""
+    for kind in ADAPTORS.values():
+        if kind.parts and folder.is_dir() and all(len(list(folder.glob(part))) == 1 for part in kind.parts):
+            return kind
+    return None
 
 
 def save_adapter(
@@ -104,30 +169,44 @@ def save_adapter(
     state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
     trained_under = {**settings.as_dict(), "image_tower": image_tower, **(trained_by or {})}
     with atomic_folder(path.parent) as folder:
-        save_file(state, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(trained_under)})
+        save_file(
+            state,
+            folder / path.name,
+            metadata={"format": _FORMAT.format(adapter.title), "settings": json.dumps(trained_under)},
+        )
 
 
 def _read(path: Path, adapter: Adaptor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Layers and, of our own files, the settings they were trained under."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            return state, json.loads(metadata.get("settings", "{}"))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if KEY not in content:
-            return adapter.foreign_state(content), {}
-        saved = content[KEY]
-        state = {name: value for name, value in content["state_dict"].items() if name.startswith(LAYERS)}
-        trained_under = {**saved["settings"], "image_tower": saved["image_tower"]}
-        return {name.removeprefix(LAYERS): value for name, value in state.items()}, trained_under
+        if path.is_dir():
+            return adapter.foreign_state([next(path.glob(part)) for part in adapter.parts]), {}
+        own = _own(path)
+        return (adapter.foreign_state([path]), {}) if own is None else own
+    except UnknownClassError:
+        raise
     except Exception as error:  # zip, pickle, safetensors and JSON readers each raise their own
         msg = (
-            f"{path} is no file of {adapter.title} layers, or is damaged ({repr(error).splitlines()[0][:200]}). "
+            f"{path} is no file of {adapter.title} layers, or is damaged ({repr(error).splitlines()[0][:300]}). "
             f"Expected safetensors or a checkpoint written by this package, or {adapter.form}."
         )
         raise ValueError(msg) from error
+
+
+def _own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The same of one of our own files; ``None`` if it is another one."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        return state, json.loads(metadata.get("settings", "{}"))
+    content = read_plain(path)
+    if KEY not in content:
+        return None
+    saved = content[KEY]
+    state = {name: value for name, value in content["state_dict"].items() if name.startswith(LAYERS)}
+    trained_under = {**saved["settings"], "image_tower": saved["image_tower"]}
+    return {name.removeprefix(LAYERS): value for name, value in state.items()}, trained_under
 
 
 def _check_shapes(path: Path, state: dict[str, Tensor], adapter: Adaptor) -> None:

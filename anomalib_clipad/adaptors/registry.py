@@ -15,16 +15,3 @@ def new_adaptor(variant: str, shape: Shape) -> Adaptor | None:
     """Layers of a variant, not trained yet; ``None`` where it has none."""
     kind = ADAPTORS.get(variant)
     return None if kind is None else kind.of(shape)
-
-
-def variant_of(adapter: str, chosen: str) -> str:
-    """The variant of trained layers that a user names: of the authors' release, else the chosen one with layers.
-
-    Args:
-        adapter: A name of a release, or a path.
-        chosen: The variant in the settings.
-    """
-    released = next((name for name, kind in ADAPTORS.items() if adapter in kind.released), None)
-    if released is not None:
-        return released
-    return chosen if chosen in ADAPTORS else "sdp_plus"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from pathlib import Path
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from anomalib_clipad.vision.surgery import LOGIT_SCALE, SDP_PLUS
 
 from .base import Adaptor, Lesson, Shape
 from .losses import adapter_losses
+from .pickled import read_plain
 from .releases import Release
 
 _COMMIT = "f004973a41344d8c0966934af0c01781989b80e3"
@@ -39,8 +41,8 @@ class SDPPlus(Adaptor, DualPath):
     title = "SDP+"
     form = "the authors' format: a dict with 'linear_layers'"
     released: ClassVar = {
-        "visa": Release(_URL, "train_on_visa.pth", "854cc1034a1d49207f66b2ca20fd2c7aefbb75ca"),
-        "mvtec": Release(_URL, "train_on_mvtec.pth", "d9102b131ceb8d1d668fbf6bce4e6940eb02986c"),
+        "visa": (Release(_URL, "train_on_visa.pth", "854cc1034a1d49207f66b2ca20fd2c7aefbb75ca"),),
+        "mvtec": (Release(_URL, "train_on_mvtec.pth", "d9102b131ceb8d1d668fbf6bce4e6940eb02986c"),),
     }
     """By the data set they were trained on; for ViT-B-16-plus-240 with laion400m_e31."""
     reads = ("tap",)
@@ -99,9 +101,10 @@ class SDPPlus(Adaptor, DualPath):
         del view
         return adapter_losses(self(lesson.features, lesson.text), lesson.masks)
 
-    def foreign_state(self, content: Any) -> dict[str, Tensor]:
-        """The layers of its one entry."""
-        return dict(content["linear_layers"])
+    def foreign_state(self, files: Sequence[Path]) -> dict[str, Tensor]:
+        """The layers of the file's one entry."""
+        (file,) = files
+        return dict(read_plain(file)["linear_layers"])
 
 
 def _patches(stages: Sequence[StageFeatures]) -> list[Tensor]:

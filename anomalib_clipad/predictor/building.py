@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter
-from anomalib_clipad.adaptors.registry import ADAPTORS, variant_of
+from anomalib_clipad.adaptors.files import adapter_file, load_adapter, with_adapter
+from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.noted import noted
 from anomalib_clipad.settings import Settings
@@ -67,7 +67,7 @@ def by_name(
         about = {name: file.about[name] for name in Settings().as_dict() if name in file.about}
         settings = {**about, **settings}
     if adapter is not None:
-        settings["variant"] = variant_of(str(adapter), settings.get("variant", "sdp"))
+        settings = with_adapter(str(adapter), settings)
     chosen = Settings.of(**settings)
     if chosen.variant in ADAPTORS and adapter is None:
         msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."

@@ -152,7 +152,7 @@ def released(authors_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """A server that has a release: the authors' golden layers; an empty cache."""
     content = authors_file.read_bytes()
     release = Release(tmp_path.as_uri(), authors_file.name, blob_id(content))
-    monkeypatch.setitem(SDPPlus.released, "visa", release)
+    monkeypatch.setitem(SDPPlus.released, "visa", (release,))
     monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "cache"))
     return authors_file
 
