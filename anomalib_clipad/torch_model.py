@@ -195,7 +195,14 @@ class ClipADModel(nn.Module):
 
     @torch.no_grad()
     def examine(self, images: Tensor) -> Evidence:
-        """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others."""
+        """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others.
+
+        Raises:
+            ValueError: If the model has tiles, or its variant cannot compare images of a pool.
+        """
+        if not self.detector.reader.mutual:
+            msg = f"{self.title} does not compare unlabelled images with each other: leave out mutual, or take k_shot."
+            raise ValueError(msg)
         self._check_whole(images)
         return self.detector.examine(images, self._text())
 

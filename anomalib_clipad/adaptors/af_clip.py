@@ -19,7 +19,6 @@ from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens
 from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features, project_tokens
 from anomalib_clipad.vision.positions import resize_positions
 from anomalib_clipad.vision.reader import Found, Read, View
-from anomalib_clipad.vision.references import largest_cosine
 from anomalib_clipad.vision.smoothing import patch_blur, smooth
 from anomalib_clipad.vision.surgery import ScoreScale
 
@@ -141,10 +140,11 @@ class AFClip(Adaptor):
     backbone: ClassVar = {"backbone": "ViT-L-14-336", "pretrained": "openai", "image_size": 518}
     scale = ScoreScale(_as_it_is, 0.5, peak_weight=0.0)
     smoothing = 4.0
-    alone = (
-        "AF-CLIP compares images with text alone in this version: leave out k_shot, mutual and other references, or "
-        "take another variant."
-    )
+    sets = STAGES * len(RADII)
+    distance_unit = 1 / (2 * sets)
+    undecided = TEXT_SHARE / 2
+    by_patches = True
+    mutual = False
     trainable = False
 
     def __init__(self, width: int, text_width: int, grid: int) -> None:
@@ -195,7 +195,7 @@ class AFClip(Adaptor):
     def read(self, view: View, images: Tensor, tokens: bool) -> Read:
         """Tokens of the four stages (B, 1 + N, width)."""
         stages = ordinary_path(view.visual, images)
-        return Read(stages, [stage[:, 1:] for stage in stages] if tokens else None)
+        return Read(stages, self.memorable(stages) if tokens else None)
 
     def compare(self, view: View, features: Sequence[Tensor], text: Tensor) -> Found:
         """Probability of the abnormal state of the CLS token, and of the patches, upsampled and smoothed."""
@@ -207,8 +207,8 @@ class AFClip(Adaptor):
         return project_features(view.visual, features[-1][:, :1]).squeeze(1)
 
     def text_part(self, anomaly_map: Tensor) -> Tensor:
-        """The map is a probability."""
-        return STAGES * anomaly_map
+        """A tenth of the probability."""
+        return TEXT_SHARE * anomaly_map
 
     def lesson(self, view: View, images: Tensor) -> list[Tensor]:
         """Tokens of the four stages (B, 1 + N, width)."""
@@ -227,19 +227,3 @@ class AFClip(Adaptor):
             part, _, kind = name.rpartition(".")
             state[f"adaptor.{names.get(part, part)}.{kind}"] = value
         return state
-
-
-def memory_map(patches: Sequence[Tensor], memory: Sequence[Tensor]) -> Tensor:
-    """How far patches are from normal ones: half the cosine distance to the nearest, mean over all sets (B, N).
-
-    Args:
-        patches: Sets of aggregated patches (B, N, width).
-        memory: Those of normal images, unit vectors (M, width) for each set.
-    """
-    largest = [largest_cosine(own, rows) for own, rows in zip(patches, memory, strict=True)]
-    return (1 - torch.stack(largest).mean(dim=0)) / 2
-
-
-def remembered(patches: Sequence[Tensor]) -> list[Tensor]:
-    """A memory: unit vectors (B N, width) of the patches (B, N, width) of normal images, for each set."""
-    return [normalize(own.flatten(0, 1), dim=-1) for own in patches]

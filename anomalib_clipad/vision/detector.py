@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .choices import Tap
-from .dual_path import STAGES
 from .memory import Memory
 from .reader import Read, Reader, View
 from .references import leave_one_out, nearest_distance
@@ -158,8 +157,10 @@ class Detector(nn.Module):
         self.tiles = tiles
         grid = image_size // patch_size(visual)
         blur = blur_matrix(image_size, smoothing)
-        self.register_buffer("smoothing_matrix", smoothing_matrix(grid, image_size, smoothing), persistent=False)
-        self.register_buffer("reference_matrix", blur @ upsampling_matrix(grid, image_size), persistent=False)
+        smoothed = smoothing_matrix(grid, image_size, smoothing)
+        distances = smoothed if self.reader.by_patches else blur @ upsampling_matrix(grid, image_size)
+        self.register_buffer("smoothing_matrix", smoothed, persistent=False)
+        self.register_buffer("reference_matrix", distances.clone(), persistent=False)
         if adapter is not None:
             self.register_buffer("blur_matrix", blur, persistent=False)
 
@@ -190,12 +191,14 @@ class Detector(nn.Module):
     def reference_scale(self, midpoint: Tensor) -> ScoreScale:
         """The scale where images are compared with others, by the raw map value whose probability is 0.5."""
         probability = partial(calibrate_reference_map, midpoint=midpoint)
+        if self.reader.by_patches:
+            return ScoreScale(probability, midpoint, peak_weight=0.0, raw_probability=probability)
         return ScoreScale(probability, midpoint, score_weight=self.factors[0])
 
     def midpoint(self, distance: Tensor) -> Tensor:
-        """The raw map value between normal and abnormal, by the distance between; the text's is four times 0.5."""
+        """The raw map value between normal and abnormal, by the distance between."""
         text, references = self.factors
-        return text * STAGES * 0.5 + references * distance
+        return text * self.reader.undecided + references * distance
 
     def forward(self, images: Tensor, text: Tensor | None, memory: Tensor | None = None) -> Prediction:
         """Find defects.
@@ -212,14 +215,13 @@ class Detector(nn.Module):
         """
         if memory is not None:
             memory = normalize(memory.float(), dim=-1)
-            self._check_comparable()
         elif self.memory is not None:
             memory = self.memory.tokens
         if memory is None or (self.text_weight and text is not None):
             return self.conclude(self.observe(images, outputs=memory is not None), text, memory)
         evidence = self.examine(self._views(images), None)
         judged = self.judge(evidence, self._distance(evidence.tokens, memory))
-        return self._merge(None, cast("Tensor", judged.anomaly_map), images.shape[-2:])
+        return self._merge_judged(evidence, judged, images.shape[-2:])
 
     def observe(self, images: Tensor, outputs: bool) -> Seen:
         """One pass through the tower.
@@ -248,7 +250,7 @@ class Detector(nn.Module):
         evidence = self._evidence(seen.read, text if self.text_weight else None)
         distance = self._distance(evidence.tokens, memory)
         judged = self.judge(evidence, distance)
-        merged = self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
+        merged = self._merge_judged(evidence, judged, seen.size)
         if evidence.text_map is None or self.memory is None:
             return merged
         return Joined.of(merged, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
@@ -274,11 +276,7 @@ class Detector(nn.Module):
         Args:
             images: Normalised images (B, 3, H, W) of the detector's size.
             text: As in ``forward``.
-
-        Raises:
-            ValueError: If the reader is for text alone.
         """
-        self._check_comparable()
         if not self.text_weight or text is None:
             tokens, cls = self.reader.read_tokens(self.view, images)
             return Evidence(_stage_by_stage(tokens), cls)
@@ -290,27 +288,27 @@ class Detector(nn.Module):
         found = (None, None) if text is None else self.reader.compare(self.view, read.features, text)
         return Evidence(tokens, cls, *found)
 
-    def _check_comparable(self) -> None:
-        if self.reader.alone is not None:
-            raise ValueError(self.reader.alone)
-
     def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
         """Join text and images (docs/algorithm.md, References).
 
         Args:
             evidence: Of ``examine``.
-            distance: Distance of each patch to other images, summed over the four stages (B, N).
+            distance: Distance of each patch to other images, summed over the sets of tokens (B, N).
 
         Returns:
-            ``anomaly_map``: weighted sum of the text's part, in units of four probabilities, and the smoothed
-            distances; with both shares alike it is their plain sum. ``pred_score`` as in ``forward``.
+            ``anomaly_map``: weighted sum of the text's part and the smoothed distances; with both shares alike it is
+            their plain sum, as published. ``pred_score`` as in ``forward``, or by the reader's own rule.
         """
         text, references = self.factors
         anomaly_map = references * smooth(distance, self.reference_matrix)  # (B, H, W)
+        largest = references * distance.amax(dim=-1) if self.reader.by_patches else anomaly_map.amax(dim=(-2, -1))
         if evidence.text_map is None:
-            return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
+            return Prediction(pred_score=largest, anomaly_map=anomaly_map)
         anomaly_map = anomaly_map + text * self.reader.text_part(evidence.text_map)
-        return Prediction(pred_score=cast("Tensor", evidence.probability), anomaly_map=anomaly_map)
+        score = cast("Tensor", evidence.probability)
+        if self.reader.by_patches:
+            score = largest + text * self.reader.text_part(score)
+        return Prediction(pred_score=score, anomaly_map=anomaly_map)
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
@@ -349,7 +347,10 @@ class Detector(nn.Module):
         return left_out
 
     def peaks(self, distance: Tensor, size: Sequence[int]) -> Tensor:
-        """Maxima (B,) of the reference maps of images of a height and width, by the distances of their views (V, N)."""
+        """Image scores (B,) of images of a height and width without text, by the distances of their views (V, N)."""
+        if self.reader.by_patches:
+            largest = distance.amax(dim=-1)
+            return largest if self.tiles is None else self.tiles.merge_scores(largest)
         return cast("Tensor", self._merge(None, smooth(distance, self.reference_matrix), size).pred_score)
 
     @torch.no_grad()
@@ -369,20 +370,25 @@ class Detector(nn.Module):
             seen.append(self.examine(self._views(image), text))
         joined = Evidence(*(_by_place(parts, places) for parts in zip(*seen, strict=True)))
         judged = self.judge(joined, self._left_out(joined.tokens) if distance is None else distance)
-        return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image.shape[-2:])
+        return self._merge_judged(joined, judged, image.shape[-2:])
 
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Distance of each view's patches to the nearest of a memory of unit vectors, summed over the stages (V, N)."""
         if self.tiles is None:
-            return nearest_distance(tokens, memory).sum(dim=1)
+            return self._summed(nearest_distance(tokens, memory))
         groups = zip(self.tiles.group(tokens), self.tiles.group(memory), strict=True)
-        return self.tiles.ungroup([nearest_distance(seen, known[0]).sum(dim=1) for seen, known in groups])
+        return self.tiles.ungroup([self._summed(nearest_distance(seen, known[0])) for seen, known in groups])
 
     def _left_out(self, tokens: Tensor) -> Tensor:
         """The same distance (V, N) among normal images, each to all the others, from their tokens (V, 4, N, width)."""
         if self.tiles is None:
-            return leave_one_out(tokens)
-        return self.tiles.ungroup([leave_one_out(group) for group in self.tiles.group(tokens)])
+            return self.reader.distance_unit * leave_one_out(tokens)
+        unit = self.reader.distance_unit
+        return self.tiles.ungroup([unit * leave_one_out(group) for group in self.tiles.group(tokens)])
+
+    def _summed(self, distances: Tensor) -> Tensor:
+        """Distances of the sets (V, sets, N) as one (V, N)."""
+        return self.reader.distance_unit * distances.sum(dim=1)
 
     def _mirrored(self, image: Tensor, memory: Tensor) -> Tensor:
         """The same distance (2 V, N), of the mirror images of one image (1, 3, H, W).
@@ -409,6 +415,11 @@ class Detector(nn.Module):
             return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
         score = probability if self.tiles is None else self.tiles.merge_scores(probability)
         return Prediction(pred_score=score, anomaly_map=anomaly_map)
+
+    def _merge_judged(self, evidence: Evidence, judged: Prediction, size: Sequence[int]) -> Prediction:
+        """One prediction for each image (H, W) large, of what is judged of the views."""
+        maxima = evidence.probability is None and not self.reader.by_patches  # of merged maps, not of the views'
+        return self._merge(None if maxima else judged.pred_score, cast("Tensor", judged.anomaly_map), size)
 
     def _merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
         return maps if self.tiles is None else self.tiles.merge_maps(maps, height, width)

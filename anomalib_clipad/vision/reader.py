@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 from torch import Tensor, nn
 
 from .choices import Tap
+from .dual_path import STAGES
 from .surgery import ScoreScale
 
 
@@ -58,12 +59,21 @@ class Reader(nn.Module):
     Attributes:
         scale: How its raw outputs become probabilities.
         smoothing: Standard deviation of the map's Gaussian in pixels that it was published with.
-        alone: Why its images are not compared with others, in a sentence, if they cannot be.
+        sets: How many sets of tokens are compared with those of other images.
+        distance_unit: What the sum of the sets' cosine distances is multiplied by, beside ``text_part``.
+        undecided: The ``text_part`` of a probability of 0.5.
+        by_patches: Whether distances are upsampled as its map is, and the image score is the largest one on the grid,
+            beside ``text_part`` of the raw score; else all is as with APRIL-GAN.
+        mutual: Whether images of a pool can judge each other by its tokens.
     """
 
     scale: ScoreScale
     smoothing: ClassVar[float] = 8.0
-    alone: ClassVar[str | None] = None
+    sets: ClassVar[int] = STAGES
+    distance_unit: ClassVar[float] = 1.0
+    undecided: ClassVar[float] = STAGES / 2
+    by_patches: ClassVar[bool] = False
+    mutual: ClassVar[bool] = True
 
     @abstractmethod
     def read(self, view: View, images: Tensor, tokens: bool) -> Read:
@@ -91,7 +101,10 @@ class Reader(nn.Module):
 
     @abstractmethod
     def text_part(self, anomaly_map: Tensor) -> Tensor:
-        """Its raw map in units of four probabilities, as it is joined with distances to other images."""
+        """Its raw map as it is added to distances to other images: in units of four probabilities, or of its own rule.
+
+        With ``by_patches`` it takes raw scores too.
+        """
 
     def read_tokens(self, view: View, images: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """``Read.tokens`` and ``image_features`` alone, where no text has a share."""

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from anomalib_clipad.adaptors.af_clip import (
     RADII,
-    TEXT_SHARE,
     AFClip,
-    memory_map,
-    remembered,
 )
 from anomalib_clipad.adaptors.af_clip_losses import (
     abnormal_probabilities,
@@ -22,6 +19,7 @@ from anomalib_clipad.adaptors.af_clip_losses import (
     patch_targets,
 )
 from anomalib_clipad.backbones import Backbone
+from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.dual_path import ordinary_path
 from anomalib_clipad.vision.positions import resize_positions
 from anomalib_clipad.vision.smoothing import smooth, smoothing_matrix
@@ -90,17 +88,37 @@ def test_image_scores_and_maps(world: World, probability: Tensor) -> None:
     close(smooth(grid, smoothing_matrix(GRID, SIZE, 4)), expected["af/map"], PROBABILITIES)
 
 
+@pytest.mark.parametrize(
+    ("share", "score", "grid"), [(0.5, "score", "map_grid"), (0, "memory_score", "memory_map_grid")]
+)
 @torch.no_grad()
-def test_few_shot(world: World, stages: list[Tensor], probability: Tensor) -> None:
-    expected, layers = world.expected, world.layers
-    memory = remembered(layers.memorable(ordinary_path(world.visual, expected["references"])))
-    distance = memory_map(layers.memorable(stages), memory)
-    close(distance.unflatten(1, (GRID, GRID)), expected["af/few_shot/memory_map_grid"], PROBABILITIES)
-    close(distance.amax(dim=1), expected["af/few_shot/memory_score"], PROBABILITIES)
-    joined = distance + TEXT_SHARE * probability[:, 1:]
-    close(joined.unflatten(1, (GRID, GRID)), expected["af/few_shot/map_grid"], PROBABILITIES)
-    close(distance.amax(dim=1) + TEXT_SHARE * probability[:, 0], expected["af/few_shot/score"], PROBABILITIES)
-    close(smooth(joined, smoothing_matrix(GRID, SIZE, 4)), expected["af/few_shot/map"], PROBABILITIES)
+def test_few_shot(world: World, share: float, score: str, grid: str) -> None:
+    expected = world.expected
+    detector = Detector(world.visual, SIZE, 4.0, adapter=world.layers, text_weight=share)
+    detector.keep(detector.describe(expected["references"]), expected["references"][:1])
+    found = detector(expected["images"], expected["af/text"] if share else None)
+    close(found.pred_score, expected[f"af/few_shot/{score}"], PROBABILITIES)
+    smoothed = smooth(expected[f"af/few_shot/{grid}"].flatten(1), smoothing_matrix(GRID, SIZE, 4))
+    close(found.anomaly_map, smoothed, PROBABILITIES)
+    if share:
+        close(found.anomaly_map, expected["af/few_shot/map"], PROBABILITIES)
+    exported = detector(expected["images"], expected["af/text"], 3 * detector.memory.tokens)  # of any length
+    if share:
+        close(exported.anomaly_map, found.anomaly_map, PROBABILITIES)
+
+
+@torch.no_grad()
+def test_half_is_as_far_as_a_normal_image_is_from_the_others(world: World) -> None:
+    references = world.expected["references"]
+    detector = Detector(world.visual, SIZE, 4.0, adapter=world.layers)
+    detector.keep(detector.describe(references), references[:1])
+    left_out = detector.leave_one_out([references], world.expected["af/text"])
+    alone = detector.leave_one_out([references], None)
+    assert float(alone.pred_score.max()) == pytest.approx(float(detector.memory.farthest))
+    peak = left_out.anomaly_map.amax(dim=(1, 2))
+    scores = detector.scale.score(left_out.pred_score, peak)
+    assert ((scores > 0.5) == (left_out.pred_score > detector.scale.midpoint)).all()
+    assert float(detector.scale.midpoint) == pytest.approx(0.05 + float(detector.memory.farthest))
 
 
 def test_half_a_patch_stays_half(world: World) -> None:
