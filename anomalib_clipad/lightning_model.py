@@ -98,7 +98,7 @@ class ClipAD(AnomalibModule):
         precision: Number format of the image tower: ``float32``, ``bfloat16`` (fast on processors with bf16 matrix
             units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
         variant: ``sdp``, or one with trained layers, which ``adapter`` brings along: ``sdp_plus``, four linear layers,
-            which ``anomalib train`` trains on the data module ``Auxiliary``; ``af_clip``; or ``aa_clip``.
+            or ``af_clip``, both of which ``anomalib train`` trains on the data module ``Auxiliary``; or ``aa_clip``.
         adapter: Trained layers: a file (``.safetensors`` of this package, ``.ckpt`` of a training, ``.pth`` of SDP+'s
             authors), a folder of the two files of AF-CLIP's or AA-CLIP's authors, or what was released: ``visa`` or
             ``mvtec`` of SDP+, ``af_clip_visa`` or ``af_clip_mvtec``.
@@ -279,6 +279,7 @@ class ClipAD(AnomalibModule):
     def _begin(self, loader: Any) -> None:
         self._encode_class()
         if self._is_running(TrainerFn.FITTING):
+            self.model.refresh()
             return
         self.preparation.remember(self._datamodule, self._is_running(*_FITTING))
         self.preparation.gather(loader, self.trainer.global_rank, self.trainer.world_size)
@@ -448,7 +449,7 @@ class ClipAD(AnomalibModule):
         self.preparation.restore(checkpoint[KEY], old)
         self._record_settings()
 
-    # Training of SDP+
+    # Training
 
     @property
     def learning_type(self) -> LearningType:
@@ -467,14 +468,14 @@ class ClipAD(AnomalibModule):
     def configure_optimizers(self) -> Optimizer | None:
         """Adam on the layers; none where there is nothing to train."""
         adapter = self.model.adapter
-        return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate)
+        return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate, betas=adapter.betas)
 
     def on_fit_start(self) -> None:
         """Encode the prompts of all training categories."""
         self._training = AdapterTraining(self.model, getattr(self.trainer, "datamodule", None), self.feature_cache)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """Focal and dice loss of every layer, summed."""
+        """The losses of the layers, summed."""
         del batch_idx
         losses = self.training_part.losses(batch)
         if self._is_last_epoch:
@@ -491,16 +492,18 @@ class ClipAD(AnomalibModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the layers, and at the end say whether they are better than none."""
+        self.model.refresh()
         if not self.trainer.is_global_zero:
             return
         folder = Path(self.trainer.default_root_dir)
         self.training_part.save(folder, self.current_epoch + 1, self.learning_rate)
         if self._is_last_epoch:
             sdp, plus = self.training_part.compare()
-            logger.info("Pixel AUROC on training pictures: SDP %.3f, SDP+ %.3f.", sdp, plus)
+            title = self.model.title
+            logger.info("Pixel AUROC on training pictures: SDP %.3f, %s %.3f.", sdp, title, plus)
             if plus < sdp:
                 warnings.warn(
-                    f"SDP+ is worse than SDP on its own training pictures: pixel AUROC {plus:.3f} against {sdp:.3f} "
+                    f"{title} is worse than SDP on its own training pictures: pixel AUROC {plus:.3f} against {sdp:.3f} "
                     f"after {self.global_step} steps. Train for more steps (epochs={5 * self.epochs}, more pictures), "
                     "or stay with SDP.",
                     stacklevel=2,

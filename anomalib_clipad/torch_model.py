@@ -146,6 +146,11 @@ class ClipADModel(nn.Module):
         self.detector.visual.eval()
         return self
 
+    def refresh(self) -> None:
+        """Encode the class anew where its text features have been trained since."""
+        if self.adapter is not None and self.adapter.trains_text and self.class_name is not None:
+            self.text_features.copy_(self.encode(self.class_name))
+
     def setup(self, class_name: str, settings: Settings | None = None) -> None:
         """Encode the prompts of a class and select its representative vectors.
 

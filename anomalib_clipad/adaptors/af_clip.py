@@ -145,7 +145,8 @@ class AFClip(Adaptor):
     undecided = TEXT_SHARE / 2
     by_patches = True
     mutual = False
-    trainable = False
+    trains_text = True
+    betas = (0.5, 0.999)
 
     def __init__(self, width: int, text_width: int, grid: int) -> None:
         super().__init__()

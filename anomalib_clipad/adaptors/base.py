@@ -79,6 +79,9 @@ class Adaptor(Reader):
         backbone: The settings of a backbone that released layers belong to, where they differ from the defaults.
         form: What its authors' files look like, in words.
         trainable: Whether this package trains it.
+        own_text: Whether its vectors of text are others than SDP's.
+        trains_text: Whether training changes the vectors of text too.
+        betas: Of Adam, as the authors train it.
         reads: Settings that trained layers depend on, besides the backbone.
         trained: Whether the layers have learnt anything yet: a boolean scalar, part of the state.
     """
@@ -90,6 +93,9 @@ class Adaptor(Reader):
     backbone: ClassVar[Mapping[str, Any]] = {}
     reads: ClassVar[tuple[str, ...]] = ()
     trainable: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
+    trains_text: ClassVar[bool] = False
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
 
     trained: Tensor
 
