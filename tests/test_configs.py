@@ -34,6 +34,7 @@ MVTEC_AD_RVS = {"eps": 0.5, "min_samples": 15}
 VISA_RVS = {"eps": 1.5, "min_samples": 25}
 
 DEFAULT = {"backbone": "ViT-B-16-plus-240", "pretrained": "laion400m_e31"}
+OPENAI = {"backbone": "ViT-L-14-336", "pretrained": "openai", "image_size": 518, "smoothing": None}
 MINI = {"backbone": "clipad-mini"}
 HELD_OUT = ("gear", "bracket", "connector", "weave", "wood", "granite")
 TRAINING = {
@@ -88,10 +89,14 @@ BENCHMARKS = {
     "mvtec_ad_sdp_plus": Benchmark(
         [{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS, "adapter": "visa"}], "MVTecAD", MVTEC_AD
     ),
+    "mvtec_ad_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_visa"}], "MVTecAD", MVTEC_AD),
+    "mvtec_ad_af_clip": Benchmark([{**SDP, "adapter": "af_clip_visa"}], "MVTecAD", MVTEC_AD),
     "precision": Benchmark([{**MINI, "precision": p} for p in ("float32", "bfloat16")], "GeneratedParts", HELD_OUT),
     "sdp_plus_block": Benchmark(adapted("block"), "GeneratedParts", HELD_OUT),
     "sdp_plus_reference": Benchmark(adapted("reference"), "GeneratedParts", HELD_OUT),
     "visa": Benchmark([{**DEFAULT, **SDP, "rvs_options": VISA_RVS}], "Visa", VISA),
+    "visa_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_mvtec"}], "Visa", VISA),
+    "visa_af_clip": Benchmark([{**SDP, "adapter": "af_clip_mvtec"}], "Visa", VISA),
     "visa_sdp_plus": Benchmark(
         [{**DEFAULT, **SDP, "rvs_options": VISA_RVS, "adapter": "mvtec", "smoothing": 2.0}], "Visa", VISA
     ),
