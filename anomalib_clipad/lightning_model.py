@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from . import plugin
-from .adaptors.files import adapter_file, load_adapter
+from .adaptors.files import adapter_file, load_adapter, with_adapter
+from .adaptors.losses import total
 from .backbones import load_backbone
 from .checks import check_choice, check_count, is_number
 from .data.validation import ensure_validation_data
@@ -49,7 +50,6 @@ from .host.tiler import SourceSize, tiles_of
 from .host.visualizer import ClipADVisualizer
 from .predictor.live import LivePredictor
 from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
-from .sdp_plus.losses import total
 from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant
 from .text.cache import EmbeddingCache
@@ -90,17 +90,18 @@ class ClipAD(AnomalibModule):
         prompts: ``industrial``, the paper's prompts; ``medical``, a set of our own; or the path of a YAML file with
             the lists ``normal``, ``abnormal`` (states such as ``flawless {}``) and ``templates`` (such as
             ``a photo of a {}.``).
-        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2
-            for SDP+ on VisA).
+        smoothing: Standard deviation of the anomaly map's Gaussian in pixels at the model's image size. By default that
+            of the variant: 8 (the paper: 2 for SDP+ on VisA), of AF-CLIP 4, of AA-CLIP 0.
         tap: Where the ordinary path is read at the end of a stage: ``reference``, as in all published results, or
             ``block``, the output of the stage's last block.
         text_cache: Keep prompt embeddings on disk between runs.
         precision: Number format of the image tower: ``float32``, ``bfloat16`` (fast on processors with bf16 matrix
             units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
-        variant: ``sdp``, or ``sdp_plus``: with four linear layers, which ``anomalib train`` trains on the data module
-            ``Auxiliary``, or which ``adapter`` brings along.
-        adapter: Trained layers of SDP+: a file (``.safetensors`` of this package, ``.ckpt`` of a training,
-            ``.pth`` of the authors), or ``visa`` or ``mvtec``, the authors' released layers.
+        variant: ``sdp``, or one with trained layers, which ``adapter`` brings along: ``sdp_plus``, four linear layers,
+            or ``af_clip``, both of which ``anomalib train`` trains on the data module ``Auxiliary``; or ``aa_clip``.
+        adapter: Trained layers: a file (``.safetensors`` of this package, ``.ckpt`` of a training, ``.pth`` of SDP+'s
+            authors), a folder of the two files of AF-CLIP's or AA-CLIP's authors, or what was released: ``visa`` or
+            ``mvtec`` of SDP+, ``af_clip_visa`` or ``af_clip_mvtec``.
         epochs: Epochs of training; they take the place of the trainer's ``max_epochs``.
         learning_rate: Learning rate of training, by Adam.
         feature_cache: Where the patch features of training pictures, which never change, are kept between epochs:
@@ -149,7 +150,7 @@ class ClipAD(AnomalibModule):
         rvs: Method = "dbscan",
         rvs_options: dict[str, int | float] | None = None,
         prompts: str | dict[str, list[str]] = "industrial",
-        smoothing: float = 8.0,
+        smoothing: float | None = None,
         tap: Tap = "reference",
         text_cache: bool = True,
         precision: Precision = "float32",
@@ -183,13 +184,15 @@ class ClipAD(AnomalibModule):
             references = References(k_shot, source, memory_size, mutual, pool)
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
             chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
-            settings = Settings.of(**chosen if adapter is None else {**chosen, "variant": "sdp_plus"})
+            if adapter is not None:
+                chosen = with_adapter(str(adapter), chosen)
+            settings = Settings.of(**chosen)
             references.check_tiles(settings.tiles, settings.aligned)
             layers = None if adapter is None else adapter_file(str(adapter))
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
             model = ClipADModel(loaded, settings, EmbeddingCache() if text_cache else None)
-            if model.detector.adapter is not None and layers is not None:
-                load_adapter(model.detector.adapter, str(layers), model.settings, model.fingerprint)
+            if model.adapter is not None and layers is not None:
+                load_adapter(model.adapter, str(layers), model.settings, model.fingerprint)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(
@@ -236,7 +239,7 @@ class ClipAD(AnomalibModule):
 
         Raises:
             ValueError: If there are no normal images to remember.
-            RuntimeError: If the layers of SDP+ are not trained.
+            RuntimeError: If its layers are not trained.
         """
         self._encode_class()
         self.preparation.remember(self._datamodule)
@@ -248,12 +251,12 @@ class ClipAD(AnomalibModule):
         """Encode the prompts of the class, unless that is already done or restored from a checkpoint.
 
         Raises:
-            RuntimeError: If the layers of SDP+ are not trained.
+            RuntimeError: If its layers are not trained.
         """
-        if self._has_untrained_layers and not self._is_running(TrainerFn.FITTING):
+        if self.model.untrained and not self._is_running(TrainerFn.FITTING):
             msg = (
-                "The layers of SDP+ are not trained. Train them with `anomalib train` on the data module Auxiliary, or "
-                "pass trained ones as `adapter` or in a checkpoint."
+                f"The layers of {self.model.title} are not trained. Train them with `anomalib train` on the data "
+                "module Auxiliary, or pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
         if self.model.settings.text_weight:
@@ -276,6 +279,7 @@ class ClipAD(AnomalibModule):
     def _begin(self, loader: Any) -> None:
         self._encode_class()
         if self._is_running(TrainerFn.FITTING):
+            self.model.refresh()
             return
         self.preparation.remember(self._datamodule, self._is_running(*_FITTING))
         self.preparation.gather(loader, self.trainer.global_rank, self.trainer.world_size)
@@ -307,11 +311,6 @@ class ClipAD(AnomalibModule):
                 category,
             )
         return self.class_name, "given"
-
-    @property
-    def _has_untrained_layers(self) -> bool:
-        adapter = self.model.detector.adapter
-        return adapter is not None and not bool(adapter.trained)
 
     def _is_running(self, *functions: TrainerFn) -> bool:
         """Whether the engine is at one of these functions right now."""
@@ -450,12 +449,12 @@ class ClipAD(AnomalibModule):
         self.preparation.restore(checkpoint[KEY], old)
         self._record_settings()
 
-    # Training of SDP+
+    # Training
 
     @property
     def learning_type(self) -> LearningType:
         """Zero-shot or few-shot; while its layers are untrained, one of those that anomalib trains."""
-        if self._has_untrained_layers:
+        if self.model.untrained:
             return LearningType.ONE_CLASS
         return LearningType.FEW_SHOT if self.references.few_shot else LearningType.ZERO_SHOT
 
@@ -468,15 +467,15 @@ class ClipAD(AnomalibModule):
 
     def configure_optimizers(self) -> Optimizer | None:
         """Adam on the layers; none where there is nothing to train."""
-        adapter = self.model.detector.adapter
-        return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate)
+        adapter = self.model.adapter
+        return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate, betas=adapter.betas)
 
     def on_fit_start(self) -> None:
         """Encode the prompts of all training categories."""
         self._training = AdapterTraining(self.model, getattr(self.trainer, "datamodule", None), self.feature_cache)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """Focal and dice loss of every layer, summed."""
+        """The losses of the layers, summed."""
         del batch_idx
         losses = self.training_part.losses(batch)
         if self._is_last_epoch:
@@ -493,16 +492,18 @@ class ClipAD(AnomalibModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the layers, and at the end say whether they are better than none."""
+        self.model.refresh()
         if not self.trainer.is_global_zero:
             return
         folder = Path(self.trainer.default_root_dir)
         self.training_part.save(folder, self.current_epoch + 1, self.learning_rate)
         if self._is_last_epoch:
             sdp, plus = self.training_part.compare()
-            logger.info("Pixel AUROC on training pictures: SDP %.3f, SDP+ %.3f.", sdp, plus)
+            title = self.model.title
+            logger.info("Pixel AUROC on training pictures: SDP %.3f, %s %.3f.", sdp, title, plus)
             if plus < sdp:
                 warnings.warn(
-                    f"SDP+ is worse than SDP on its own training pictures: pixel AUROC {plus:.3f} against {sdp:.3f} "
+                    f"{title} is worse than SDP on its own training pictures: pixel AUROC {plus:.3f} against {sdp:.3f} "
                     f"after {self.global_step} steps. Train for more steps (epochs={5 * self.epochs}, more pictures), "
                     "or stay with SDP.",
                     stacklevel=2,

@@ -16,7 +16,7 @@ from .text.methods import Method, check_options
 from .text.prompts import BUILT_IN, INDUSTRIAL, PromptSet, load_prompts
 from .vision.choices import PRECISIONS, TAPS, Precision, Tap
 
-Variant = Literal["sdp", "sdp_plus"]
+Variant = Literal["sdp", "sdp_plus", "af_clip", "aa_clip"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
 _LARGEST = 8192
 """The largest image size in pixels: a quarter of a million patches of 16 pixels, far above what any backbone sees."""
@@ -87,10 +87,10 @@ class Settings:
         "`normal`, `abnormal` (states such as `flawless {}`) and `templates` (such as `a photo of a {}.`).",
         type=str,
     )
-    smoothing: float = _option(
-        8.0,
-        "Standard deviation of the anomaly map's Gaussian in pixels at the model's image size (the paper: 2 for SDP+ "
-        "on VisA).",
+    smoothing: float | None = _option(
+        None,
+        "Standard deviation of the anomaly map's Gaussian in pixels at the model's image size. By default that of the "
+        "variant: 8 (the paper: 2 for SDP+ on VisA), of AF-CLIP 4, of AA-CLIP 0.",
     )
     tap: Tap = _option(
         "reference",
@@ -99,8 +99,8 @@ class Settings:
     )
     variant: Variant = _option(
         "sdp",
-        "`sdp`, or `sdp_plus`: with four linear layers, which `anomalib train` trains on the data module `Auxiliary`, "
-        "or which `adapter` brings along.",
+        "`sdp`, or one with trained layers, which `adapter` brings along: `sdp_plus`, four linear layers, or "
+        "`af_clip`, both of which `anomalib train` trains on the data module `Auxiliary`; or `aa_clip`.",
     )
     precision: Precision = _option(
         "float32",
@@ -129,7 +129,7 @@ class Settings:
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
         check_options(self.rvs, self.rvs_options)
-        if not is_number(self.smoothing, 0, _WIDEST):
+        if self.smoothing is not None and not is_number(self.smoothing, 0, _WIDEST):
             msg = (
                 f"The smoothing has to be a standard deviation in pixels, from 0 to {_WIDEST}; got {self.smoothing!r}."
             )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy, deepcopy
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from .adaptors.base import Adaptor, Shape
+from .adaptors.registry import ADAPTORS, new_adaptor
 from .digest import digest
 from .settings import Settings
 from .text.cache import EmbeddingCache
 from .text.class_encoder import ClassEncoder
-from .vision.adapter import LinearAdapter
 from .vision.detector import Detector, Evidence, Prediction, Seen, patch_size
 from .vision.memory import Memory
 from .vision.pool import Pool, key_of
@@ -73,6 +76,8 @@ class ClipADModel(nn.Module):
         given = settings.as_dict() if settings else {}
         settings = Settings.of(**{**given, **options, **backbone.settings()})
         clip = deepcopy(backbone.clip).eval().requires_grad_(False).float()
+        if settings.variant in ADAPTORS:
+            ADAPTORS[settings.variant].prepare(clip, backbone.positions)
         visual = clip.visual.to(getattr(torch, settings.precision))
         self.tokenizer, self.cache, self.fingerprint = backbone.tokenizer, cache, backbone.fingerprint
         self.image_size = backbone.image_size
@@ -80,8 +85,8 @@ class ClipADModel(nn.Module):
         self.pool: Pool | None = None
         self.register_buffer("text_features", torch.full((visual.proj.shape[1], 2), torch.nan, dtype=torch.float32))
         width, dim = visual.proj.shape
-        grid = self.image_size // patch_size(visual)
-        adapter = LinearAdapter(width, dim, grid, self.image_size) if settings.variant == "sdp_plus" else None
+        shape = Shape(width, _text_width(clip), dim, self.image_size // patch_size(visual), self.image_size)
+        adapter = new_adaptor(settings.variant, shape)
         self._build(settings, _without_image_tower(clip), visual, adapter, None)
 
     @property
@@ -92,23 +97,40 @@ class ClipADModel(nn.Module):
     def configure(self, settings: Settings) -> None:
         """Take over other settings for the same backbone. Text features stay as they are until the next ``setup``."""
         detector = self.detector
-        self._build(settings, self.encoder.clip, detector.visual, detector.adapter, detector.memory)
+        self._build(settings, self.encoder.clip, detector.visual, self.adapter, detector.memory)
 
     def _build(
-        self, settings: Settings, clip: CLIP, visual: nn.Module, adapter: LinearAdapter | None, memory: Memory | None
+        self, settings: Settings, clip: CLIP, visual: nn.Module, adapter: Adaptor | None, memory: Memory | None
     ) -> None:
-        self.settings = settings
+        reader = Detector.sdp if adapter is None else adapter
+        smoothing = reader.smoothing if settings.smoothing is None else settings.smoothing
+        self.settings = replace(settings, smoothing=smoothing)
         self.encoder = self._encoder(settings, clip)
         patch = patch_size(visual)
         tiles = Tiles(*settings.tiles, self.image_size, patch, settings.aligned) if settings.tiles else None
         parts = (adapter, memory, settings.text_weight)
-        detector = Detector(visual, self.image_size, settings.smoothing, settings.tap, *parts, tiles)
+        detector = Detector(visual, self.image_size, smoothing, settings.tap, *parts, tiles)
         self.detector = detector.to(self.text_features.device)
+
+    @property
+    def adapter(self) -> Adaptor | None:
+        """Its layers, where the variant has any."""
+        return cast("Adaptor | None", self.detector.adapter)
+
+    @property
+    def title(self) -> str:
+        """What its variant is called in a sentence."""
+        return "SDP" if self.adapter is None else self.adapter.title
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it has layers that have not learnt anything yet."""
+        return self.adapter is not None and not bool(self.adapter.trained)
 
     @property
     def layers(self) -> str:
         """Digest of the trained layers; ``None``, as text, without any."""
-        adapter = self.detector.adapter
+        adapter = self.adapter
         return "None" if adapter is None else digest(adapter.state_dict())
 
     @property
@@ -124,6 +146,11 @@ class ClipADModel(nn.Module):
         self.detector.visual.eval()
         return self
 
+    def refresh(self) -> None:
+        """Encode the class anew where its text features have been trained since."""
+        if self.adapter is not None and self.adapter.trains_text and self.class_name is not None:
+            self.text_features.copy_(self.encode(self.class_name))
+
     def setup(self, class_name: str, settings: Settings | None = None) -> None:
         """Encode the prompts of a class and select its representative vectors.
 
@@ -135,11 +162,30 @@ class ClipADModel(nn.Module):
             ValueError: If the name is no text, is empty, or is too long for the text encoder.
         """
         encoder = self.encoder if settings is None else self._encoder(settings)
-        text_features = encoder.encode(class_name)
+        text_features = self.encode(class_name, encoder=encoder)
         if settings is not None:
             self.configure(settings)
         self.text_features.copy_(text_features)
         self.class_name = class_name
+
+    @torch.no_grad()
+    def encode(
+        self, class_name: str, rvs_options: Mapping[str, float] | None = None, encoder: ClassEncoder | None = None
+    ) -> Tensor:
+        """The vectors of a class, normal and abnormal (D, 2), without taking them over.
+
+        Args:
+            class_name: What the images show.
+            rvs_options: Parameters of RVS for this class, in place of the settings'.
+            encoder: In place of its own.
+
+        Raises:
+            ValueError: As ``setup``.
+        """
+        encoder = encoder or self.encoder
+        if self.adapter is None:
+            return encoder.encode(class_name, rvs_options)
+        return self.adapter.encode(encoder, class_name, rvs_options)
 
     def _encoder(self, settings: Settings, clip: CLIP | None = None) -> ClassEncoder:
         text = (settings.prompts, settings.rvs, settings.rvs_options, self.cache)
@@ -147,19 +193,27 @@ class ClipADModel(nn.Module):
 
     @torch.no_grad()
     def tokens(self, images: Tensor) -> list[Tensor]:
-        """What the layers of SDP+ see: tapped ordinary stream of the patches, four tensors (B, N, width)."""
+        """What trained layers read of images and never changes, see ``Adaptor.lesson``."""
         self._check_whole(images)
-        return self.detector.tokens(images)
+        assert self.adapter is not None, "only layers learn"
+        return self.adapter.lesson(self.detector.view, images)
 
     @torch.no_grad()
     def examine(self, images: Tensor) -> Evidence:
-        """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others."""
+        """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others.
+
+        Raises:
+            ValueError: If the model has tiles, or its variant cannot compare images of a pool.
+        """
+        if not self.detector.reader.mutual:
+            msg = f"{self.title} does not compare unlabelled images with each other: leave out mutual, or take k_shot."
+            raise ValueError(msg)
         self._check_whole(images)
         return self.detector.examine(images, self._text())
 
     def _check_whole(self, images: Tensor) -> None:
         if self.detector.tiles is not None:
-            msg = "SDP+ is trained on whole images, and mutual compares whole images: leave out tiles for both."
+            msg = "Layers are trained on whole images, and mutual compares whole images: leave out tiles for both."
             raise ValueError(msg)
         self.detector.check(images)
 
@@ -227,6 +281,12 @@ class ClipADModel(nn.Module):
             msg = "The model has no text features yet; call setup(class_name) first."
             raise RuntimeError(msg)
         return self.text_features
+
+
+def _text_width(clip: CLIP) -> int:
+    """Width of a text tower of open_clip; 0 where there is none, or of another make."""
+    norm = getattr(getattr(clip, "text", clip), "ln_final", None)
+    return 0 if norm is None else int(norm.normalized_shape[0])
 
 
 def _without_image_tower(clip: CLIP) -> CLIP:

@@ -29,11 +29,12 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml"))
 
 # The paper's settings; the last two depend on the data set whose prompts are encoded.
-SDP = {"rvs": "dbscan", "smoothing": 8.0, "tap": "reference", "prompts": "industrial", "adapter": None}
+SDP = {"rvs": "dbscan", "smoothing": None, "tap": "reference", "prompts": "industrial", "adapter": None}
 MVTEC_AD_RVS = {"eps": 0.5, "min_samples": 15}
 VISA_RVS = {"eps": 1.5, "min_samples": 25}
 
 DEFAULT = {"backbone": "ViT-B-16-plus-240", "pretrained": "laion400m_e31"}
+OPENAI = {"backbone": "ViT-L-14-336", "pretrained": "openai", "image_size": 518, "smoothing": None}
 MINI = {"backbone": "clipad-mini"}
 HELD_OUT = ("gear", "bracket", "connector", "weave", "wood", "granite")
 TRAINING = {
@@ -88,10 +89,14 @@ BENCHMARKS = {
     "mvtec_ad_sdp_plus": Benchmark(
         [{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS, "adapter": "visa"}], "MVTecAD", MVTEC_AD
     ),
+    "mvtec_ad_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_visa"}], "MVTecAD", MVTEC_AD),
+    "mvtec_ad_af_clip": Benchmark([{**SDP, "adapter": "af_clip_visa"}], "MVTecAD", MVTEC_AD),
     "precision": Benchmark([{**MINI, "precision": p} for p in ("float32", "bfloat16")], "GeneratedParts", HELD_OUT),
     "sdp_plus_block": Benchmark(adapted("block"), "GeneratedParts", HELD_OUT),
     "sdp_plus_reference": Benchmark(adapted("reference"), "GeneratedParts", HELD_OUT),
     "visa": Benchmark([{**DEFAULT, **SDP, "rvs_options": VISA_RVS}], "Visa", VISA),
+    "visa_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_mvtec"}], "Visa", VISA),
+    "visa_af_clip": Benchmark([{**SDP, "adapter": "af_clip_mvtec"}], "Visa", VISA),
     "visa_sdp_plus": Benchmark(
         [{**DEFAULT, **SDP, "rvs_options": VISA_RVS, "adapter": "mvtec", "smoothing": 2.0}], "Visa", VISA
     ),
@@ -262,7 +267,7 @@ def test_the_sdp_plus_configuration_lists_every_parameter_of_its_own_at_its_defa
     given = read("model/clip_ad_plus.yaml")["model"]["init_args"]
     assert set(given) >= TRAINED
     assert effective(given) == effective({"variant": "sdp_plus"})
-    assert {"epochs": 5, "learning_rate": 1e-4, "smoothing": 8.0}.items() <= given.items()
+    assert {"epochs": 5, "learning_rate": 1e-4, "smoothing": None}.items() <= given.items()
 
 
 def commands(file: Path) -> list[list[str]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Run
 
-from anomalib_clipad.adaptors.files import released_adapter
+from anomalib_clipad.adaptors.files import adapter_file
 from anomalib_clipad.cache import DEFAULT_LIMIT, Cache, Entry, files, limit
 from anomalib_clipad.data import GeneratedParts
 from anomalib_clipad.storage import UntrustedError, cache_folder
@@ -237,7 +237,7 @@ def test_an_entry_that_others_can_write_to_is_no_answer_and_is_written_anew(fold
 def test_layers_and_generated_pictures_are_not_taken_from_there_either(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
-    for use in (lambda: released_adapter("visa"), GeneratedParts):
+    for use in (lambda: adapter_file("visa"), GeneratedParts):
         with pytest.raises(UntrustedError, match="is not used, since others can write to it"):
             use()
 

@@ -1,1 +1,1 @@
-"""Trained layers beside the dual path: their files."""
+"""Adaptors: trained layers that read a frozen CLIP, each behind one interface; their losses and files."""

@@ -1,56 +1,41 @@
-"""Files of SDP+ layers: the authors' released ones and our own. None of them is ever unpickled into code."""
+"""Files of trained layers: released ones of their authors, and our own. None is ever unpickled into code."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.request import urlopen
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anomalib_clipad.backbones.backbone import WeightsUnavailableError
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.storage import atomic_folder, cache_folder
-from anomalib_clipad.vision.adapter import LinearAdapter
+from anomalib_clipad.storage import atomic_folder
+
+from .base import Adaptor
+from .pickled import UnknownClassError, read_plain
+from .registry import ADAPTORS
+from .releases import fetch
 
 KEY = "clip_ad"
 """What a checkpoint keeps beside weights is under this name."""
 LAYERS = "model.detector.adapter."
-"""Prefix of the layers of SDP+ in a checkpoint's ``state_dict``."""
-_COMMIT = "f004973a41344d8c0966934af0c01781989b80e3"
-_URL = f"https://raw.githubusercontent.com/ByChelsea/CLIP-AD/{_COMMIT}/pretrained_models"
-_TIMEOUT = 60
-_FORMAT = "anomalib_clipad SDP+ layers, version 1"
+"""Prefix of trained layers in a checkpoint's ``state_dict``."""
+_FORMAT = "anomalib_clipad {} layers, version 1"
+_WHAT = {"image_tower": "backbone"}
 
 
-class Release(NamedTuple):
-    """A file of the authors: its name, and its git blob id, by which it is recognised."""
-
-    file: str
-    blob_id: str
-
-
-RELEASED = {
-    "visa": Release("train_on_visa.pth", "854cc1034a1d49207f66b2ca20fd2c7aefbb75ca"),
-    "mvtec": Release("train_on_mvtec.pth", "d9102b131ceb8d1d668fbf6bce4e6940eb02986c"),
-}
-"""Released layers by the data set they were trained on; for ViT-B-16-plus-240 with laion400m_e31."""
-
-
-def load_adapter(adapter: LinearAdapter, source: str, settings: Settings, image_tower: str) -> None:
+def load_adapter(adapter: Adaptor, source: str, settings: Settings, image_tower: str) -> None:
     """Load trained layers from a file or a release.
 
     Args:
         adapter: Where the weights go.
         source: As ``adapter_file`` takes it.
-        settings: Those of the model. Our own layers have to be trained with the same tap and image tower; the authors'
-            files say nothing of them.
+        settings: Those of the model. Our own layers have to be trained with the same image tower, and with the same
+            settings that they read; the authors' files say nothing of them.
         image_tower: Digest of the model's image tower.
 
     Raises:
@@ -59,17 +44,23 @@ def load_adapter(adapter: LinearAdapter, source: str, settings: Settings, image_
         WeightsUnavailableError: If a release can neither be downloaded nor found.
     """
     path = adapter_file(source)
-    state, trained_under = _read(path)
+    state, trained_under = _read(path, adapter)
+    adapter.adapt(state)
     state.setdefault("trained", torch.tensor(True))
     _check_shapes(path, state, adapter)
     if not state["trained"]:
-        msg = f"The SDP+ layers {path} are not trained: they were written before the first step of a training."
+        msg = (
+            f"The {adapter.title} layers {path} are not trained: they were written before the first step of a training."
+        )
         raise ValueError(msg)
     ours = {**settings.as_dict(), "image_tower": image_tower}
-    for name, what in {"image_tower": "backbone", "tap": "tap"}.items():
+    for name in ("image_tower", *adapter.reads):
         if name in trained_under and trained_under[name] != ours[name]:
             theirs, own = (_describe(name, values) for values in (trained_under, ours))
-            msg = f"The SDP+ layers {path} were trained with the {what} {theirs}, this model has {own}. Use the same."
+            msg = (
+                f"The {adapter.title} layers {path} were trained with the {_WHAT.get(name, name)} {theirs}, this model "
+                f"has {own}. Use the same."
+            )
             raise ValueError(msg)
     adapter.load_state_dict(state)
 
@@ -78,22 +69,89 @@ def adapter_file(source: str) -> Path:
     """The file of trained layers.
 
     Args:
-        source: ``visa`` or ``mvtec`` (the authors' released layers, downloaded if need be), or the path of a file,
-            theirs (``.pth``) or ours (``.safetensors``, or ``.ckpt`` of a training).
+        source: The name of layers that were released, downloaded if need be: ``visa`` or ``mvtec`` of SDP+,
+            ``af_clip_visa`` or ``af_clip_mvtec``; or the path of a file, theirs (``.pth``) or ours (``.safetensors``,
+            or ``.ckpt`` of a training); or of a folder with the authors' two files.
+
+    Returns:
+        A file, or a folder where several belong together.
 
     Raises:
         FileNotFoundError: If there is no such file.
         WeightsUnavailableError: If a release can neither be downloaded nor found.
     """
-    path = released_adapter(source) if source in RELEASED else Path(source).expanduser()
+    releases = {name: kind for kind in ADAPTORS.values() for name in kind.released}
+    if source in releases:
+        kind = releases[source]
+        paths = fetch(kind.released[source], f"The {kind.title} layers '{source}'")
+        return paths[0].parent if kind.parts else paths[0]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if _kind_of(path) is None:
+            forms = "; ".join(f"{kind.title}: {' and '.join(kind.parts)}" for kind in ADAPTORS.values() if kind.parts)
+            msg = f"The folder {path} holds no trained layers. Expected one file of each name ({forms})."
+            raise FileNotFoundError(msg)
+        return path
     if not path.is_file():
-        msg = f"There is no file of SDP+ layers '{source}'; expected a path or one of {', '.join(RELEASED)}."
+        msg = f"There is no file of trained layers '{source}'; expected a path or one of {', '.join(releases)}."
         raise FileNotFoundError(msg)
     return path
 
 
+def with_adapter(source: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the variant, and of a release the backbone, that trained layers belong to.
+
+    Args:
+        source: As ``adapter_file`` takes it.
+        chosen: The settings a user chose, or some of them.
+
+    Raises:
+        ValueError: If a release belongs to another backbone than the one that was chosen.
+    """
+    kind = next((kind for kind in ADAPTORS.values() if source in kind.released), None)
+    if kind is None:
+        return {**chosen, "variant": _variant_of(Path(source).expanduser(), chosen.get("variant", "sdp"))}
+    own, defaults = dict(chosen), Settings()
+    for name, wanted in kind.backbone.items():
+        given = own.setdefault(name, getattr(defaults, name))
+        if given == getattr(defaults, name):
+            own[name] = wanted
+        elif given != wanted and not str(given).startswith(f"{wanted}:"):
+            msg = f"The layers '{source}' belong to {name} {wanted!r}; got {given!r}. Leave out {name}."
+            raise ValueError(msg)
+    return {**own, "variant": _name_of(kind)}
+
+
+def _variant_of(path: Path, chosen: str) -> str:
+    """What a folder or a file of ours says it is of; else the chosen variant, or the first one with layers."""
+    kind = _kind_of(path)
+    if kind is not None:
+        return _name_of(kind)
+    try:
+        said = _own(path)
+    except Exception:  # whatever a damaged file raises is said when it is loaded
+        said = None
+    named = None if said is None else said[1].get("variant")
+    if named in ADAPTORS:
+        return str(named)
+    return chosen if chosen in ADAPTORS else next(iter(ADAPTORS))
+
+
+def _name_of(kind: type[Adaptor]) -> str:
+    """The variant's name."""
+    return next(name for name, one in ADAPTORS.items() if one is kind)
+
+
+def _kind_of(folder: Path) -> type[Adaptor] | None:
+    """Whose authors' files a folder holds."""
+    for kind in ADAPTORS.values():
+        if kind.parts and folder.is_dir() and all(len(list(folder.glob(part))) == 1 for part in kind.parts):
+            return kind
+    return None
+
+
 def save_adapter(
-    adapter: LinearAdapter,
+    adapter: Adaptor,
     path: Path,
     settings: Settings,
     image_tower: str,
@@ -111,84 +169,62 @@ def save_adapter(
     state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
     trained_under = {**settings.as_dict(), "image_tower": image_tower, **(trained_by or {})}
     with atomic_folder(path.parent) as folder:
-        save_file(state, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(trained_under)})
-
-
-def released_adapter(name: str) -> Path:
-    """The authors' file, downloaded once into the cache and verified each time before anything reads it.
-
-    Raises:
-        ValueError: If the file in the cache is not the released one, or others can write to the cache.
-        WeightsUnavailableError: If it is not in the cache and cannot be downloaded.
-    """
-    release = RELEASED[name]
-    path = cache_folder("adapters", create=False) / release.file
-    url = f"{_URL}/{release.file}"
-    if path.exists():
-        if _blob_id(path.read_bytes()) != release.blob_id:
-            msg = f"{path} is not the file that was released (git blob {release.blob_id}). Delete it and try again."
-            raise ValueError(msg)
-        return path
-    try:
-        with urlopen(url, timeout=_TIMEOUT) as response:
-            content = response.read()
-    except OSError as error:
-        msg = (
-            f"The SDP+ layers '{name}' could not be downloaded from {url}: {error}. Without a network, put that file "
-            f"at {path}, or pass the path of your own layers as `adapter`."
+        save_file(
+            state,
+            folder / path.name,
+            metadata={"format": _FORMAT.format(adapter.title), "settings": json.dumps(trained_under)},
         )
-        raise WeightsUnavailableError(msg) from error
-    if _blob_id(content) != release.blob_id:
-        msg = f"What {url} gave is not the released file (git blob {release.blob_id}); nothing was kept of it."
-        raise ValueError(msg)
-    with atomic_folder(cache_folder("adapters")) as folder:
-        (folder / path.name).write_bytes(content)
-    return path
 
 
-def _blob_id(content: bytes) -> str:
-    """The id git gives a file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, adapter: Adaptor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Layers and, of our own files, the settings they were trained under."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            return state, json.loads(metadata.get("settings", "{}"))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if KEY not in content:
-            return dict(content["linear_layers"]), {}
-        saved = content[KEY]
-        state = {name: value for name, value in content["state_dict"].items() if name.startswith(LAYERS)}
-        trained_under = {**saved["settings"], "image_tower": saved["image_tower"]}
-        return {name.removeprefix(LAYERS): value for name, value in state.items()}, trained_under
+        if path.is_dir():
+            return adapter.foreign_state([next(path.glob(part)) for part in adapter.parts]), {}
+        own = _own(path)
+        return (adapter.foreign_state([path]), {}) if own is None else own
+    except UnknownClassError:
+        raise
     except Exception as error:  # zip, pickle, safetensors and JSON readers each raise their own
         msg = (
-            f"{path} is no file of SDP+ layers, or is damaged ({repr(error).splitlines()[0][:200]}). Expected "
-            "safetensors or a checkpoint written by this package, or the authors' format: a dict with 'linear_layers'."
+            f"{path} is no file of {adapter.title} layers, or is damaged ({repr(error).splitlines()[0][:300]}). "
+            f"Expected safetensors or a checkpoint written by this package, or {adapter.form}."
         )
         raise ValueError(msg) from error
 
 
-def _check_shapes(path: Path, state: dict[str, Tensor], adapter: LinearAdapter) -> None:
+def _own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The same of one of our own files; ``None`` if it is another one."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        return state, json.loads(metadata.get("settings", "{}"))
+    content = read_plain(path)
+    if KEY not in content:
+        return None
+    saved = content[KEY]
+    state = {name: value for name, value in content["state_dict"].items() if name.startswith(LAYERS)}
+    trained_under = {**saved["settings"], "image_tower": saved["image_tower"]}
+    return {name.removeprefix(LAYERS): value for name, value in state.items()}, trained_under
+
+
+def _check_shapes(path: Path, state: dict[str, Tensor], adapter: Adaptor) -> None:
     given, expected = (
         {name: tuple(value.shape) for name, value in layers.items()} for layers in (state, adapter.state_dict())
     )
     if given != expected:
         names = sorted(name for name in {*given, *expected} if given.get(name) != expected.get(name))
         msg = (
-            f"The SDP+ layers {path} do not fit the backbone: {names[0]} is {given.get(names[0], 'missing')} in the "
-            f"file, the backbone needs {expected.get(names[0], 'none')} ({len(given)} tensors against {len(expected)})."
+            f"The {adapter.title} layers {path} do not fit the backbone: {names[0]} is "
+            f"{given.get(names[0], 'missing')} in the file, the backbone needs {expected.get(names[0], 'none')} "
+            f"({len(given)} tensors against {len(expected)})."
         )
         raise ValueError(msg)
 
 
 def _describe(name: str, settings: dict[str, Any]) -> str:
-    if name == "tap":
-        return f"'{settings['tap']}'"
+    if name != "image_tower":
+        return f"'{settings[name]}'"
     parts = [str(settings.get(part)) for part in ("backbone", "pretrained", "image_size")]
     return f"{', '.join(parts)} (image tower {settings['image_tower'][:12]})"

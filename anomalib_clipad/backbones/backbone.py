@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from open_clip import CLIP
+    from torch import Tensor
 
     from anomalib_clipad.text.encoder import Tokenizer
 
@@ -36,6 +37,8 @@ class Backbone:
         mean: Mean of its input's normalisation per channel, for values in [0, 1].
         std: Standard deviation of its input's normalisation per channel.
         weights: The file they were read from; ``None`` for random ones.
+        positions: The weights' own position embeddings of the image tower (1 + n * n, width), where open_clip has
+            resized them for this size.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights: Path | None = None
+    positions: Tensor | None = None
 
     def settings(self) -> dict[str, Any]:
         """The settings that name it."""

@@ -63,8 +63,7 @@ def load_backbone(
             f"The backbone '{source.name}' has RANDOM weights (pretrained is null): its scores and maps mean nothing.",
             stacklevel=2,
         )
-    else:
-        _load_weights(clip, source.weights, source.name)
+    positions = None if source.weights is None else _load_weights(clip, source.weights, source.name)
     visual = clip.eval().requires_grad_(False).visual
     traits = activations_and_heads(visual)
     return Backbone(
@@ -77,6 +76,7 @@ def load_backbone(
         mean=source.mean,
         std=source.std,
         weights=source.weights,
+        positions=positions,
     )
 
 
@@ -136,13 +136,16 @@ def _without_remarks_of_open_clip() -> Iterator[None]:
         root.removeFilter(keep)
 
 
-def _load_weights(clip: CLIP, path: Path, name: str) -> None:
+def _load_weights(clip: CLIP, path: Path, name: str) -> Tensor | None:
+    """Load weights; the file's own positions, if they had to be resized."""
     try:
         state = _read_weights(path)
         # open_clip cannot interpolate half-precision positions.
         state = {key: value.float() for key, value in state.items() if not key.endswith(".position_ids")}
+        own = state.get("visual.positional_embedding")
         resize_pos_embed(state, clip)
         clip.load_state_dict(state)
+        return None if own is state.get("visual.positional_embedding") else own
     except Exception as error:  # pickle, zip, safetensors and state-dict readers each raise their own
         reason = str(error).strip().splitlines()
         msg = (

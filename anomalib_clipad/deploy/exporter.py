@@ -98,8 +98,11 @@ class Exporter(ExportMixin):
             ValueError: If the normalisation is off, for any class or product.
         """
         detector = self.model.detector
-        if detector.adapter is not None and not detector.adapter.trained:
-            msg = "The layers of SDP+ are not trained; export with `adapter`, or from a checkpoint of a training."
+        if self.model.untrained:
+            msg = (
+                f"The layers of {self.model.title} are not trained; export with `adapter`, or from a checkpoint of a "
+                "training."
+            )
             raise RuntimeError(msg)
         if text_input and memory_input and not self.model.settings.text_weight:
             msg = "With text_weight 0 the text has no share; export with memory_input alone."

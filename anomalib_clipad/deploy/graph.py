@@ -15,7 +15,6 @@ from anomalib_clipad.backbones.tower import Tower
 from anomalib_clipad.predictor.decision import Decision, certified
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Detector, Prediction
-from anomalib_clipad.vision.dual_path import STAGES
 
 
 class InferenceGraph(nn.Module):
@@ -65,7 +64,7 @@ class InferenceGraph(nn.Module):
     def memory_shape(self) -> tuple[int, ...]:
         """Shape of a memory of one image."""
         width, _ = cast("Tensor", self.detector.visual.proj).shape
-        of_a_view = (STAGES, self.detector.reference_matrix.shape[1] ** 2, width)
+        of_a_view = (self.detector.reader.sets, self.detector.reference_matrix.shape[1] ** 2, width)
         return of_a_view if self.detector.tiles is None else (self.detector.tiles.places, *of_a_view)
 
     def further_inputs(self) -> dict[str, Tensor]:

@@ -167,12 +167,12 @@ class ClipADPostProcessor(PostProcessor):
             return
         _copy_range(probability, self.probability_min, self.probability_max)
         _copy_range(peak, self.peak_min, self.peak_max)
+        _copy_range(self._pixel_min_max_metric.compute(), self.pixel_min, self.pixel_max)
         score = self.decision.fused(probability, peak)
         _copy_range(score, self.image_min, self.image_max)
         self._image_threshold_metric.update(_scored(score, label))
         if not self._pixel_threshold_metric.update_called:  # no masks
             self._pixel_threshold_metric.update(cast("Batch", SimpleNamespace(anomaly_map=peak, gt_mask=label)))
-        _copy_range(self._pixel_min_max_metric.compute(), self.pixel_min, self.pixel_max)
         self._image_threshold.copy_(self._image_threshold_metric.compute())
         self._pixel_threshold.copy_(self._pixel_threshold_metric.compute())
         for metric in (self._pixel_min_max_metric, self._image_threshold_metric, self._pixel_threshold_metric):

@@ -99,7 +99,8 @@ def published(rows: pd.DataFrame) -> dict[str, float]:
     model = list(_given(rows, "model"))
     if ("adapter", "visa") in model:
         return RESULTS["SDP+"]
-    return {} if ("variant", "sdp_plus") in model else RESULTS["SDP"]  # layers of one's own
+    others = {value for name, value in model if name == "variant"} - {"sdp"}
+    return {} if others else RESULTS["SDP"]  # layers of one's own, or another method
 
 
 def _given(rows: pd.DataFrame, kind: str) -> Iterator[tuple[str, Any]]:

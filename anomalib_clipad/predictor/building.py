@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter
+from anomalib_clipad.adaptors.files import adapter_file, load_adapter, with_adapter
+from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.noted import noted
 from anomalib_clipad.settings import Settings
@@ -52,7 +53,7 @@ def by_name(
 
     Args:
         class_name: What the images show; not needed where the text has no share, or a product file names it.
-        adapter: Trained layers of SDP+.
+        adapter: Trained layers, as ``adapter_file`` takes them.
         product: A product file, whose settings are taken where no others are given.
         text_cache: Keep prompt embeddings on disk between runs.
         **settings: Those of ``Settings.of``.
@@ -66,10 +67,10 @@ def by_name(
         about = {name: file.about[name] for name in Settings().as_dict() if name in file.about}
         settings = {**about, **settings}
     if adapter is not None:
-        settings["variant"] = "sdp_plus"
+        settings = with_adapter(str(adapter), settings)
     chosen = Settings.of(**settings)
-    if chosen.variant == "sdp_plus" and adapter is None:
-        msg = "SDP+ needs trained layers: pass them as adapter, or a checkpoint as model."
+    if chosen.variant in ADAPTORS and adapter is None:
+        msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."
         raise ValueError(msg)
     class_name = _class_of(class_name, file, chosen)
     cache = EmbeddingCache() if text_cache else None
@@ -112,9 +113,8 @@ def _build(
     with noted() as notes:
         loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
         model = ClipADModel(loaded, settings, cache)
-        layers = model.detector.adapter
-        if layers is not None:
-            load_adapter(layers, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+        if model.adapter is not None:
+            load_adapter(model.adapter, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
         if settings.text_weight and class_name is not None:
             model.setup(class_name)
     if cache is not None and adapter is None and not notes:

@@ -149,7 +149,8 @@ class Decision(nn.Module):
         """The paper's image score: the sum of two min-maxes (B,), weighted where there are references."""
         scale = scale or self.scale
         scores = min_max(raw_score, self.probability_min, self.probability_max)
-        peaks = min_max(peak, self.peak_min, self.peak_max)
+        span = (self.pixel_min, self.pixel_max) if scale.by_pixels else (self.peak_min, self.peak_max)
+        peaks = min_max(peak, *span)
         return scale.score_weight * scores + scale.peak_weight * peaks
 
 

@@ -1,9 +1,10 @@
-"""Training of SDP+: CLIP as it is, four linear layers, one auxiliary data set (paper section 3.4)."""
+"""Training of an adaptor: CLIP as it is, layers, one auxiliary data set."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,9 @@ from anomalib.data import ImageBatch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from anomalib_clipad.adaptors.base import Lesson
 from anomalib_clipad.adaptors.files import save_adapter
+from anomalib_clipad.adaptors.losses import total
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.text.methods import check_options
@@ -19,7 +22,6 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.vision.detector import Detector
 
 from .feature_cache import CacheKind, FeatureCache
-from .losses import adapter_losses, total
 
 logger = logging.getLogger(__name__)
 ADAPTER_FILE = Path("weights/adapter.safetensors")
@@ -44,38 +46,51 @@ class AdapterTraining:
     def __init__(self, model: ClipADModel, data: object, feature_cache: CacheKind) -> None:
         if not isinstance(data, Auxiliary):
             msg = (
-                f"SDP+ is trained on anomalib_clipad.data.Auxiliary, which knows the category of each picture; got "
+                f"Layers are trained on anomalib_clipad.data.Auxiliary, which knows the category of each picture; got "
                 f"{type(data).__name__}. Give your data module as its `source`, and the one to test on as `target`."
             )
             raise TypeError(msg)
-        if model.detector.adapter is None:
+        if model.adapter is None:
             msg = "This model is SDP, which has nothing to train; construct it with variant='sdp_plus'."
+            raise ValueError(msg)
+        if not model.adapter.trainable:
+            msg = (
+                f"{model.title} is not trained by this version: pass trained layers as `adapter`, or train another "
+                "variant, such as sdp_plus."
+            )
             raise ValueError(msg)
         if feature_cache != "none" and data.train_augmentations is not None:
             msg = "Augmented pictures differ from epoch to epoch: feature_cache has to be 'none' with augmentations."
             raise ValueError(msg)
         names = sorted(set(data.class_names.values()))
-        logger.info("Training SDP+ on %d pictures of %s.", len(data.class_names), ", ".join(names))
-        self.model, self.adapter, self.data = model, model.detector.adapter, data
+        logger.info("Training %s on %d pictures of %s.", model.title, len(data.class_names), ", ".join(names))
+        self.model, self.adapter, self.data = model, model.adapter, data
         check_options(model.settings.rvs, data.rvs_options or {})
-        self._texts = {name: model.encoder.encode(name, data.rvs_options) for name in names}
+        self._texts = {name: model.encode(name, data.rvs_options) for name in names}
+        self._plain_texts = (
+            {name: model.encoder.encode(name, data.rvs_options) for name in names}
+            if self.adapter.own_text
+            else self._texts
+        )
         self._features = FeatureCache(feature_cache)
         self._sample: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._sampled: list[str] = []
         self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)
         self._defective = 0
 
     def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
-        """Focal and dice loss of every layer by name; each picture is compared with its own category's text.
+        """The losses of the layers by name; each picture is compared with its own category's text.
 
         Raises:
             ValueError: If their sum is not finite; the message names the pictures.
         """
         images, masks = required(batch.image, "image"), required(batch.gt_mask, "gt_mask")
         paths = [str(path) for path in required(batch.image_path, "image_path")]
-        patches = self._features.get(paths, lambda: self.model.tokens(images))
-        text = torch.stack([self._texts[self.data.class_names[path]] for path in paths]).to(images.device)
-        probabilities = self.adapter([tokens.to(text.device) for tokens in patches], text)
-        losses = adapter_losses(probabilities, masks.float())
+        features = self._features.get(paths, lambda: self.model.tokens(images))
+        text = self._text([self.data.class_names[path] for path in paths]).to(images.device)
+        labels = required(batch.gt_label, "gt_label")
+        lesson = Lesson([part.to(text.device) for part in features], text, masks.float(), labels)
+        losses = self.adapter.losses(self.model.detector.view, lesson)
         loss = total(losses)
         if not torch.isfinite(loss):
             msg = (
@@ -85,25 +100,35 @@ class AdapterTraining:
             raise ValueError(msg)
         return losses
 
+    def _text(self, names: Sequence[str]) -> Tensor:
+        """The vectors of classes (B, D, 2); where they are trained too, those of now."""
+        texts = self._texts
+        if self.adapter.trains_text:
+            encode, options = self.adapter.encode, self.data.rvs_options
+            texts = {name: encode(self.model.encoder, name, options) for name in sorted(set(names))}
+        return torch.stack([texts[name] for name in names])
+
     def sample(self, batch: ImageBatch) -> None:
         """Keep some defective pictures of a batch, evenly spread over an epoch, for ``compare``."""
         images, masks = required(batch.image, "image"), required(batch.gt_mask, "gt_mask")
         for image, mask, path in zip(images, masks, required(batch.image_path, "image_path"), strict=True):
             if mask.any():
                 if self._defective % self._pitch == 0:
-                    self._sample.append((image, mask, self._texts[self.data.class_names[str(path)]]))
+                    name = self.data.class_names[str(path)]
+                    self._sample.append((image, mask, self._plain_texts[name]))
+                    self._sampled.append(name)
                 self._defective += 1
 
     @torch.no_grad()
     def compare(self) -> tuple[float, float]:
-        """Pixel AUROC of SDP and of SDP+ on the sampled pictures with the layers as they are now; NaN without any."""
+        """Pixel AUROC without and with the layers on the sampled pictures, as they are now; NaN without any."""
         if not self._sample:
             return math.nan, math.nan
         detector, maps, truth = self.model.detector, [], []
         device = detector.smoothing_matrix.device
         plain = Detector(detector.visual, detector.image_size, detector.smoothing, detector.tap).to(device)
-        for image, mask, text in self._sample:
-            both = [part(image[None], text.to(device)) for part in (plain, detector)]
+        for (image, mask, text), own in zip(self._sample, self._text(self._sampled), strict=True):
+            both = [part(image[None], of.to(device)) for part, of in ((plain, text), (detector, own))]
             maps.append(torch.stack([required(found.anomaly_map, "anomaly_map").flatten() for found in both]).cpu())
             truth.append((mask.flatten() > 0.5).cpu())
         targets = torch.cat(truth).int()
@@ -127,4 +152,4 @@ class AdapterTraining:
         }
         path = folder / ADAPTER_FILE
         save_adapter(self.adapter, path, self.model.settings, self.model.fingerprint, trained_by)
-        logger.info("The SDP+ layers of %d epochs are in %s.", epochs, path)
+        logger.info("The %s layers of %d epochs are in %s.", self.model.title, epochs, path)

@@ -33,18 +33,9 @@ def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], pro
     Raises:
         ValueError: If a prompt fills the model's context, so that its end would be cut off.
     """
-    tokens = tokenizer(list(prompts))
     text = getattr(clip, "text", clip)
-    causal = _ends_at_its_last_token(text)
-    if causal:
-        lengths = tokens.argmax(dim=1) + 1
-        if lengths.max() >= tokens.shape[1]:
-            msg = (
-                f"The prompt {prompts[int(lengths.argmax())]!r} is longer than the {tokens.shape[1]} tokens the text "
-                "encoder reads; give a shorter class name, states or templates."
-            )
-            raise ValueError(msg)
-        tokens = tokens[:, : int(lengths.max())]
+    causal = is_causal(text)
+    tokens = causal_tokens(tokenizer, prompts) if causal else tokenizer(list(prompts))
     device = next(clip.parameters()).device
     batches: Iterable[Tensor] = tokens.split(_BATCH)
     if progress:
@@ -53,7 +44,24 @@ def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], pro
     return torch.cat([normalize(encode(text, batch.to(device)).float(), dim=-1) for batch in batches])
 
 
-def _ends_at_its_last_token(text: CLIP | TextTransformer) -> bool:
+def causal_tokens(tokenizer: Tokenizer, prompts: Sequence[str]) -> Tensor:
+    """Tokens (n, length) of prompts, as many as the longest one needs: padding after the end is idle.
+
+    Raises:
+        ValueError: If a prompt fills the model's context, so that its end would be cut off.
+    """
+    tokens = tokenizer(list(prompts))
+    lengths = tokens.argmax(dim=1) + 1
+    if lengths.max() >= tokens.shape[1]:
+        msg = (
+            f"The prompt {prompts[int(lengths.argmax())]!r} is longer than the {tokens.shape[1]} tokens the text "
+            "encoder reads; give a shorter class name, states or templates."
+        )
+        raise ValueError(msg)
+    return tokens[:, : int(lengths.max())]
+
+
+def is_causal(text: CLIP | TextTransformer) -> bool:
     """Whether the embedding is read at the end-of-text token under a causal mask, so padding after it is idle."""
     from open_clip.transformer import ResidualAttentionBlock
 
@@ -68,10 +76,31 @@ def _ends_at_its_last_token(text: CLIP | TextTransformer) -> bool:
 
 def encode_causal(text: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
     """The text transformer on (n, length) tokens that end anywhere: embeddings (n, D)."""
-    hidden = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]
-    for block in text.transformer.resblocks:
+    return causal_ends(text, text.token_embedding(tokens), tokens.argmax(dim=1)) @ text.text_projection
+
+
+def causal_ends(
+    text: CLIP | TextTransformer,
+    embedded: Tensor,
+    ends: Tensor,
+    after: Callable[[int, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The text transformer up to its projection, read where each text ends.
+
+    Args:
+        text: The tower.
+        embedded: What its tokens are embedded as, without positions (n, length, width).
+        ends: Place of the end-of-text token in each (n,).
+        after: What becomes of a block's output, by the number of the block, counted from 1.
+
+    Returns:
+        Tokens after ``ln_final`` (n, width).
+    """
+    hidden = embedded + text.positional_embedding[: embedded.shape[1]]
+    for index, block in enumerate(text.transformer.resblocks, start=1):
         heads = scaled_dot_product_attention(*project_qkv(block.attn, block.ln_1(hidden)), is_causal=True)
         hidden = hidden + block.ls_1(project_out(block.attn, heads))
         hidden = hidden + block.ls_2(feed_forward(block.mlp, block.ln_2(hidden)))
-    ends = hidden[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]
-    return text.ln_final(ends) @ text.text_projection
+        if after is not None:
+            hidden = after(index, hidden)
+    return text.ln_final(hidden[torch.arange(len(hidden), device=hidden.device), ends])

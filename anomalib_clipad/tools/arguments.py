@@ -15,8 +15,9 @@ MODEL = (
         "adapter",
         str,
         None,
-        "Trained layers of SDP+: a file (`.safetensors` of this package, `.ckpt` of a training, `.pth` of the "
-        "authors), or `visa` or `mvtec`, the authors' released layers.",
+        "Trained layers: a file (`.safetensors` of this package, `.ckpt` of a training, `.pth` of SDP+'s authors), a "
+        "folder of the two files of AF-CLIP's or AA-CLIP's authors, or what was released: `visa` or `mvtec` of SDP+, "
+        "`af_clip_visa` or `af_clip_mvtec`.",
     ),
 )
 """By which a model is built: the parameter ``settings`` of a command."""

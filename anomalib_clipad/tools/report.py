@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from anomalib_clipad.adaptors.files import with_adapter
+from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.metrics import METRICS
 
 from .tables import Row, markdown_table
@@ -181,7 +183,8 @@ def _names(shared: Sequence[dict[str, str]], parts: Sequence[tuple[Path, pd.Data
 
 
 def _variant(adapter: str) -> str:
-    """What the layers make of the model: SDP, or SDP+ with the name of released layers."""
+    """What the layers make of the model: SDP, or an adaptor with the name of released layers."""
     if adapter in {"nan", "None"}:
         return "SDP"
-    return "SDP+" if Path(adapter).suffix else f"SDP+ {adapter}"
+    title = next((kind.title for kind in ADAPTORS.values() if adapter in kind.released), None)
+    return f"{title} {adapter}" if title else ADAPTORS[with_adapter(adapter, {})["variant"]].title

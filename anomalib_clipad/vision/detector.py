@@ -10,21 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from .adapter import LinearAdapter, upsampling_matrix
 from .choices import Tap
-from .dual_path import STAGES, StageFeatures, dual_path, ordinary_path, project_features
 from .memory import Memory
+from .reader import Read, Reader, View
 from .references import leave_one_out, nearest_distance
-from .smoothing import blur_matrix, smooth, smoothing_matrix
-from .surgery import (
-    SDP,
-    SDP_PLUS,
-    ScoreScale,
-    abnormal_probability,
-    abnormal_response,
-    calibrate_map,
-    calibrate_reference_map,
-)
+from .sdp import DualPath
+from .smoothing import blur_matrix, smooth, smoothing_matrix, upsampling_matrix
+from .surgery import ScoreScale, calibrate_reference_map
 from .tiles import Tiles
 
 
@@ -82,11 +74,11 @@ class Seen(NamedTuple):
     """What the tower makes of images, before they are compared with anything.
 
     Attributes:
-        stages: Features of the four stages of each view.
+        read: What the reader read of each view.
         size: Height and width of the images.
     """
 
-    stages: list[StageFeatures]
+    read: Read
     size: tuple[int, int]
 
 
@@ -100,7 +92,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         tokens: Outputs of the blocks that end the stages, for the patches (B, 4, N, width).
-        cls: Projected, L2-normalised CLS features of the last stage (B, D).
+        cls: Features of the images as wholes, unit vectors (B, D).
         probability: Probability of the abnormal state by the text (B,), if the text has a share.
         text_map: Map of the text alone (B, H, W), as of ``forward`` without a memory, if it has a share.
     """
@@ -112,14 +104,14 @@ class Evidence(NamedTuple):
 
 
 class Detector(nn.Module):
-    """CLIP-AD from images to scores (docs/algorithm.md): dual path, surgery, smoothing, SDP+'s layers, references.
+    """From images to scores (docs/algorithm.md): a reader of the tower, smoothing, references, tiles.
 
     Args:
         visual: open_clip ``VisionTransformer``, or its like, in any number format; only read.
         image_size: Height and width of the images in pixels.
         smoothing: Standard deviation of the map's Gaussian in pixels.
         tap: Where the ordinary path is read at the end of a stage.
-        adapter: Layers of SDP+; without them it is SDP.
+        adapter: Trained layers, which read the tower in their own way; without them it is SDP.
         memory: Normal images to compare with, if any.
         text_weight: Share of the text where there is something to compare with, in [0, 1].
         tiles: How larger images are cut, if they are: whole and tiles go through the tower in one batch.
@@ -140,6 +132,7 @@ class Detector(nn.Module):
         (torch.Size([1]), torch.Size([1, 32, 32]))
     """
 
+    sdp = DualPath()
     smoothing_matrix: Tensor
     blur_matrix: Tensor
     reference_matrix: Tensor
@@ -150,7 +143,7 @@ class Detector(nn.Module):
         image_size: int,
         smoothing: float = 8.0,
         tap: Tap = "reference",
-        adapter: LinearAdapter | None = None,
+        adapter: Reader | None = None,
         memory: Memory | None = None,
         text_weight: float = 0.5,
         tiles: Tiles | None = None,
@@ -164,22 +157,30 @@ class Detector(nn.Module):
         self.tiles = tiles
         grid = image_size // patch_size(visual)
         blur = blur_matrix(image_size, smoothing)
-        self.register_buffer("smoothing_matrix", smoothing_matrix(grid, image_size, smoothing), persistent=False)
-        self.register_buffer("reference_matrix", blur @ upsampling_matrix(grid, image_size), persistent=False)
+        smoothed = smoothing_matrix(grid, image_size, smoothing)
+        distances = smoothed if self.reader.by_patches else blur @ upsampling_matrix(grid, image_size)
+        self.register_buffer("smoothing_matrix", smoothed, persistent=False)
+        self.register_buffer("reference_matrix", distances.clone(), persistent=False)
         if adapter is not None:
             self.register_buffer("blur_matrix", blur, persistent=False)
+
+    @property
+    def reader(self) -> Reader:
+        """How it compares with text."""
+        return self.sdp if self.adapter is None else self.adapter
+
+    @property
+    def view(self) -> View:
+        """What it lends to its reader."""
+        blur = None if self.adapter is None else self.blur_matrix
+        return View(self.visual, self.tap, self.smoothing_matrix, blur)
 
     @property
     def scale(self) -> ScoreScale:
         """How its raw outputs become probabilities."""
         if self.memory is not None:
             return self.reference_scale(self.midpoint(self.memory.farthest))
-        return self._text_scale
-
-    @property
-    def _text_scale(self) -> ScoreScale:
-        """That of the text alone."""
-        return SDP if self.adapter is None else SDP_PLUS
+        return self.reader.scale
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -190,12 +191,14 @@ class Detector(nn.Module):
     def reference_scale(self, midpoint: Tensor) -> ScoreScale:
         """The scale where images are compared with others, by the raw map value whose probability is 0.5."""
         probability = partial(calibrate_reference_map, midpoint=midpoint)
+        if self.reader.by_patches:
+            return ScoreScale(probability, midpoint, peak_weight=0.0, raw_probability=probability)
         return ScoreScale(probability, midpoint, score_weight=self.factors[0])
 
     def midpoint(self, distance: Tensor) -> Tensor:
-        """The raw map value between normal and abnormal, by the distance between; the text's is four times 0.5."""
+        """The raw map value between normal and abnormal, by the distance between."""
         text, references = self.factors
-        return text * STAGES * 0.5 + references * distance
+        return text * self.reader.undecided + references * distance
 
     def forward(self, images: Tensor, text: Tensor | None, memory: Tensor | None = None) -> Prediction:
         """Find defects.
@@ -207,10 +210,8 @@ class Detector(nn.Module):
             memory: Patch tokens of normal images, in place of the detector's own, as of ``Memory``.
 
         Returns:
-            ``pred_score``: probability of the abnormal state, or the map's maximum where the text has no share;
-            ``anomaly_map``: smoothed sum of the four stages' abnormal responses, in units of cosine, for SDP+ also of
-            the four layers' probabilities. With a memory, see ``judge``; with tiles, see ``Tiles`` for how they are
-            merged. Float32.
+            ``pred_score`` and ``anomaly_map`` of the reader, or the map's maximum as score where the text has no share.
+            With a memory, see ``judge``; with tiles, see ``Tiles`` for how they are merged. Float32.
         """
         if memory is not None:
             memory = normalize(memory.float(), dim=-1)
@@ -220,7 +221,7 @@ class Detector(nn.Module):
             return self.conclude(self.observe(images, outputs=memory is not None), text, memory)
         evidence = self.examine(self._views(images), None)
         judged = self.judge(evidence, self._distance(evidence.tokens, memory))
-        return self._merge(None, cast("Tensor", judged.anomaly_map), images.shape[-2:])
+        return self._merge_judged(evidence, judged, images.shape[-2:])
 
     def observe(self, images: Tensor, outputs: bool) -> Seen:
         """One pass through the tower.
@@ -229,9 +230,8 @@ class Detector(nn.Module):
             images: As in ``forward``.
             outputs: Also keep what is compared with references.
         """
-        patches = self.adapter is not None
-        stages = dual_path(self.visual, self._views(images), self.tap, patches=patches, outputs=outputs)
-        return Seen(stages, (images.shape[-2], images.shape[-1]))
+        read = self.reader.read(self.view, self._views(images), outputs)
+        return Seen(read, (images.shape[-2], images.shape[-1]))
 
     def conclude(self, seen: Seen, text: Tensor | None, memory: Tensor | None) -> Prediction:
         """Compare what was observed with text and references, as ``forward`` does.
@@ -245,15 +245,15 @@ class Detector(nn.Module):
             text = text.repeat(self.tiles.places, 1, 1)
         if memory is None:
             assert text is not None, "without references there is nothing but the text"
-            probability, anomaly_map, _ = self._compare_with_text(seen.stages, text)
-            return self._merge(probability, anomaly_map, seen.size)
-        evidence = self._evidence(seen.stages, text if self.text_weight else None)
+            found = self.reader.compare(self.view, seen.read.features, text)
+            return self._merge(found.score, found.anomaly_map, seen.size)
+        evidence = self._evidence(seen.read, text if self.text_weight else None)
         distance = self._distance(evidence.tokens, memory)
         judged = self.judge(evidence, distance)
-        found = self._merge(evidence.probability, cast("Tensor", judged.anomaly_map), seen.size)
+        merged = self._merge_judged(evidence, judged, seen.size)
         if evidence.text_map is None or self.memory is None:
-            return found
-        return Joined.of(found, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
+            return merged
+        return Joined.of(merged, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
 
     def _alone(self, evidence: Evidence, distance: Tensor, farthest: Tensor, size: Sequence[int]) -> Alone:
         """Scores of text and references, each as ``forward`` and ``scale`` would have it without the other."""
@@ -268,7 +268,7 @@ class Detector(nn.Module):
             size: Height and width of the images.
         """
         found = self._merge(evidence.probability, cast("Tensor", evidence.text_map), size)
-        return self._text_scale.score(found.pred_score, cast("Tensor", found.anomaly_map).amax(dim=(-2, -1)))
+        return self.reader.scale.score(found.pred_score, cast("Tensor", found.anomaly_map).amax(dim=(-2, -1)))
 
     def examine(self, images: Tensor, text: Tensor | None) -> Evidence:
         """One pass through the tower, for views that are to be compared with others.
@@ -278,37 +278,37 @@ class Detector(nn.Module):
             text: As in ``forward``.
         """
         if not self.text_weight or text is None:
-            outputs = ordinary_path(self.visual, images)  # 4 x (B, 1 + N, width)
-            cls = project_features(self.visual, outputs[-1][:, :1]).squeeze(1)  # (B, D)
-            return Evidence(_stage_by_stage([tokens[:, 1:] for tokens in outputs]), cls)
-        stages = dual_path(self.visual, images, self.tap, patches=self.adapter is not None, outputs=True)
-        return self._evidence(stages, text)
+            tokens, cls = self.reader.read_tokens(self.view, images)
+            return Evidence(_stage_by_stage(tokens), cls)
+        return self._evidence(self.reader.read(self.view, images, tokens=True), text)
 
-    def _evidence(self, stages: Sequence[StageFeatures], text: Tensor | None) -> Evidence:
-        tokens = _stage_by_stage([cast("Tensor", stage.output) for stage in stages])
-        if text is None:
-            return Evidence(tokens, project_features(self.visual, stages[-1].ordinary[:, :1]).squeeze(1))
-        probability, text_map, cls = self._compare_with_text(stages, text)
-        return Evidence(tokens, cls, probability, text_map)
+    def _evidence(self, read: Read, text: Tensor | None) -> Evidence:
+        tokens = _stage_by_stage(cast("Sequence[Tensor]", read.tokens))
+        cls = self.reader.image_features(self.view, read.features)
+        found = (None, None) if text is None else self.reader.compare(self.view, read.features, text)
+        return Evidence(tokens, cls, *found)
 
     def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
         """Join text and images (docs/algorithm.md, References).
 
         Args:
             evidence: Of ``examine``.
-            distance: Distance of each patch to other images, summed over the four stages (B, N).
+            distance: Distance of each patch to other images, summed over the sets of tokens (B, N).
 
         Returns:
-            ``anomaly_map``: weighted sum of the text's part, in units of four probabilities, and the smoothed
-            distances; with both shares alike it is their plain sum. ``pred_score`` as in ``forward``.
+            ``anomaly_map``: weighted sum of the text's part and the smoothed distances; with both shares alike it is
+            their plain sum, as published. ``pred_score`` as in ``forward``, or by the reader's own rule.
         """
         text, references = self.factors
         anomaly_map = references * smooth(distance, self.reference_matrix)  # (B, H, W)
+        largest = references * distance.amax(dim=-1) if self.reader.by_patches else anomaly_map.amax(dim=(-2, -1))
         if evidence.text_map is None:
-            return Prediction(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
-        text_part = STAGES * calibrate_map(evidence.text_map) if self.adapter is None else evidence.text_map
-        anomaly_map = anomaly_map + text * text_part
-        return Prediction(pred_score=cast("Tensor", evidence.probability), anomaly_map=anomaly_map)
+            return Prediction(pred_score=largest, anomaly_map=anomaly_map)
+        anomaly_map = anomaly_map + text * self.reader.text_part(evidence.text_map)
+        score = cast("Tensor", evidence.probability)
+        if self.reader.by_patches:
+            score = largest + text * self.reader.text_part(score)
+        return Prediction(pred_score=score, anomaly_map=anomaly_map)
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
@@ -347,7 +347,10 @@ class Detector(nn.Module):
         return left_out
 
     def peaks(self, distance: Tensor, size: Sequence[int]) -> Tensor:
-        """Maxima (B,) of the reference maps of images of a height and width, by the distances of their views (V, N)."""
+        """Image scores (B,) of images of a height and width without text, by the distances of their views (V, N)."""
+        if self.reader.by_patches:
+            largest = distance.amax(dim=-1)
+            return largest if self.tiles is None else self.tiles.merge_scores(largest)
         return cast("Tensor", self._merge(None, smooth(distance, self.reference_matrix), size).pred_score)
 
     @torch.no_grad()
@@ -367,20 +370,25 @@ class Detector(nn.Module):
             seen.append(self.examine(self._views(image), text))
         joined = Evidence(*(_by_place(parts, places) for parts in zip(*seen, strict=True)))
         judged = self.judge(joined, self._left_out(joined.tokens) if distance is None else distance)
-        return self._merge(joined.probability, cast("Tensor", judged.anomaly_map), image.shape[-2:])
+        return self._merge_judged(joined, judged, image.shape[-2:])
 
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Distance of each view's patches to the nearest of a memory of unit vectors, summed over the stages (V, N)."""
         if self.tiles is None:
-            return nearest_distance(tokens, memory).sum(dim=1)
+            return self._summed(nearest_distance(tokens, memory))
         groups = zip(self.tiles.group(tokens), self.tiles.group(memory), strict=True)
-        return self.tiles.ungroup([nearest_distance(seen, known[0]).sum(dim=1) for seen, known in groups])
+        return self.tiles.ungroup([self._summed(nearest_distance(seen, known[0])) for seen, known in groups])
 
     def _left_out(self, tokens: Tensor) -> Tensor:
         """The same distance (V, N) among normal images, each to all the others, from their tokens (V, 4, N, width)."""
         if self.tiles is None:
-            return leave_one_out(tokens)
-        return self.tiles.ungroup([leave_one_out(group) for group in self.tiles.group(tokens)])
+            return self.reader.distance_unit * leave_one_out(tokens)
+        unit = self.reader.distance_unit
+        return self.tiles.ungroup([unit * leave_one_out(group) for group in self.tiles.group(tokens)])
+
+    def _summed(self, distances: Tensor) -> Tensor:
+        """Distances of the sets (V, sets, N) as one (V, N)."""
+        return self.reader.distance_unit * distances.sum(dim=1)
 
     def _mirrored(self, image: Tensor, memory: Tensor) -> Tensor:
         """The same distance (2 V, N), of the mirror images of one image (1, 3, H, W).
@@ -408,30 +416,13 @@ class Detector(nn.Module):
         score = probability if self.tiles is None else self.tiles.merge_scores(probability)
         return Prediction(pred_score=score, anomaly_map=anomaly_map)
 
+    def _merge_judged(self, evidence: Evidence, judged: Prediction, size: Sequence[int]) -> Prediction:
+        """One prediction for each image (H, W) large, of what is judged of the views."""
+        maxima = evidence.probability is None and not self.reader.by_patches  # of merged maps, not of the views'
+        return self._merge(None if maxima else judged.pred_score, cast("Tensor", judged.anomaly_map), size)
+
     def _merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
         return maps if self.tiles is None else self.tiles.merge_maps(maps, height, width)
-
-    def _compare_with_text(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability of the abnormal state (B,), map (B, H, W) and the last stage's CLS features (B, D)."""
-        responses, cls_features = self.respond(stages, text)  # (4, B, N), (B, D)
-        anomaly_map = smooth(responses.sum(dim=0), self.smoothing_matrix)  # (B, H, W)
-        if self.adapter is not None:
-            probabilities = self.adapter([stage.ordinary[:, 1:] for stage in stages], text)  # (4, B, H, W)
-            anomaly_map = anomaly_map + self.blur_matrix @ probabilities.sum(dim=0) @ self.blur_matrix.T
-        return abnormal_probability(cls_features, text), anomaly_map, cls_features
-
-    def respond(self, stages: Sequence[StageFeatures], text: Tensor) -> tuple[Tensor, Tensor]:
-        """Abnormal response of each stage and patch (4, B, N), and the last stage's CLS features (B, D)."""
-        responses = []
-        for stage in stages:
-            patch_features = project_features(self.visual, stage.surgery)  # (B, N, D)
-            cls_features = project_features(self.visual, stage.ordinary[:, :1]).squeeze(1)  # (B, D)
-            responses.append(abnormal_response(patch_features, cls_features, text))  # (B, N)
-        return torch.stack(responses), cls_features
-
-    def tokens(self, images: Tensor) -> list[Tensor]:
-        """Tapped ordinary stream of the patches, which the layers of SDP+ see: four tensors (B, N, width)."""
-        return [stage.ordinary[:, 1:] for stage in dual_path(self.visual, images, self.tap, patches=True)]
 
     def check(self, images: Tensor) -> None:
         """Check images before they are scored.

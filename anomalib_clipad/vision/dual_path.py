@@ -6,6 +6,7 @@ feed-forward network, no residual input, restarted at each of four stages. The o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -100,16 +101,32 @@ def dual_path(
     return [StageFeatures(*features) for features in zip(surgeries, ordinaries, kept, strict=True)]
 
 
-def ordinary_path(visual: VisionTransformer, images: Tensor) -> list[Tensor]:
-    """The ordinary path alone: outputs (B, 1 + N, width) of the blocks that end the four stages."""
+def ordinary_path(
+    visual: VisionTransformer,
+    images: Tensor,
+    after: Callable[[int, Tensor], Tensor] | None = None,
+    values_from: int | None = None,
+) -> list[Tensor]:
+    """The ordinary path alone: outputs (B, 1 + N, width) of the blocks that end the four stages.
+
+    Args:
+        visual: As in ``dual_path``.
+        images: As in ``dual_path``.
+        after: What becomes of a block's output, by the number of the block, counted from 1.
+        values_from: From which block on, counted from 1, values attend to values (V-V) in place of queries to keys.
+    """
     blocks = visual.transformer.resblocks
     tokens = embed_patches(visual, images)
     outputs = []
     for index, block in enumerate(blocks, start=1):
         query, key, value = project_qkv(block.attn, block.ln_1(tokens))
+        if values_from is not None and index >= values_from:
+            query = key = value
         attended = project_out(block.attn, scaled_dot_product_attention(query, key, value))
         tokens = block.ls_1(attended).add_(tokens)
         tokens = block.ls_2(feed_forward(block.mlp, block.ln_2(tokens))).add_(tokens)
+        if after is not None:
+            tokens = after(index, tokens)
         if index % (len(blocks) // STAGES) == 0:
             outputs.append(tokens)
     return outputs
@@ -123,6 +140,11 @@ def _attend_twice(block: ResidualAttentionBlock, tokens: Tensor, read: slice) ->
     return block.ls_1(project_out(block.attn, attended)), block.ls_1(project_out(block.attn, surgered))
 
 
+def project_tokens(visual: VisionTransformer, tokens: Tensor) -> Tensor:
+    """Map tokens (B, N, width) into the space shared with text: (B, N, D), float32, of any length."""
+    return (visual.ln_post(tokens.to(visual.proj.dtype)) @ visual.proj).float()
+
+
 def project_features(visual: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Map tokens (B, N, width) into the space shared with text: L2-normalised features (B, N, D), float32."""
-    return normalize((visual.ln_post(tokens) @ visual.proj).float(), dim=-1)
+    """``project_tokens``, L2-normalised."""
+    return normalize(project_tokens(visual, tokens), dim=-1)

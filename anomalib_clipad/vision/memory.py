@@ -19,8 +19,8 @@ class Memory(nn.Module):
     scores to the last bit. At 240 pixels an image takes 3.2 MB with ViT-B-16-plus-240.
 
     Args:
-        tokens: Patch tokens of all normal images, stage by stage (4, M, width); where images are cut into tiles,
-            place by place (1 + T, 4, M, width), see ``Tiles``.
+        tokens: Patch tokens of all normal images, stage by stage (4, M, width), or several sets of each; where images
+            are cut into tiles, place by place (1 + T, 4, M, width), see ``Tiles``.
         farthest: Largest few-shot distance of a normal image's map to the others, summed over stages: a scalar.
         aspect: Width over height of the normal images as they were read; 0 if that is not known.
 
@@ -40,7 +40,7 @@ class Memory(nn.Module):
 
     def __init__(self, tokens: Tensor, farthest: Tensor | float, aspect: Tensor | float = 0.0) -> None:
         super().__init__()
-        if tokens.ndim not in {3, 4} or tokens.shape[-3] != STAGES or not tokens.shape[-2]:
+        if tokens.ndim not in {3, 4} or tokens.shape[-3] % STAGES or not tokens.shape[-2]:
             msg = f"A memory holds patch tokens of {STAGES} stages, ({STAGES}, M, width); got {tuple(tokens.shape)}."
             raise ValueError(msg)
         self.places = 1 if tokens.ndim == 3 else len(tokens)

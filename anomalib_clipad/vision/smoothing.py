@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import conv1d, interpolate, pad
 
 
 def smoothing_matrix(grid: int, size: int, sigma: float) -> Tensor:
@@ -36,9 +38,32 @@ def smoothing_matrix(grid: int, size: int, sigma: float) -> Tensor:
     return _blurred(upsampled, sigma)
 
 
+def upsampling_matrix(grid: int, size: int) -> Tensor:
+    """Bilinear interpolation with ``align_corners=True`` along one axis: (size, grid)."""
+    identity = torch.eye(grid, dtype=torch.float32)[None]
+    return interpolate(identity, size=size, mode="linear", align_corners=True)[0].T.contiguous()
+
+
 def blur_matrix(size: int, sigma: float) -> Tensor:
     """The Gaussian of ``smoothing_matrix`` alone, along one axis of a map that has its pixels already: (size, size)."""
     return _blurred(np.eye(size), sigma)
+
+
+def patch_blur(grid: int, kernel: int, sigma: float, padding: Literal["zeros", "reflect"]) -> Tensor:
+    """A short Gaussian over patches along one axis: matrix (grid, grid).
+
+    Args:
+        grid: Number of patches; more than half the kernel where the border reflects.
+        kernel: Patches under the Gaussian, odd; its weights there sum to 1.
+        sigma: Standard deviation in patches.
+        padding: What is beyond the border: ``zeros``, which make patches at the edge smaller, or ``reflect``, the
+            patches before the edge, the edge itself not repeated.
+    """
+    offsets = torch.arange(kernel, dtype=torch.float64) - kernel // 2
+    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
+    identity = torch.eye(grid, dtype=torch.float64)[:, None]  # columns, each a line of patches
+    beyond = pad(identity, (kernel // 2, kernel // 2), mode="constant" if padding == "zeros" else "reflect")
+    return conv1d(beyond, (weights / weights.sum())[None, None])[:, 0].T.contiguous().float()
 
 
 def _blurred(columns: NDArray[np.float64], sigma: float) -> Tensor:

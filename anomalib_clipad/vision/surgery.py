@@ -94,16 +94,21 @@ class ScoreScale(NamedTuple):
         midpoint: The raw value whose probability is 0.5.
         score_weight: Weight of the raw image score in the image score.
         peak_weight: Weight of the map's maximum in it.
+        raw_probability: Increasing function of raw image scores, where these are no probabilities yet.
+        by_pixels: Whether maxima of maps are ranged by all pixels of validation data, in place of all maxima.
     """
 
     probability: Callable[[Tensor], Tensor]
     midpoint: float | Tensor
     score_weight: float = 1.0
     peak_weight: float = 1.0
+    raw_probability: Callable[[Tensor], Tensor] | None = None
+    by_pixels: bool = False
 
     def score(self, raw_score: Tensor, peak: Tensor) -> Tensor:
         """Image scores (B,) in [0, 1] without validation data: the weighted mean of raw scores and map maxima (B,)."""
-        parts = self.score_weight * raw_score + self.peak_weight * self.probability(peak)
+        own = raw_score if self.raw_probability is None else self.raw_probability(raw_score)
+        parts = self.score_weight * own + self.peak_weight * self.probability(peak)
         return parts / (self.score_weight + self.peak_weight)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_clipad import ClipAD
+from anomalib_clipad.adaptors import sdp_plus as layers_of_sdp_plus
 from anomalib_clipad.data import Auxiliary, GeneratedParts
 from anomalib_clipad.sdp_plus import training as sdp_plus
 
@@ -226,14 +227,14 @@ def test_training_on_other_data_says_what_is_needed(data: Auxiliary, tmp_path: P
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     data: Auxiliary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = sdp_plus.adapter_losses, []
+    real, calls = layers_of_sdp_plus.adapter_losses, []
 
     def losses(probabilities: Tensor, mask: Tensor) -> dict[str, Tensor]:
         calls.append(1)
         found = real(probabilities, mask)
         return {**found, "dice_2": found["dice_2"] * torch.nan} if len(calls) == 6 else found
 
-    monkeypatch.setattr(sdp_plus, "adapter_losses", losses)
+    monkeypatch.setattr(layers_of_sdp_plus, "adapter_losses", losses)
     with pytest.raises(ValueError, match=r"loss is nan on .*washer-"):
         make_engine(tmp_path).fit(make_model(), datamodule=data)
     (written,) = tmp_path.rglob("v0/weights/adapter.safetensors")

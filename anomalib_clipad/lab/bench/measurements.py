@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
+from anomalib_clipad.adaptors.base import Lesson
+from anomalib_clipad.adaptors.losses import total
 from anomalib_clipad.backbones import Backbone, load_backbone
 from anomalib_clipad.lightning_model import ClipAD
-from anomalib_clipad.sdp_plus.losses import adapter_losses, total
 from anomalib_clipad.text.cache import EmbeddingCache
 from anomalib_clipad.text.encoder import encode_prompts
 from anomalib_clipad.text.prompts import INDUSTRIAL
@@ -153,15 +154,16 @@ def memory(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]
 def training(backbone: str, batch_size: int, repeats: int) -> Iterator[Comparison]:
     """A step of SDP+ training, with patch features kept in memory and computed anew."""
     model = random_model(load_backbone(backbone, None), variant="sdp_plus")
-    adapter, size = model.detector.adapter, model.image_size
+    adapter, size = model.adapter, model.image_size
     assert adapter is not None
     images, masks = torch.randn(batch_size, 3, size, size), torch.rand(batch_size, size, size).round()
     optimizer = Adam(adapter.parameters())
+    labels, text = masks.amax(dim=(1, 2)), model.text_features.expand(batch_size, -1, -1)
     kept = model.tokens(images)
 
     def step(features: Callable[[], list[Tensor]]) -> None:
         optimizer.zero_grad()
-        total(adapter_losses(adapter(features(), model.text_features), masks)).backward()
+        total(adapter.losses(model.detector.view, Lesson(features(), text, masks, labels))).backward()
         optimizer.step()
 
     runs = {"kept": partial(step, lambda: kept), "anew": partial(step, partial(model.tokens, images))}

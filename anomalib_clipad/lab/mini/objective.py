@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, softplus
 
 from anomalib_clipad.text.encoder import Tokenizer, encode_causal
-from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.dual_path import dual_path
+from anomalib_clipad.vision.sdp import respond
 from anomalib_clipad.vision.smoothing import smooth, smoothing_matrix
 from anomalib_clipad.vision.surgery import LOGIT_SCALE
 
@@ -96,7 +96,6 @@ class Objective(nn.Module):
         super().__init__()
         side = size // PATCH
         self.window = Window(visual, side)
-        self.detector = Detector(self.window, size)
         kernel = smoothing_matrix(side, size, PATCH / 2)[PATCH // 2 :: PATCH]
         self.register_buffer("kernel", kernel, persistent=False)
 
@@ -113,7 +112,7 @@ class Objective(nn.Module):
         self.window.corner.copy_(batch.corner)
         with torch.autocast("cuda", torch.bfloat16, enabled=batch.images.is_cuda):
             stages = dual_path(self.window, batch.images)
-        responses, cls_features = self.detector.respond(stages, text_features)
+        responses, cls_features = respond(self.window, stages, text_features)
         patch_map = responses.sum(dim=0)
         scale = LOGIT_SCALE / 2
 

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
+from anomalib_clipad.adaptors.losses import adapter_losses, dice_loss, focal_loss, total
+from anomalib_clipad.adaptors.sdp_plus import SDPPlus
 from anomalib_clipad.backbones import Backbone
-from anomalib_clipad.sdp_plus.losses import adapter_losses, dice_loss, focal_loss, total
-from anomalib_clipad.vision.adapter import LinearAdapter
 from anomalib_clipad.vision.dual_path import dual_path
 
 
 def test_three_steps_are_the_references(backbone: Backbone, expected: dict[str, Tensor]) -> None:
     """The golden batch mixes two classes: bottle, metal_nut, bottle, metal_nut."""
-    adapter = LinearAdapter(64, 32, 4, 64)
+    adapter = SDPPlus(64, 32, 4, 64)
     layers = {name.removeprefix("adapter/"): value for name, value in expected.items() if name.startswith("adapter/")}
     adapter.load_state_dict({**layers, "trained": torch.tensor(True)})
     with torch.no_grad():

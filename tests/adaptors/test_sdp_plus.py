@@ -13,18 +13,19 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from anomalib_clipad import ClipAD, ClipADModel, load_backbone
-from anomalib_clipad.adaptors import files as adapter_files
-from anomalib_clipad.adaptors.files import load_adapter, released_adapter, save_adapter
+from anomalib_clipad.adaptors.files import adapter_file, load_adapter, save_adapter
+from anomalib_clipad.adaptors.releases import Release, blob_id
+from anomalib_clipad.adaptors.sdp_plus import SDPPlus
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.vision.adapter import LinearAdapter, upsampling_matrix
+from anomalib_clipad.vision.smoothing import upsampling_matrix
 
 SETTINGS, TOWER = Settings(backbone="tiny", variant="sdp_plus"), "a" * 40
 
 
-def trained_layers() -> LinearAdapter:
-    adapter = LinearAdapter(8, 6, 2, 32)
+def trained_layers() -> SDPPlus:
+    adapter = SDPPlus(8, 6, 2, 32)
     adapter.trained.fill_(True)
     return adapter
 
@@ -54,7 +55,7 @@ def test_maps_and_probabilities_are_the_references(
 
 def test_upsampling_and_softmax_are_torchs() -> None:
     torch.manual_seed(0)
-    adapter = LinearAdapter(8, 6, 5, 33)
+    adapter = SDPPlus(8, 6, 5, 33)
     text = normalize(torch.randn(2, 6, 2), dim=1)
     patches = [torch.randn(2, 25, 8) for _ in range(4)]
     probabilities = adapter(patches, text)
@@ -67,7 +68,7 @@ def test_upsampling_and_softmax_are_torchs() -> None:
 
 
 def test_a_files_layers_come_back_with_what_they_were_trained_under(tmp_path: Path) -> None:
-    adapter, other = trained_layers(), LinearAdapter(8, 6, 2, 32)
+    adapter, other = trained_layers(), SDPPlus(8, 6, 2, 32)
     path = tmp_path / "new" / "layers.safetensors"
     save_adapter(adapter, path, SETTINGS, TOWER)
     load_adapter(other, str(path), SETTINGS, TOWER)
@@ -79,14 +80,14 @@ def test_a_files_layers_come_back_with_what_they_were_trained_under(tmp_path: Pa
 
 
 def test_untrained_layers_are_refused(tmp_path: Path) -> None:
-    save_adapter(LinearAdapter(8, 6, 2, 32), tmp_path / "layers.safetensors", SETTINGS, TOWER)
+    save_adapter(SDPPlus(8, 6, 2, 32), tmp_path / "layers.safetensors", SETTINGS, TOWER)
     with pytest.raises(ValueError, match=r"layers\.safetensors are not trained"):
         load_adapter(trained_layers(), str(tmp_path / "layers.safetensors"), SETTINGS, TOWER)
 
 
 def test_layers_of_the_papers_backbone_take_less_than_twelve_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "layers.safetensors"
-    save_adapter(LinearAdapter(896, 640, 15, 240), path, SETTINGS, TOWER)
+    save_adapter(SDPPlus(896, 640, 15, 240), path, SETTINGS, TOWER)
     assert 9_000_000 < path.stat().st_size < 12_000_000
 
 
@@ -106,9 +107,9 @@ def test_layers_of_another_backbone_or_tap_are_refused(tmp_path: Path, setting: 
 )
 def test_layers_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, int], message: str) -> None:
     path = tmp_path / "layers.safetensors"
-    save_adapter(LinearAdapter(8, 6, 2, 32), path, SETTINGS, TOWER)
+    save_adapter(SDPPlus(8, 6, 2, 32), path, SETTINGS, TOWER)
     with pytest.raises(ValueError, match=message):
-        load_adapter(LinearAdapter(*shape, 2, 32), str(path), SETTINGS, TOWER)
+        load_adapter(SDPPlus(*shape, 2, 32), str(path), SETTINGS, TOWER)
 
 
 def test_another_number_of_layers_is_refused(tmp_path: Path, expected: dict[str, Tensor], backbone: Backbone) -> None:
@@ -137,7 +138,7 @@ def test_damaged_and_dangerous_files_are_refused(tmp_path: Path, content: object
     else:
         torch.save(content, path)
     with pytest.raises(ValueError, match="no file of SDP"):
-        load_adapter(LinearAdapter(8, 6, 2, 32), str(path), SETTINGS, TOWER)
+        load_adapter(SDPPlus(8, 6, 2, 32), str(path), SETTINGS, TOWER)
     assert not Path("executed").exists()
 
 
@@ -150,15 +151,14 @@ def test_a_missing_file_is_named() -> None:
 def released(authors_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A server that has a release: the authors' golden layers; an empty cache."""
     content = authors_file.read_bytes()
-    release = adapter_files.Release(authors_file.name, adapter_files._blob_id(content))
-    monkeypatch.setitem(adapter_files.RELEASED, "visa", release)
-    monkeypatch.setattr(adapter_files, "_URL", tmp_path.as_uri())
+    release = Release(tmp_path.as_uri(), authors_file.name, blob_id(content))
+    monkeypatch.setitem(SDPPlus.released, "visa", (release,))
     monkeypatch.setenv("ANOMALIB_CLIPAD_CACHE", str(tmp_path / "cache"))
     return authors_file
 
 
 def test_blob_ids_are_gits() -> None:
-    assert adapter_files._blob_id(b"test content\n") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+    assert blob_id(b"test content\n") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
 
 
 @pytest.mark.slow
@@ -175,23 +175,23 @@ def test_without_a_network_the_message_says_where_to_put_the_file(released: Path
     content = released.read_bytes()
     released.unlink()
     with pytest.raises(WeightsUnavailableError, match="could not be downloaded") as error:
-        released_adapter("visa")
+        adapter_file("visa")
     place = tmp_path / "cache/adapters" / released.name
     assert str(place) in str(error.value)
     place.parent.mkdir(parents=True)
     place.write_bytes(content)
-    assert released_adapter("visa") == place
+    assert adapter_file("visa") == place
 
 
 def test_a_changed_release_is_never_read(released: Path, tmp_path: Path) -> None:
-    cached = released_adapter("visa")
+    cached = adapter_file("visa")
     cached.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not the file that was released"):
-        released_adapter("visa")
+        adapter_file("visa")
     cached.unlink()
     released.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not the released file"):
-        released_adapter("visa")
+        adapter_file("visa")
     assert list(cached.parent.iterdir()) == []
 
 

@@ -1,0 +1,56 @@
+"""AF-CLIP and AA-CLIP behind the doors: files that were exported, checkpoints, the stock engine."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from neighbours import tiny
+from test_adaptor_files import FILES, Make, authors  # noqa: F401
+
+from anomalib_clipad import ClipAD
+from anomalib_clipad.predictor.runtimes import load as load_runtime
+
+IMAGES = torch.rand(2, 3, 90, 130, generator=torch.Generator().manual_seed(0))
+
+
+def make(folder: Path, layers: Path) -> ClipAD:
+    settings = tiny(folder, quick_gelu=True).settings()
+    return ClipAD(class_name="bottle", adapter=layers, visualizer=False, text_cache=False, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", FILES)
+def test_an_exported_file_computes_the_same(tmp_path: Path, authors: Make, variant: str) -> None:  # noqa: F811
+    model = make(tmp_path, authors(variant))
+    whole = model.deployed()(IMAGES)
+    live = model(IMAGES)
+    torch.testing.assert_close(whole.anomaly_map, live.anomaly_map, atol=1e-4, rtol=0)
+    torch.testing.assert_close(whole.pred_score, live.pred_score, atol=1e-4, rtol=0)
+    written = load_runtime(model.to_onnx(tmp_path)).run(IMAGES.numpy())
+    for name in ("pred_score", "anomaly_map"):
+        np.testing.assert_allclose(written[name], getattr(whole, name).numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", FILES)
+def test_a_checkpoint_restores_it(
+    tmp_path: Path,
+    authors: Make,  # noqa: F811
+    variant: str,
+    datamodule: MVTecAD,
+    engine: Engine,
+) -> None:
+    model = make(tmp_path, authors(variant))
+    engine.fit(model, datamodule=datamodule)
+    (metrics,) = engine.test(model, datamodule=datamodule)
+    assert len(metrics) == 7
+    (path,) = tmp_path.rglob("*.ckpt")
+    settings = tiny(tmp_path, quick_gelu=True).settings()
+    again = ClipAD.load_from_checkpoint(path, **settings, visualizer=False)
+    assert again.model.title == model.model.title
+    before, after = model(IMAGES), again(IMAGES)
+    assert torch.equal(before.pred_score, after.pred_score)
+    assert torch.equal(before.anomaly_map, after.anomaly_map)
