@@ -148,5 +148,5 @@ def test_drift_of_lamp_and_focus_is_seen() -> None:
 
 def test_the_table_of_promises() -> None:
     table = " ".join(promises().split())
-    assert "| 20 | 0.0476 | 0.139 |" in table
-    assert "| 200 | 0.0050 | 0.077 |" in table
+    assert "| 20 | 4.8% | 13.9% |" in table
+    assert "| 200 | 0.5% | 7.7% |" in table

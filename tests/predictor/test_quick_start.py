@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anomalib_clipad import ClipADModel, load_backbone
@@ -217,8 +218,10 @@ def test_another_text_tower_in_the_weights_file_is_noticed(note: Callable[..., S
     """Of the same size and the same time, as of a file that was copied with both; and a time alone means nothing."""
     settings, content, times = note(), weights.read_bytes(), weights.stat()
     changed = load_file(weights)
+    with safe_open(weights, "pt") as file:
+        said = file.metadata()
     changed["positional_embedding"] = changed["positional_embedding"].flip(0)
-    save_file(changed, weights)
+    save_file(changed, weights, said)
     os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert weights.stat().st_size == times.st_size
     assert quick_start.recall(settings, "gear") is None
