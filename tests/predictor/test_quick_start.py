@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anomalib_clipad import ClipADModel, load_backbone
