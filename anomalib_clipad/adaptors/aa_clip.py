@@ -48,9 +48,6 @@ class ResidualAdapter(nn.Linear):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, width, bias=False)
-
-    def reset_parameters(self) -> None:
-        """As the authors start."""
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
