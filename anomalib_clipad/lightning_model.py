@@ -25,9 +25,11 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
+from torch.optim.lr_scheduler import MultiStepLR
 
 from . import plugin
+from .adaptors.base import Adaptor
 from .adaptors.files import adapter_file, load_adapter, with_adapter
 from .adaptors.losses import total
 from .backbones import load_backbone
@@ -97,13 +99,15 @@ class ClipAD(AnomalibModule):
         text_cache: Keep prompt embeddings on disk between runs.
         precision: Number format of the image tower: ``float32``, ``bfloat16`` (fast on processors with bf16 matrix
             units) or ``float16`` (GPU only). Text features, scores and maps are float32 in any case.
-        variant: ``sdp``, or one with trained layers, which ``adapter`` brings along: ``sdp_plus``, four linear layers,
-            or ``af_clip``, both of which ``anomalib train`` trains on the data module ``Auxiliary``; or ``aa_clip``.
+        variant: ``sdp``, or one with layers, which ``anomalib train`` trains on the data module ``Auxiliary``, or which
+            ``adapter`` brings along: ``sdp_plus``, four linear layers, ``af_clip`` or ``aa_clip``.
         adapter: Trained layers: a file (``.safetensors`` of this package, ``.ckpt`` of a training, ``.pth`` of SDP+'s
             authors), a folder of the two files of AF-CLIP's or AA-CLIP's authors, or what was released: ``visa`` or
             ``mvtec`` of SDP+, ``af_clip_visa`` or ``af_clip_mvtec``.
-        epochs: Epochs of training; they take the place of the trainer's ``max_epochs``.
-        learning_rate: Learning rate of training, by Adam.
+        epochs: Epochs of training; they take the place of the trainer's ``max_epochs``. By default those of the
+            variant's authors: 5 of SDP+, 2 of AF-CLIP, 25 of AA-CLIP, whose first fifth trains the text tower's layers.
+        learning_rate: Learning rate of training, by Adam. By default that of the variant's authors: 1e-4, of AA-CLIP
+            5e-4, and a fiftieth of it for the text tower's layers.
         feature_cache: Where the patch features of training pictures, which never change, are kept between epochs:
             ``none``, ``memory`` or ``disk``.
         k_shot: Number of normal images to compare with, the first ones of the datamodule's training split or of
@@ -156,8 +160,8 @@ class ClipAD(AnomalibModule):
         precision: Precision = "float32",
         variant: Variant = "sdp",
         adapter: str | Path | None = None,
-        epochs: int = 5,
-        learning_rate: float = 1e-4,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
         feature_cache: CacheKind = "none",
         k_shot: int | None = None,
         few_shot_source: str | Path | None = None,
@@ -203,7 +207,9 @@ class ClipAD(AnomalibModule):
         )
         self.model: ClipADModel = model
         self.class_name = class_name
-        self.epochs, self.learning_rate, self.feature_cache = epochs, learning_rate, feature_cache
+        kind = model.adapter or Adaptor
+        self.epochs, self.feature_cache = kind.epochs if epochs is None else epochs, feature_cache
+        self.learning_rate = kind.learning_rate if learning_rate is None else learning_rate
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
         if false_alarm_rate is not None and not isinstance(self.post_processor, ClipADPostProcessor):
@@ -465,10 +471,16 @@ class ClipAD(AnomalibModule):
             return {}
         return {"max_epochs": self.epochs, "num_sanity_val_steps": 0}
 
-    def configure_optimizers(self) -> Optimizer | None:
+    def configure_optimizers(self) -> Any:
         """Adam on the layers; none where there is nothing to train."""
         adapter = self.model.adapter
-        return None if adapter is None else Adam(adapter.parameters(), lr=self.learning_rate, betas=adapter.betas)
+        if adapter is None:
+            return None
+        optimizer = Adam(adapter.groups(self.learning_rate), betas=adapter.betas)
+        if not adapter.milestones:
+            return optimizer
+        schedule = MultiStepLR(optimizer, list(adapter.milestones), gamma=0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         """Encode the prompts of all training categories."""
@@ -477,7 +489,7 @@ class ClipAD(AnomalibModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The losses of the layers, summed."""
         del batch_idx
-        losses = self.training_part.losses(batch)
+        losses = self.training_part.losses(batch, self.current_epoch / max(self.trainer.max_epochs or 1, 1))
         if self._is_last_epoch:
             self.training_part.sample(batch)
         loss, size = total(losses), batch.batch_size
@@ -605,9 +617,10 @@ class ClipAD(AnomalibModule):
         return ClipADVisualizer()
 
 
-def _check_training(epochs: int, learning_rate: float, feature_cache: str) -> None:
-    check_count("epochs", epochs)
-    if not (is_number(learning_rate) and learning_rate > 0):
+def _check_training(epochs: int | None, learning_rate: float | None, feature_cache: str) -> None:
+    if epochs is not None:
+        check_count("epochs", epochs)
+    if learning_rate is not None and not (is_number(learning_rate) and learning_rate > 0):
         msg = f"learning_rate has to be a positive number; got {learning_rate!r}."
         raise ValueError(msg)
     check_choice("feature_cache", feature_cache, CACHE_KINDS)

@@ -99,8 +99,8 @@ class Settings:
     )
     variant: Variant = _option(
         "sdp",
-        "`sdp`, or one with trained layers, which `adapter` brings along: `sdp_plus`, four linear layers, or "
-        "`af_clip`, both of which `anomalib train` trains on the data module `Auxiliary`; or `aa_clip`.",
+        "`sdp`, or one with layers, which `anomalib train` trains on the data module `Auxiliary`, or which `adapter` "
+        "brings along: `sdp_plus`, four linear layers, `af_clip` or `aa_clip`.",
     )
     precision: Precision = _option(
         "float32",

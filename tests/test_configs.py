@@ -267,7 +267,7 @@ def test_the_sdp_plus_configuration_lists_every_parameter_of_its_own_at_its_defa
     given = read("model/clip_ad_plus.yaml")["model"]["init_args"]
     assert set(given) >= TRAINED
     assert effective(given) == effective({"variant": "sdp_plus"})
-    assert {"epochs": 5, "learning_rate": 1e-4, "smoothing": None}.items() <= given.items()
+    assert {"epochs": None, "learning_rate": None, "smoothing": None}.items() <= given.items()
 
 
 def commands(file: Path) -> list[list[str]]:

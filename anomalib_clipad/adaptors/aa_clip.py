@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from anomalib_clipad.vision.reader import Found, Read, View
 from anomalib_clipad.vision.smoothing import patch_blur, smooth, upsampling_matrix
 from anomalib_clipad.vision.surgery import ScoreScale
 
-from .aa_clip_losses import detection_score, level_maps, stage_two_losses
+from .aa_clip_losses import detection_score, level_maps, stage_one_losses, stage_two_losses
 from .aa_clip_text import AA_CLIP, described
 from .base import Adaptor, Lesson, Shape, check_causal
 from .pickled import read_plain
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _TEXT_LAYERS = 3
 _IMAGE_LAYERS = 6
 _SHARE = 0.1
+_TEXT_TIME = 0.2
+"""Share of the epochs that stage 1 takes: the authors' 5 of 25."""
 _KERNEL = 7
 _SIGMA = 1.0
 
@@ -46,9 +48,6 @@ class ResidualAdapter(nn.Linear):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, width, bias=False)
-
-    def reset_parameters(self) -> None:
-        """As the authors start."""
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -81,7 +80,11 @@ class AAClip(Adaptor):
     parts = ("image_adapter.pth", "text_adapter.pth")
     scale = ScoreScale(_levels_as_probability, STAGES / 2, by_pixels=True)
     smoothing = 0.0
-    trainable = False
+    trains_text = True
+    epochs = 25
+    learning_rate = 5e-4
+    milestones = (16_000, 32_000)
+    betas = (0.5, 0.999)
 
     relu: Tensor
     upsampling: Tensor
@@ -185,15 +188,25 @@ class AAClip(Adaptor):
         """Four times the value between 0 and 1."""
         return STAGES * _levels_as_probability(anomaly_map)
 
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The text tower's layers learn at a fiftieth of the rate; each group stands still in the other's stage."""
+        text = [*self.text_adapter.parameters(), *self.text_projection.parameters()]
+        image = [*self.image_adapter.parameters(), *self.seg_projection.parameters(), *self.det_projection.parameters()]
+        return [{"params": text, "lr": learning_rate / 50}, {"params": image, "lr": learning_rate}]
+
     def lesson(self, view: View, images: Tensor) -> list[Tensor]:
         """The images: layers change what comes after the first block."""
         del view
         return [images]
 
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
-        """Those of stage 2; see ``stage_two_losses``."""
+        """Those of stage 1 in the first fifth of the epochs, then those of stage 2."""
+        if lesson.progress < _TEXT_TIME:
+            with torch.no_grad():
+                features = stage_one_features(view.visual, lesson.features[0])
+            return stage_one_losses(features, lesson.text, lesson.masks, self.upsampling)
         levels, image = self.project(view.visual, self.stages(view.visual, lesson.features[0]))
-        return stage_two_losses(levels, image, lesson.text, lesson.masks, lesson.labels, self.upsampling)
+        return stage_two_losses(levels, image, lesson.text.detach(), lesson.masks, lesson.labels, self.upsampling)
 
     def foreign_state(self, files: Sequence[Path]) -> dict[str, Tensor]:
         """Of both files; the names in them tell whether the projections have a LeakyReLU."""

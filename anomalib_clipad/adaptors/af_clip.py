@@ -146,6 +146,7 @@ class AFClip(Adaptor):
     by_patches = True
     mutual = False
     trains_text = True
+    epochs = 2
     betas = (0.5, 0.999)
 
     def __init__(self, width: int, text_width: int, grid: int) -> None:

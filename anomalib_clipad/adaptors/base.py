@@ -59,12 +59,14 @@ class Lesson(NamedTuple):
         text: Vectors of each image's class, normal and abnormal (B, D, 2).
         masks: 1 where there is a defect, else 0 (B, H, W).
         labels: 1 for a defective image, else 0 (B,).
+        progress: Share of the epochs that are over, in [0, 1).
     """
 
     features: list[Tensor]
     text: Tensor
     masks: Tensor
     labels: Tensor
+    progress: float = 0.0
 
 
 class Adaptor(Reader):
@@ -78,10 +80,12 @@ class Adaptor(Reader):
         parts: Names of their files where several belong together, as patterns.
         backbone: The settings of a backbone that released layers belong to, where they differ from the defaults.
         form: What its authors' files look like, in words.
-        trainable: Whether this package trains it.
         own_text: Whether its vectors of text are others than SDP's.
         trains_text: Whether training changes the vectors of text too.
-        betas: Of Adam, as the authors train it.
+        epochs: Of training, as the authors have it.
+        learning_rate: Of Adam, as the authors have it.
+        betas: Of Adam, as the authors have it.
+        milestones: After which steps the learning rate is halved.
         reads: Settings that trained layers depend on, besides the backbone.
         trained: Whether the layers have learnt anything yet: a boolean scalar, part of the state.
     """
@@ -92,9 +96,11 @@ class Adaptor(Reader):
     parts: ClassVar[tuple[str, ...]] = ()
     backbone: ClassVar[Mapping[str, Any]] = {}
     reads: ClassVar[tuple[str, ...]] = ()
-    trainable: ClassVar[bool] = True
     own_text: ClassVar[bool] = True
     trains_text: ClassVar[bool] = False
+    epochs: ClassVar[int] = 5
+    learning_rate: ClassVar[float] = 1e-4
+    milestones: ClassVar[tuple[int, ...]] = ()
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
 
     trained: Tensor
@@ -126,6 +132,10 @@ class Adaptor(Reader):
             rvs_options: As of ``ClassEncoder.encode``.
         """
         return encoder.encode(class_name, rvs_options)
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Parameters for Adam, with the learning rate of each group."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
 
     @abstractmethod
     def lesson(self, view: View, images: Tensor) -> list[Tensor]:

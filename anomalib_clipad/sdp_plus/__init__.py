@@ -1,1 +1,1 @@
-"""SDP+: losses, training and files of the linear layers."""
+"""Training of adaptors: what they learn from, their file, whether they are better than none."""

@@ -53,12 +53,6 @@ class AdapterTraining:
         if model.adapter is None:
             msg = "This model is SDP, which has nothing to train; construct it with variant='sdp_plus'."
             raise ValueError(msg)
-        if not model.adapter.trainable:
-            msg = (
-                f"{model.title} is not trained by this version: pass trained layers as `adapter`, or train another "
-                "variant, such as sdp_plus."
-            )
-            raise ValueError(msg)
         if feature_cache != "none" and data.train_augmentations is not None:
             msg = "Augmented pictures differ from epoch to epoch: feature_cache has to be 'none' with augmentations."
             raise ValueError(msg)
@@ -78,8 +72,12 @@ class AdapterTraining:
         self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)
         self._defective = 0
 
-    def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, progress: float = 0.0) -> dict[str, Tensor]:
         """The losses of the layers by name; each picture is compared with its own category's text.
+
+        Args:
+            batch: The pictures.
+            progress: Share of the epochs that are over.
 
         Raises:
             ValueError: If their sum is not finite; the message names the pictures.
@@ -89,7 +87,7 @@ class AdapterTraining:
         features = self._features.get(paths, lambda: self.model.tokens(images))
         text = self._text([self.data.class_names[path] for path in paths]).to(images.device)
         labels = required(batch.gt_label, "gt_label")
-        lesson = Lesson([part.to(text.device) for part in features], text, masks.float(), labels)
+        lesson = Lesson([part.to(text.device) for part in features], text, masks.float(), labels, progress)
         losses = self.adapter.losses(self.model.detector.view, lesson)
         loss = total(losses)
         if not torch.isfinite(loss):

@@ -1,12 +1,14 @@
 """AF-CLIP and AA-CLIP behind the doors: files that were exported, checkpoints, the stock engine."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from conftest import save
 from neighbours import tiny
 from test_adaptor_files import FILES, Make, authors  # noqa: F401
 
@@ -16,9 +18,9 @@ from anomalib_clipad.predictor.runtimes import load as load_runtime
 IMAGES = torch.rand(2, 3, 90, 130, generator=torch.Generator().manual_seed(0))
 
 
-def make(folder: Path, layers: Path) -> ClipAD:
-    settings = tiny(folder, quick_gelu=True).settings()
-    return ClipAD(class_name="bottle", adapter=layers, visualizer=False, text_cache=False, **settings)
+def make(folder: Path, layers: Path, **options: Any) -> ClipAD:
+    settings = {**tiny(folder, quick_gelu=True).settings(), "class_name": "bottle", "text_cache": False, **options}
+    return ClipAD(adapter=layers, visualizer=False, **settings)
 
 
 @pytest.mark.slow
@@ -32,6 +34,31 @@ def test_an_exported_file_computes_the_same(tmp_path: Path, authors: Make, varia
     written = load_runtime(model.to_onnx(tmp_path)).run(IMAGES.numpy())
     for name in ("pred_score", "anomaly_map"):
         np.testing.assert_allclose(written[name], getattr(whole, name).numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiles", [None, [1, 2]], ids=["whole", "tiles"])
+@pytest.mark.parametrize("variant", FILES)
+def test_references_come_along_and_as_an_input(
+    tmp_path: Path,
+    authors: Make,  # noqa: F811
+    variant: str,
+    tiles: list[int] | None,
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        save(tmp_path / f"good/{name}.png", rng.integers(0, 255, (120, 160, 3), np.uint8))
+    model = make(tmp_path, authors(variant), few_shot_source=tmp_path / "good", tiles=tiles)
+    images = torch.rand(2, 3, 120, 160)
+    live = model(images)
+    memory = model.model.detector.memory
+    assert memory.tokens.shape[-3] == model.model.detector.reader.sets == {"af_clip": 12, "aa_clip": 4}[variant]
+    whole = model.deployed()(images)
+    midpoint = model.model.detector.midpoint(memory.farthest)
+    given = model.deployed(memory_input=True)(images, memory=memory.tokens, midpoint=midpoint)
+    for found in (whole, given):
+        torch.testing.assert_close(found.anomaly_map, live.anomaly_map, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found.pred_score, live.pred_score, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Training AF-CLIP through anomalib: what changes, what the text is afterwards, a run that goes on."""
+"""Training AF-CLIP and AA-CLIP through anomalib: what changes, what the text is afterwards, a run that goes on."""
 
 import copy
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from anomalib.engine import Engine
 from conftest import TINY
 from lightning.pytorch import Callback, Trainer
+from neighbours import tiny
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import Auxiliary, GeneratedParts
@@ -30,7 +31,7 @@ def make_data(root: Path) -> Auxiliary:
 def make_model(epochs: int = 2, **options: Any) -> ClipAD:
     torch.manual_seed(0)
     given = {"variant": "af_clip", "epochs": epochs, "learning_rate": 1e-3, "visualizer": False}
-    return ClipAD(**TINY, **{**given, **options})
+    return ClipAD(**{**TINY, **given, **options})
 
 
 def make_engine(folder: Path, *callbacks: Callback) -> Engine:
@@ -102,6 +103,36 @@ def test_sdp_is_compared_with_its_own_text(generated: Path) -> None:
         assert torch.equal(training._texts[name], model.model.encode(name))
 
 
-def test_aa_clip_is_not_trained_yet(generated: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="AA-CLIP is not trained by this version"):
-        make_engine(tmp_path).fit(make_model(variant="aa_clip"), datamodule=make_data(generated))
+@pytest.mark.slow
+def test_aa_clip_learns_the_text_first_and_then_the_image_side(generated: Path, tmp_path: Path) -> None:
+    clip = tiny(tmp_path, quick_gelu=False, size=64).settings()  # its text tower has three blocks and more
+    model, states = make_model(epochs=5, variant="aa_clip", learning_rate=5e-3, **clip), []
+
+    class Look(Callback):
+        def on_train_epoch_start(self, *args: Any) -> None:
+            states.append(copy.deepcopy(model.model.adapter.state_dict()))
+
+    (metrics,) = make_engine(tmp_path, Look()).train(model, datamodule=make_data(generated))
+    assert len(metrics) == 7
+    states.append(model.model.adapter.state_dict())
+    first, then = (
+        {name for name, value in old.items() if not torch.equal(value, new[name]) and name != "trained"}
+        for old, new in ((states[0], states[1]), (states[1], states[-1]))
+    )
+    text = {name for name in states[0] if name.startswith("text_")}
+    assert first == text
+    assert then == set(states[0]) - text - {"trained", "relu"}
+    assert torch.equal(model.model.text_features, model.model.encode("wood"))
+    (optimizer,) = (found["optimizer"] for found in [model.configure_optimizers()])
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-3 / 50, 5e-3]
+
+
+def test_the_authors_way_of_training_is_the_default() -> None:
+    given = {"epochs": None, "learning_rate": None}
+    ways = {name: make_model(variant=name, **given) for name in ("sdp_plus", "af_clip", "aa_clip")}
+    found = {name: (model.epochs, model.learning_rate, model.model.adapter.betas) for name, model in ways.items()}
+    assert found == {
+        "sdp_plus": (5, 1e-4, (0.9, 0.999)),
+        "af_clip": (2, 1e-4, (0.5, 0.999)),
+        "aa_clip": (25, 5e-4, (0.5, 0.999)),
+    }
