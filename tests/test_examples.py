@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 NEEDS = {
-    r"^make |^pip |^python -m |^ray ": "an environment, or minutes",
+    r"^make |^pip |^export |^python -m |^ray ": "an environment, or minutes",
     r"MVTecAD|mvtec|visa|medical|comparison\.yaml|--model\.adapter|clip_ad_plus": "real data or weights",
     r"^anomalib benchmark|^anomalib-clipad (report|deployment|bench|large-images)": "many minutes, or their results",
-    r"path/of/weights": "a file of real weights",
+    r"/path/vit_b": "a file of real weights",
     r"--data Folder": "the folders of a data set, which tests/test_configs.py has",
     r"--export_type openvino|false_alarm_rate .*--export_type": "another conversion, which tests/deploy has",
     r"--image-size 480|--engine ray|playground|anomalib-clipad page": "the time, which tests of their own have",

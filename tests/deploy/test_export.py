@@ -410,10 +410,8 @@ def test_tiles_run_in_anomalibs_inferencer(
 
 
 @pytest.mark.slow
-def test_tiles_run_in_onnxruntime_and_openvino(
-    tiled: ClipAD, images: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    path = tiled.to_onnx(tmp_path) if tiled.preparation.files else request.getfixturevalue("onnx_tiles")
+def test_tiles_run_in_onnxruntime_and_openvino(tiled: ClipAD, images: Path, tmp_path: Path) -> None:
+    path = make_engine(tmp_path).export(tiled, "onnx", export_root=tmp_path)
     assert {entry.key: entry.value for entry in onnx.load(path).metadata_props}["tiles"] == "[2, 3]"
     check(tiled, images, tmp_path, onnx_predict(path))
     pixels = np.random.default_rng(0).random((3, 3, 150, 170), np.float32)

@@ -46,7 +46,7 @@ def noise(height: int, width: int) -> np.ndarray:
 def test_the_resize_compiles_for_one_size(interpolation: str, whole_levels: bool, tmp_path: Path) -> None:
     resize, pixels = MatrixResize((64, 64), interpolation, whole_levels).eval(), noise(150, 70)
     sides = {0: Dim("batch"), 2: Dim("height", min=2), 3: Dim("width", min=2)}
-    names = {"input_names": ["input"], "output_names": ["resized"], "external_data": False}
+    names = {"input_names": ["input"], "output_names": ["resized"]}
     torch.onnx.export(
         resize, (torch.zeros(2, 3, 90, 100),), tmp_path / "resize.onnx", dynamic_shapes=[sides], verbose=False, **names
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anomalib_clipad.lab.bench import layers, shots
-from anomalib_clipad.lab.evaluation import evaluate
+from anomalib_clipad.lab.evaluation import evaluate, quiet_engine
 from anomalib_clipad.metrics import METRICS, Metrics
 
 
@@ -75,7 +75,6 @@ def test_layers_are_those_of_their_tap(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_one_pass_gives_the_metrics_of_anomalibs_test(tmp_path: Path, options: dict[str, Any]) -> None:
     from anomalib_clipad import ClipAD
     from anomalib_clipad.data import GeneratedParts
-    from anomalib_clipad.tools.evaluation import quiet_engine
 
     numbers = {"image_size": 96, "train_images": 1, "good_images": 8, "defective_images": 7}
     data = GeneratedParts(tmp_path, "gear", eval_batch_size=4, **numbers)
