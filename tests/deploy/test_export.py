@@ -153,7 +153,7 @@ def test_clipad_mini_predicts_the_same_in_every_runtime(
         shutil.copy(photograph, tmp_path / "images" / f"{photograph.parent.name}-{photograph.name}")
     model = ClipAD(backbone="clipad-mini", class_name="hazelnut", visualizer=False)
     path = make_engine(tmp_path).export(model, kind, export_root=tmp_path)
-    assert sum(part.stat().st_size for part in path.parent.iterdir()) < 14_500_000
+    assert sum(part.stat().st_size for part in path.parent.iterdir()) < (14_000_000 if kind == "onnx" else 14_500_000)
     if kind == "torch":
         check(model, tmp_path / "images", tmp_path, TorchInferencer(path, device="cpu").predict)
     elif kind == "onnx":
