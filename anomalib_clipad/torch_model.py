@@ -16,6 +16,7 @@ from .digest import digest
 from .settings import Settings
 from .text.cache import EmbeddingCache
 from .text.class_encoder import ClassEncoder
+from .text.encoder import text_tower
 from .vision.detector import Detector, Evidence, Prediction, Seen, patch_size
 from .vision.memory import Memory
 from .vision.pool import Pool, key_of
@@ -285,7 +286,7 @@ class ClipADModel(nn.Module):
 
 def _text_width(clip: CLIP) -> int:
     """Width of a text tower of open_clip; 0 where there is none, or of another make."""
-    norm = getattr(getattr(clip, "text", clip), "ln_final", None)
+    norm = getattr(text_tower(clip), "ln_final", None)
     return 0 if norm is None else int(norm.normalized_shape[0])
 
 

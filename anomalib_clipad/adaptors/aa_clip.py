@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear, normalize
 
 from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
-from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens
+from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens, text_tower
 from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features
 from anomalib_clipad.vision.reader import Found, Read, View
 from anomalib_clipad.vision.smoothing import patch_blur, smooth, upsampling_matrix
@@ -123,7 +123,7 @@ class AAClip(Adaptor):
         """Put GELU in place of any other activation: the authors run OpenAI's weights so."""
         del positions
         check_causal(clip, cls.title)
-        for tower in (clip.visual, getattr(clip, "text", clip)):
+        for tower in (clip.visual, text_tower(clip)):
             for block in tower.transformer.resblocks:
                 block.mlp[1] = nn.GELU()
 
@@ -147,7 +147,7 @@ class AAClip(Adaptor):
         """The vectors of a class by the authors' sentences."""
         del rvs_options
         check_class_name(class_name)
-        return self.vectors(getattr(encoder.clip, "text", encoder.clip), encoder.tokenizer, class_name)
+        return self.vectors(text_tower(encoder.clip), encoder.tokenizer, class_name)
 
     def stages(self, visual: VisionTransformer, images: Tensor) -> list[Tensor]:
         """Tokens of the four stages (B, 1 + N, width), of the tower with its adapters."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from anomalib_clipad.vision.smoothing import smooth
-from anomalib_clipad.vision.surgery import LOGIT_SCALE
+from anomalib_clipad.vision.surgery import LOGIT_SCALE, cosines, towards_abnormal
 
 from .losses import dice_loss, focal_loss
 
@@ -21,7 +21,7 @@ def level_logits(levels: Tensor, text_features: Tensor) -> Tensor:
         levels: Patches of the four stages (4, B, N, D).
         text_features: Vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image.
     """
-    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+    towards = towards_abnormal(text_features)
     return LOGIT_SCALE * (levels @ towards).squeeze(-1)
 
 
@@ -32,7 +32,7 @@ def level_maps(levels: Tensor, text_features: Tensor) -> Tensor:
 
 def detection_score(image: Tensor, text_features: Tensor) -> Tensor:
     """Raw image score (B,), by image features (B, D); the normal state has no part in it."""
-    return ((image.unsqueeze(1) @ text_features).squeeze(1)[:, 1] + 1) / 2
+    return (cosines(image, text_features)[:, 1] + 1) / 2
 
 
 def level_losses(levels: Tensor, text_features: Tensor, masks: Tensor, upsampling: Tensor) -> list[Tensor]:
@@ -88,5 +88,7 @@ def stage_two_losses(
         upsampling: As of ``level_losses``.
     """
     named = enumerate(level_losses(levels, text_features, masks, upsampling), start=1)
-    cosines = (image.unsqueeze(1) @ text_features).squeeze(1)
-    return {"image": cross_entropy(cosines, labels.long()), **{f"level_{level}": loss for level, loss in named}}
+    return {
+        "image": cross_entropy(cosines(image, text_features), labels.long()),
+        **{f"level_{level}": loss for level, loss in named},
+    }

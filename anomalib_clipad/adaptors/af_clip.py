@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
-from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens
+from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens, text_tower
 from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features, project_tokens
 from anomalib_clipad.vision.positions import resize_positions
 from anomalib_clipad.vision.reader import Found, Read, View
@@ -179,7 +179,7 @@ class AFClip(Adaptor):
         """The vectors of both states; the class has no part in them."""
         del rvs_options
         check_class_name(class_name)
-        return self.vectors(getattr(encoder.clip, "text", encoder.clip), encoder.tokenizer)
+        return self.vectors(text_tower(encoder.clip), encoder.tokenizer)
 
     def project(self, visual: VisionTransformer, stages: Sequence[Tensor]) -> list[Tensor]:
         """Adapted tokens in the space of text, of each stage and neighbourhood: twelve (B, 1 + N, D) of any length.

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from anomalib_clipad.vision.surgery import towards_abnormal
+
 _GAMMA = 4
 _TEMPERATURE = 0.07
 _SMALLEST_LOG = -100.0
@@ -20,7 +22,7 @@ def abnormal_probabilities(projected: Sequence[Tensor], text_features: Tensor) -
         projected: Sets of tokens (B, 1 + N, D); their cosines are summed.
         text_features: Vectors of the normal and the abnormal state (D, 2), or (B, D, 2).
     """
-    towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+    towards = towards_abnormal(text_features)
     logits = [(normalize(tokens, dim=-1) @ towards).squeeze(-1) for tokens in projected]
     return (torch.stack(logits).sum(dim=0) / _TEMPERATURE).sigmoid()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomalib_clipad.text.class_encoder import ClassEncoder
-from anomalib_clipad.text.encoder import is_causal
+from anomalib_clipad.text.encoder import is_causal, text_tower
 from anomalib_clipad.vision.reader import Reader, View
 
 from .releases import Release
@@ -26,7 +26,7 @@ def check_causal(clip: CLIP, title: str) -> None:
     Raises:
         ValueError: If it is not one of open_clip's causal ones, without a cache of another make.
     """
-    if not is_causal(getattr(clip, "text", clip)):
+    if not is_causal(text_tower(clip)):
         msg = (
             f"{title} needs a text tower that is read at its last token, as OpenAI's CLIP has it; this one is another."
         )

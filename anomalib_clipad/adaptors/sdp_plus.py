@@ -14,7 +14,7 @@ from anomalib_clipad.vision.dual_path import STAGES, StageFeatures
 from anomalib_clipad.vision.reader import Found, View
 from anomalib_clipad.vision.sdp import DualPath
 from anomalib_clipad.vision.smoothing import smooth, upsampling_matrix
-from anomalib_clipad.vision.surgery import LOGIT_SCALE, SDP_PLUS
+from anomalib_clipad.vision.surgery import LOGIT_SCALE, SDP_PLUS, towards_abnormal
 
 from .base import Adaptor, Lesson, Shape
 from .losses import adapter_losses
@@ -75,7 +75,7 @@ class SDPPlus(Adaptor, DualPath):
         Returns:
             Probabilities (4, B, H, W).
         """
-        towards = (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+        towards = towards_abnormal(text_features)
         logits = [
             LOGIT_SCALE * (normalize(layer(tokens.float()), dim=-1) @ towards).squeeze(-1)
             for layer, tokens in zip(self.fc, patches, strict=True)

@@ -63,9 +63,9 @@ def score(model: ClipAD, datamodule: AnomalibDataModule) -> list[ImageBatch]:
 
 @contextmanager
 def quiet_engine(**options: Any) -> Iterator[Engine]:
-    """An engine that prints nothing and whose files are gone afterwards."""
+    """An engine that prints nothing and whose files are gone afterwards, unless ``default_root_dir`` is given."""
     from anomalib.engine import Engine
 
-    options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1, **options}
+    fixed = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        yield Engine(default_root_dir=folder, **options)
+        yield Engine(**{"default_root_dir": folder, **fixed, **options})

@@ -20,6 +20,11 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 _BATCH = 64
 
 
+def text_tower(clip: CLIP) -> CLIP | TextTransformer:
+    """What reads text: a tower of its own in some of open_clip's models, the model itself in others."""
+    return getattr(clip, "text", clip)
+
+
 @torch.inference_mode()
 def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], progress: str = "") -> Tensor:
     """L2-normalised text embeddings (n, D) of n prompts.
@@ -33,7 +38,7 @@ def encode_prompts(clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[str], pro
     Raises:
         ValueError: If a prompt fills the model's context, so that its end would be cut off.
     """
-    text = getattr(clip, "text", clip)
+    text = text_tower(clip)
     causal = is_causal(text)
     tokens = causal_tokens(tokenizer, prompts) if causal else tokenizer(list(prompts))
     device = next(clip.parameters()).device

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from anomalib_clipad.checks import check_counts
 from anomalib_clipad.images.listing import check_folder
@@ -84,72 +84,72 @@ def inspect(
     _check_engine(engine, alone, cluster)
     _check_threads(threads, model)
     sources = _some_sources(images, watch)
-    how = {"batch_size": batch_size, "workers": workers}
     record = {"overwrite": overwrite, "resume": resume, "settings": {**plain(asked), "engine": engine}}
-    if engine == "ray":
-        summary = _on_cluster(asked, how, sources, output, cluster, record)
-    else:
-        summary = _here(asked, how, sources, output, written, watch, record)
+    run = _Run(asked, {"batch_size": batch_size, "workers": workers}, sources, output, record)
+    summary = _on_cluster(run, cluster) if engine == "ray" else _here(run, written, watch)
     if summary.failed:
         sys.exit(3)
 
 
-def _on_cluster(
-    asked: Mapping[str, Any],
-    how: Mapping[str, Any],
-    sources: Iterable[Source | None],
-    output: Path,
-    cluster: Mapping[str, Any],
-    record: Mapping[str, Any],
-) -> Summary:
+class _Run(NamedTuple):
+    """What every run needs.
+
+    Attributes:
+        asked: What the inspector is made of.
+        how: How it reads and scores.
+        sources: The images.
+        output: Folder of the results.
+        record: Arguments of ``Results``.
+    """
+
+    asked: dict[str, Any]
+    how: dict[str, Any]
+    sources: Iterator[Source | None]
+    output: Path
+    record: dict[str, Any]
+
+
+def _on_cluster(run: _Run, cluster: Mapping[str, Any]) -> Summary:
     """A run of Ray."""
     from anomalib_clipad.scale.run import Cluster, inspect_on_cluster  # it takes torch
 
     def build(fitting: Fitting) -> Inspector:
-        return Inspector(**asked, **how, fitting=fitting)
+        return Inspector(**run.asked, **run.how, fitting=fitting)
 
     who = Cluster(*(cluster.get(option.name) for option in CLUSTER))
-    found = (source for source in sources if source is not None)
+    found = (source for source in run.sources if source is not None)
     with _quietly():
-        summary, about = inspect_on_cluster(build, found, output, asked, who, called(), **record)
-    tell(summary, about, output / "results.parquet")
+        summary, about = inspect_on_cluster(build, found, run.output, run.asked, who, called(), **run.record)
+    tell(summary, about, run.output / "results.parquet")
     return summary
 
 
-def _here(
-    asked: Mapping[str, Any],
-    how: dict[str, Any],
-    sources: Iterator[Source | None],
-    output: Path,
-    written: Mapping[str, Any],
-    watch: Path | None,
-    record: Mapping[str, Any],
-) -> Summary:
+def _here(run: _Run, written: Mapping[str, Any], watch: Path | None) -> Summary:
     """A run of this process."""
     together: list[Source] = []
-    how = {**asked, **how}
+    sources, how = run.sources, {**run.asked, **run.how}
     if how.pop("mutual", False):
         together = _all_of(sources, watch)
         sources, how["mutual"] = iter(together), [source.image for source in together]
     with _quietly():
         inspector = Inspector(**how)
-    depends = depends_on(inspector, asked, [source.place for source in together])
+    depends = depends_on(inspector, run.asked, [source.place for source in together])
     drift, with_page = written.get("drift"), written.get("page", True)
     log = None if drift is None else _watch_over(drift, inspector, depends)
-    title = f"Inspection of {asked['class_name'] or 'images'}" if with_page else None
+    title = f"Inspection of {run.asked['class_name'] or 'images'}" if with_page else None
     about = about_of(inspector, called())
-    pictures = {name: written[name] for name in _PICTURES if name in written}
+    given = {name: written[name] for name in _PICTURES if name in written} | run.record
     complete = False
     with ExitStack() as stack:
         results = stack.enter_context(
-            Results(output, depends=depends, about=about, grows=watch is not None, page=title, **record, **pictures)
+            Results(run.output, depends=depends, about=about, grows=watch is not None, page=title, **given)
         )
         each = _each(watch is not None, stack, log, results)
         with _until_interrupted():
             inspect_all(inspector, sources, results, each)
             complete = True
         summary = results.finish(complete)
-    tell(summary, about, output / (PAGE if with_page else "results.csv"))
+    tell(summary, about, run.output / (PAGE if with_page else "results.csv"))
     if log is not None:
         print(log.drift)
     if not complete and watch is None:

@@ -23,7 +23,7 @@ def class_weights(cls_features: Tensor, text_features: Tensor) -> Tensor:
     Returns:
         Weights (B, 2) with mean 1.
     """
-    return 2 * _cosines(cls_features, text_features).softmax(dim=-1)
+    return 2 * cosines(cls_features, text_features).softmax(dim=-1)
 
 
 def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_features: Tensor) -> Tensor:
@@ -53,10 +53,15 @@ def abnormal_response(patch_features: Tensor, cls_features: Tensor, text_feature
 
 def abnormal_probability(cls_features: Tensor, text_features: Tensor) -> Tensor:
     """Probability (B,) that an image shows the abnormal state: CLIP's own two-way classification."""
-    return (LOGIT_SCALE * _cosines(cls_features, text_features)).softmax(dim=-1)[:, 1]
+    return (LOGIT_SCALE * cosines(cls_features, text_features)).softmax(dim=-1)[:, 1]
 
 
-def _cosines(cls_features: Tensor, text_features: Tensor) -> Tensor:
+def towards_abnormal(text_features: Tensor) -> Tensor:
+    """Abnormal less normal vector (D, 1), or (B, D, 1): a product with it is the difference of two cosines."""
+    return (text_features[..., 1] - text_features[..., 0]).unsqueeze(-1)
+
+
+def cosines(cls_features: Tensor, text_features: Tensor) -> Tensor:
     """Cosines (B, 2) of each image with its two vectors."""
     return (cls_features.unsqueeze(1) @ text_features).squeeze(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -16,6 +17,25 @@ from anomalib_clipad.backbones import Backbone
 SIZE, GRID = 112, 7
 CLASSES = ("bottle", "metal_nut", "bottle", "bottle")
 """Of the four images, in training."""
+
+
+FILES = {
+    "af_clip": {"neighbours_prompt.pt": "visa_prompt.pt", "neighbours_adaptor.pt": "visa_adaptor.pt"},
+    "aa_clip": {
+        "neighbours_image_adapter.pth": "image_adapter.pth",
+        "neighbours_text_adapter.pth": "text_adapter.pth",
+    },
+}
+"""What the authors call their two files."""
+
+
+def authors(folder: Path, variant: str) -> Path:
+    """A new folder of the authors' two files, in another one."""
+    made = folder / f"authors_{variant}"
+    made.mkdir()
+    for name, theirs in FILES[variant].items():
+        shutil.copy(GOLDEN / name, made / theirs)
+    return made
 
 
 def numbers() -> dict[str, Tensor]:

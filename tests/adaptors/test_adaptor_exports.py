@@ -9,8 +9,7 @@ import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from conftest import save
-from neighbours import tiny
-from test_adaptor_files import FILES, Make, authors  # noqa: F401
+from neighbours import FILES, authors, tiny
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.predictor.runtimes import load as load_runtime
@@ -25,8 +24,8 @@ def make(folder: Path, layers: Path, **options: Any) -> ClipAD:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", FILES)
-def test_an_exported_file_computes_the_same(tmp_path: Path, authors: Make, variant: str) -> None:  # noqa: F811
-    model = make(tmp_path, authors(variant))
+def test_an_exported_file_computes_the_same(tmp_path: Path, variant: str) -> None:
+    model = make(tmp_path, authors(tmp_path, variant))
     whole = model.deployed()(IMAGES)
     live = model(IMAGES)
     torch.testing.assert_close(whole.anomaly_map, live.anomaly_map, atol=1e-4, rtol=0)
@@ -41,14 +40,13 @@ def test_an_exported_file_computes_the_same(tmp_path: Path, authors: Make, varia
 @pytest.mark.parametrize("variant", FILES)
 def test_references_come_along_and_as_an_input(
     tmp_path: Path,
-    authors: Make,  # noqa: F811
     variant: str,
     tiles: list[int] | None,
 ) -> None:
     rng = np.random.default_rng(0)
     for name in "abc":
         save(tmp_path / f"good/{name}.png", rng.integers(0, 255, (120, 160, 3), np.uint8))
-    model = make(tmp_path, authors(variant), few_shot_source=tmp_path / "good", tiles=tiles)
+    model = make(tmp_path, authors(tmp_path, variant), few_shot_source=tmp_path / "good", tiles=tiles)
     images = torch.rand(2, 3, 120, 160)
     live = model(images)
     memory = model.model.detector.memory
@@ -65,12 +63,11 @@ def test_references_come_along_and_as_an_input(
 @pytest.mark.parametrize("variant", FILES)
 def test_a_checkpoint_restores_it(
     tmp_path: Path,
-    authors: Make,  # noqa: F811
     variant: str,
     datamodule: MVTecAD,
     engine: Engine,
 ) -> None:
-    model = make(tmp_path, authors(variant))
+    model = make(tmp_path, authors(tmp_path, variant))
     engine.fit(model, datamodule=datamodule)
     (metrics,) = engine.test(model, datamodule=datamodule)
     assert len(metrics) == 7

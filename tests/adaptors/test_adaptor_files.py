@@ -1,14 +1,12 @@
 """Files of AF-CLIP's and AA-CLIP's layers: their authors', ours, and what is refused."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN
-from neighbours import close, numbers, tiny, weights
+from neighbours import FILES, authors, close, numbers, tiny, weights
 from torch import Tensor, nn
 
 from anomalib_clipad import ClipADModel
@@ -20,29 +18,7 @@ from anomalib_clipad.backbones.sources import WeightsUnavailableError
 from anomalib_clipad.predictor.building import by_name
 from anomalib_clipad.settings import Settings
 
-FILES = {
-    "af_clip": {"neighbours_prompt.pt": "visa_prompt.pt", "neighbours_adaptor.pt": "visa_adaptor.pt"},
-    "aa_clip": {
-        "neighbours_image_adapter.pth": "image_adapter.pth",
-        "neighbours_text_adapter.pth": "text_adapter.pth",
-    },
-}
 OPENAI = {"backbone": "ViT-L-14-336", "pretrained": "openai", "image_size": 518}
-Make = Callable[[str], Path]
-
-
-@pytest.fixture
-def authors(tmp_path: Path) -> Make:
-    """A folder of the authors' two files."""
-
-    def make(variant: str) -> Path:
-        folder = tmp_path / f"authors_{variant}"
-        folder.mkdir()
-        for name, theirs in FILES[variant].items():
-            shutil.copy(GOLDEN / name, folder / theirs)
-        return folder
-
-    return make
 
 
 def new_model(folder: Path, variant: str) -> ClipADModel:
@@ -55,8 +31,8 @@ def load(model: ClipADModel, path: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("variant", "prefix"), [("af_clip", "af"), ("aa_clip", "aa")])
-def test_the_authors_files_are_read(tmp_path: Path, authors: Make, variant: str, prefix: str) -> None:
-    state = load(new_model(tmp_path, variant), authors(variant))
+def test_the_authors_files_are_read(tmp_path: Path, variant: str, prefix: str) -> None:
+    state = load(new_model(tmp_path, variant), authors(tmp_path, variant))
     expected = weights(numbers(), f"{prefix}/weights/")
     assert set(state) - set(expected) <= {"trained", "relu"}
     assert state["trained"]
@@ -65,17 +41,17 @@ def test_the_authors_files_are_read(tmp_path: Path, authors: Make, variant: str,
 
 
 @pytest.mark.parametrize(("variant", "key"), [("af_clip", "af/map"), ("aa_clip", "aa/map")])
-def test_a_folder_is_all_it_takes(tmp_path: Path, authors: Make, variant: str, key: str) -> None:
+def test_a_folder_is_all_it_takes(tmp_path: Path, variant: str, key: str) -> None:
     clip = tiny(tmp_path, quick_gelu=True)
-    predictor = by_name("bottle", adapter=authors(variant), **clip.settings(), text_cache=False)
+    predictor = by_name("bottle", adapter=authors(tmp_path, variant), **clip.settings(), text_cache=False)
     assert predictor.model.settings.variant == variant
     close(predictor.model(numbers()["images"]).anomaly_map, numbers()[key], 1e-4)
 
 
 @pytest.mark.parametrize("variant", FILES)
-def test_our_own_file_says_its_variant(tmp_path: Path, authors: Make, variant: str) -> None:
+def test_our_own_file_says_its_variant(tmp_path: Path, variant: str) -> None:
     model = new_model(tmp_path, variant)
-    state = {name: value.clone() for name, value in load(model, authors(variant)).items()}
+    state = {name: value.clone() for name, value in load(model, authors(tmp_path, variant)).items()}
     path = tmp_path / "layers.safetensors"
     save_adapter(model.adapter, path, model.settings, model.fingerprint)
     assert with_adapter(str(path), {})["variant"] == variant
@@ -83,8 +59,8 @@ def test_our_own_file_says_its_variant(tmp_path: Path, authors: Make, variant: s
     assert all(torch.equal(again[name], value) for name, value in state.items())
 
 
-def test_a_leaky_projection_is_told_by_its_name(tmp_path: Path, authors: Make) -> None:
-    folder, images = authors("aa_clip"), numbers()["images"]
+def test_a_leaky_projection_is_told_by_its_name(tmp_path: Path) -> None:
+    folder, images = authors(tmp_path, "aa_clip"), numbers()["images"]
     plain, leaky = new_model(tmp_path, "aa_clip"), new_model(tmp_path, "aa_clip")
     load(plain, folder)
     content = torch.load(folder / "image_adapter.pth", weights_only=True)
@@ -100,16 +76,16 @@ def test_a_leaky_projection_is_told_by_its_name(tmp_path: Path, authors: Make) -
     assert (plain(images).anomaly_map - leaky(images).anomaly_map).abs().max() > 0.1
 
 
-def test_as_many_image_adapters_as_a_file_has(tmp_path: Path, authors: Make) -> None:
-    folder = authors("aa_clip")
+def test_as_many_image_adapters_as_a_file_has(tmp_path: Path) -> None:
+    folder = authors(tmp_path, "aa_clip")
     content = torch.load(folder / "image_adapter.pth", weights_only=True)
     del content["image_adapter"]["layer_adapters.5.fc.0.weight"]
     torch.save(content, folder / "image_adapter.pth")
     assert sum(name.startswith("image_adapter.") for name in load(new_model(tmp_path, "aa_clip"), folder)) == 5
 
 
-def test_any_other_class_in_a_pickle_is_refused_by_name(tmp_path: Path, authors: Make) -> None:
-    folder = authors("af_clip")
+def test_any_other_class_in_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
+    folder = authors(tmp_path, "af_clip")
     for other, name in ((nn.Bilinear(2, 2, 2), "torch.nn.modules.linear.Bilinear"), (Code(), "getattr")):
         torch.save(other, folder / "visa_adaptor.pt")
         with pytest.raises(ValueError, match=f"{name}.*no part of these layers"):
@@ -122,9 +98,9 @@ class Code:
         return (Path.touch, (Path("executed"),))
 
 
-def test_layers_of_another_variant_or_size_are_refused(tmp_path: Path, authors: Make) -> None:
+def test_layers_of_another_variant_or_size_are_refused(tmp_path: Path) -> None:
     other = ClipADModel(tiny(tmp_path, quick_gelu=True), variant="sdp_plus")
-    folder = authors("af_clip")
+    folder = authors(tmp_path, "af_clip")
     with pytest.raises(ValueError, match=r"no file of SDP\+ layers"):
         load(other, folder)
     torch.save(nn.Parameter(torch.zeros(1, 12, 768)), folder / "visa_prompt.pt")
@@ -138,9 +114,9 @@ def test_a_folder_without_layers_says_what_it_takes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server(authors: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A server that has the released files: those of the tiny model; an empty cache."""
-    folder = authors("af_clip")
+    folder = authors(tmp_path, "af_clip")
     releases = tuple(
         Release(folder.as_uri(), name, blob_id((folder / name).read_bytes()), "af_clip_visa")
         for name in FILES["af_clip"].values()

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 from rich.console import Console
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.checks import check_counts
 from anomalib_clipad.data import Auxiliary, GeneratedParts
-from anomalib_clipad.lab.evaluation import evaluate
-from anomalib_clipad.metrics import Metrics
+from anomalib_clipad.lab.evaluation import quiet_engine
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES, TRAINING_CATEGORIES
-from anomalib_clipad.tools.evaluation import format_table, quiet, with_mean
 from anomalib_clipad.vision.choices import Tap
 
-from .shots import by_category
+from .shots import compared, tell
 
 _MINI: dict[str, Any] = {"backbone": "clipad-mini", "visualizer": False}
 _TAPS: tuple[Tap, ...] = ("reference", "block")
@@ -44,10 +41,10 @@ def main(taps: Sequence[Tap] = _TAPS, epochs: int = 5, threads: int = 1, seed: i
             layers = train(Path(folder) / tap, tap, epochs, seed)
             ways[f"SDP, tap `{tap}`"] = {"tap": tap}
             ways[f"SDP+, tap `{tap}`"] = {"tap": tap, "adapter": str(layers)}
-        found = {name: _rows(ways, name) for name in HELD_OUT_CATEGORIES}
-    means = {way: with_mean({name: rows[way] for name, rows in found.items()})["mean"] for way in ways}
-    print(format_table(means, "mean of the six"))
-    print("\n" + by_category(found, ("pixel_F1Max", "pixel_PRO")))
+        found = {
+            name: compared(ways, GeneratedParts(category=name, eval_batch_size=16)) for name in HELD_OUT_CATEGORIES
+        }
+    tell(found, "mean of the six", ("pixel_F1Max", "pixel_PRO"))
 
 
 def train(
@@ -57,12 +54,6 @@ def train(
     seed_everything(seed, verbose=False)
     model = ClipAD(variant="sdp_plus", tap=tap, epochs=epochs, feature_cache="memory", **_MINI)
     data = Auxiliary(GeneratedParts(), GeneratedParts(category="gear", train_images=1), [*categories], shuffle=True)
-    options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
-    with quiet():
-        Engine(default_root_dir=folder, **options).fit(model=model, datamodule=data)
+    with quiet_engine(default_root_dir=folder) as engine:
+        engine.fit(model=model, datamodule=data)
     return max(folder.rglob("adapter.safetensors"), key=lambda path: path.stat().st_mtime)
-
-
-def _rows(ways: Mapping[str, dict[str, Any]], category: str) -> dict[str, Metrics]:
-    data = GeneratedParts(category=category, eval_batch_size=16)
-    return {way: evaluate(ClipAD(**_MINI, **options), data) for way, options in ways.items()}

@@ -50,18 +50,16 @@ def main(
         if photographs:
             print(
                 format_table(
-                    _rows(photograph_ways(shots), real_category(photographs), photographs.name), photographs.name
+                    compared(photograph_ways(shots), real_category(photographs), photographs.name), photographs.name
                 )
             )
             return
         ways = memory_ways(memory) if memory else ways_of(shots)
-        found = {name: _rows(ways, GeneratedParts(category=name, eval_batch_size=16)) for name in categories}
+        found = {name: compared(ways, GeneratedParts(category=name, eval_batch_size=16)) for name in categories}
     if memory:
         print(by_category(found, ("image_AUROC", "pixel_AUROC", "pixel_PRO")))
         return
-    means = {way: with_mean({name: rows[way] for name, rows in found.items()})["mean"] for way in ways}
-    print(format_table(means, "mean of the categories"))
-    print("\n" + by_category(found, ("image_AUROC", "pixel_PRO")))
+    tell(found, "mean of the categories", ("image_AUROC", "pixel_PRO"))
 
 
 def ways_of(shots: Sequence[int]) -> Ways:
@@ -89,11 +87,26 @@ def memory_ways(sizes: Sequence[int]) -> Ways:
     return {"all": images} | {f"`memory_size` {size}": images | {"memory_size": size} for size in sizes}
 
 
-def _rows(ways: Ways, data: AnomalibDataModule, class_name: str | None = None) -> dict[str, Metrics]:
+def compared(ways: Ways, data: AnomalibDataModule, class_name: str | None = None) -> dict[str, Metrics]:
+    """The metrics of each way."""
     return {
         name: evaluate(ClipAD(class_name, backbone="clipad-mini", visualizer=False, **options), data)
         for name, options in ways.items()
     }
+
+
+def tell(found: Mapping[str, Mapping[str, Metrics]], title: str, names: Sequence[str]) -> None:
+    """Print the mean of all categories, and some metrics of each.
+
+    Args:
+        found: Of ``compared``, by category.
+        title: Of the means.
+        names: Which metrics.
+    """
+    ways = next(iter(found.values()))
+    means = {way: with_mean({name: rows[way] for name, rows in found.items()})["mean"] for way in ways}
+    print(format_table(means, title))
+    print("\n" + by_category(found, names))
 
 
 def by_category(found: Mapping[str, Mapping[str, Metrics]], names: Sequence[str]) -> str:

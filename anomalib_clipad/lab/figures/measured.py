@@ -9,15 +9,15 @@ import shlex
 import subprocess
 import sys
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
 from safetensors.torch import load_file
 
-from anomalib_clipad import backbones
+from anomalib_clipad.backbones.sources import SHIPPED
 from anomalib_clipad.digest import digest
+from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.tools.verify import processor
 
 _DIGITS = 12
@@ -45,7 +45,7 @@ class Measured(NamedTuple):
 
 def shipped_weights() -> str:
     """First digits of the digest of clipad-mini's tensors."""
-    return digest(load_file(str(files(backbones) / "clipad-mini.safetensors")))[:_DIGITS]
+    return digest(load_file(SHIPPED))[:_DIGITS]
 
 
 def machine() -> str:
@@ -89,8 +89,6 @@ def measured(command: str, weights: str, folder: Path, root: Path) -> Measured:
         msg = f"'{command}' ended with status {run.returncode}: {(run.stderr or run.stdout).strip()[-500:]}"
         raise RuntimeError(msg)
     found = Measured(command, weights, number, where, run.stdout)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = kept.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(found._asdict()), encoding="utf-8")
-    unfinished.replace(kept)
+    with atomic_folder(folder) as unfinished:
+        (unfinished / kept.name).write_text(json.dumps(found._asdict()), encoding="utf-8")
     return found

@@ -58,12 +58,12 @@ def test_memories_keep_what_they_are_called(
 def test_layers_are_those_of_their_tap(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[str, str | None]] = []
 
-    def noted(ways: dict[str, Any], category: str) -> dict[str, Metrics]:
+    def noted(ways: dict[str, Any], data: object) -> dict[str, Metrics]:
         seen.extend((options["tap"], options.get("adapter")) for options in ways.values())
         return {way: dict.fromkeys(METRICS, 0.5) for way in ways}
 
     monkeypatch.setattr(layers, "train", lambda folder, tap, epochs, seed: Path(f"{tap}-{epochs}"))
-    monkeypatch.setattr(layers, "_rows", noted)
+    monkeypatch.setattr(layers, "compared", noted)
     layers.main(epochs=3)
     assert seen[:4] == [("reference", None), ("reference", "reference-3"), ("block", None), ("block", "block-3")]
     names = [row[0] for row in rows(capsys.readouterr().out)[2:6]]
