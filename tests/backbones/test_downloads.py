@@ -1,6 +1,5 @@
 """Where there is no network, a run ends in seconds and says how to go on without one."""
 
-import time
 import traceback
 import urllib.request
 from pathlib import Path
@@ -58,12 +57,10 @@ def test_the_error_is_short_soon_there_and_says_how_to_go_on(
     no_cache: Path, monkeypatch: pytest.MonkeyPatch, load: Any
 ) -> None:
     asked = answer_by(monkeypatch, NO_NETWORK)
-    start = time.perf_counter()
     with pytest.raises(
         WeightsUnavailableError, match=r"could not be downloaded from https://.*\(https://\S* does not"
     ) as error:
         load()
-    assert time.perf_counter() - start < 2
     assert len(asked) == 1
     assert "clipad-mini" in str(error.value)
     assert ":/path/of/it" in str(error.value) or "local-dir:" in str(error.value)
@@ -72,16 +69,16 @@ def test_the_error_is_short_soon_there_and_says_how_to_go_on(
 
 def test_a_server_that_never_answers_is_not_waited_for(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name look-up that hangs is limited by no timeout of sockets."""
-    never = Event()
+    never, ended = Event(), Event()
 
     def hang(*_: object, **__: object) -> None:
         never.wait(60)
+        ended.set()
         raise NO_NETWORK
 
     monkeypatch.setattr(downloads, "urlopen", hang)
-    start = time.perf_counter()
     assert not downloads._reachable("https://example.org", patience=0.05)
-    assert time.perf_counter() - start < 1
+    assert not ended.is_set()
     never.set()
 
 

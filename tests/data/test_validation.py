@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 from anomalib.data import AnomalibDataModule, Folder
-from anomalib.engine import Engine
-from conftest import TINY
+from conftest import TINY, make_engine
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import Auxiliary, GeneratedParts
@@ -33,23 +32,18 @@ def model() -> ClipAD:
     return ClipAD(**TINY, class_name="bolt", visualizer=False)
 
 
-def engine(folder: Path) -> Engine:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    return Engine(default_root_dir=folder, logger=False, accelerator="cpu", devices=1, **quiet)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Folder", "Auxiliary"])
 @pytest.mark.filterwarnings("error:Total length")
 def test_without_validation_data_tests_and_predictions_are_probabilities(
     model: ClipAD, parts: Path, tmp_path: Path, kind: str
 ) -> None:
-    (metrics,) = engine(tmp_path).test(model, datamodule=data_module(kind, parts, "none"))
+    (metrics,) = make_engine(tmp_path).test(model, datamodule=data_module(kind, parts, "none"))
     assert {"image_AUROC", "pixel_PRO"} <= set(metrics)
-    predicted = engine(tmp_path).predict(model, datamodule=data_module(kind, parts, "none"))
-    given = engine(tmp_path).predict(model, data_path=predicted[0].image_path[0])
+    predicted = make_engine(tmp_path).predict(model, datamodule=data_module(kind, parts, "none"))
+    given = make_engine(tmp_path).predict(model, data_path=predicted[0].image_path[0])
     assert predicted[0].pred_score[0].item() == pytest.approx(given[0].pred_score.item(), abs=1e-4)
-    assert engine(tmp_path).validate(model, datamodule=data_module(kind, parts, "none")) in ([], [{}])
+    assert make_engine(tmp_path).validate(model, datamodule=data_module(kind, parts, "none")) in ([], [{}])
 
 
 @pytest.mark.parametrize("kind", ["Folder", "Auxiliary"])
@@ -57,7 +51,7 @@ def test_validation_from_a_folder_that_does_not_exist_is_explained(
     model: ClipAD, parts: Path, tmp_path: Path, kind: str
 ) -> None:
     with pytest.raises(ValueError, match=r"no folder of validation images.*none, same_as_test, from_train, from_test"):
-        engine(tmp_path).test(model, datamodule=data_module(kind, parts, "from_dir"))
+        make_engine(tmp_path).test(model, datamodule=data_module(kind, parts, "from_dir"))
 
 
 def test_validation_data_of_ones_own_are_left_alone(model: ClipAD, parts: Path, tmp_path: Path) -> None:
@@ -68,7 +62,7 @@ def test_validation_data_of_ones_own_are_left_alone(model: ClipAD, parts: Path, 
 
     data = folder(parts, "from_dir")
     data.__class__ = Own
-    engine(tmp_path).test(model, datamodule=data)
+    make_engine(tmp_path).test(model, datamodule=data)
     assert data.asked
 
 

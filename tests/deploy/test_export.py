@@ -18,8 +18,7 @@ import pytest
 import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
-from anomalib.engine import Engine
-from conftest import GOLDEN, HAZELNUT, TINY, save, shallow
+from conftest import GOLDEN, HAZELNUT, TINY, make_engine, save, shallow
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,10 +33,6 @@ from anomalib_clipad.tools.text_features import text_features
 OUTPUTS = ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
 SIZES = [(64, 64), (96, 96), (33, 50), (150, 70), (300, 400)]
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
-
-
-def make_engine(folder: Path) -> Engine:
-    return Engine(default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
 
 
 @pytest.fixture(scope="module")

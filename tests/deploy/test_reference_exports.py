@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
-from conftest import save, shallow
+from conftest import shallow
+from pictures import noise, write
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -25,19 +26,12 @@ EXAMPLE = Path(__file__).parents[2] / "docs/examples/onnx_products.py"
 
 @pytest.fixture(scope="module")
 def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("normal"), seed=3, count=3)
+    return write(tmp_path_factory.mktemp("normal"), *(noise(index, 96, 80 + 8 * index) for index in range(3)))
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("images"), seed=4, count=2)
-
-
-def noise(folder: Path, seed: int, count: int) -> Path:
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        save(folder / f"{index}.png", rng.integers(0, 255, (96, 80 + 8 * index, 3), np.uint8))
-    return folder
+    return write(tmp_path_factory.mktemp("images"), noise(3, 96, 80), noise(4, 96, 88))
 
 
 def few_shot(normal: Path, **options: object) -> ClipAD:

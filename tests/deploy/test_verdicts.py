@@ -16,6 +16,7 @@ from anomalib.data import MVTecAD
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from conftest import save, shallow
+from pictures import surfaces
 from PIL import Image
 
 from anomalib_clipad import ClipAD
@@ -30,14 +31,6 @@ PREDICT = Path(__file__).parents[2] / "docs/examples/onnx_predict.py"
 RATES = (0.05, 0.2, 0.6)
 
 
-def noise(folder: Path, count: int, seed: int, spread: float = 12) -> Path:
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        level = rng.normal(128, 25)
-        save(folder / f"{index:02}.png", rng.normal(level, spread, (64, 72, 3)).clip(0, 255).astype(np.uint8))
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
@@ -45,12 +38,12 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("normal"), 24, seed=0)
+    return surfaces(tmp_path_factory.mktemp("normal"), 24, lamp=25, shape=(64, 72))
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("fresh"), 6, seed=9, spread=14)
+    return surfaces(tmp_path_factory.mktemp("fresh"), 6, seed=9, spread=14, lamp=25, shape=(64, 72))
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +99,8 @@ def check_rates(model: ClipAD, runtime: Runtime, fresh: Path) -> None:
 @pytest.mark.slow
 def test_a_rate_means_the_same_in_torch(model: ClipAD, torch_file: Path, fresh: Path) -> None:
     check_rates(model, load(torch_file), fresh)
-    found = TorchInferencer(torch_file, device="cpu").predict(fresh / "00.png")
-    assert bool(found.pred_label) == bool(model(torch.from_numpy(pixels(fresh / "00.png"))).pred_label)
+    found = TorchInferencer(torch_file, device="cpu").predict(fresh / "0.png")
+    assert bool(found.pred_label) == bool(model(torch.from_numpy(pixels(fresh / "0.png"))).pred_label)
 
 
 @pytest.mark.slow
@@ -116,17 +109,17 @@ def test_a_rate_means_the_same_in_onnxruntime(model: ClipAD, onnx_file: Path, fr
     session = onnxruntime.InferenceSession(onnx_file)  # a caller that knows nothing of rates
     assert [entry.name for entry in session.get_inputs()] == ["input"]
     assert [entry.name for entry in session.get_outputs()][-1] == "p_value"
-    plain = session.run(["pred_label", "p_value"], {"input": pixels(fresh / "00.png")})
+    plain = session.run(["pred_label", "p_value"], {"input": pixels(fresh / "0.png")})
     assert bool(plain[0][0]) == (plain[1][0] <= 0.2 + 1e-6)
     batch = np.concatenate([pixels(path) for path in sorted(fresh.iterdir())])
     alone = [session.run(["p_value"], {"input": image[None]})[0][0] for image in batch]
     np.testing.assert_allclose(session.run(["p_value"], {"input": batch})[0], alone)
     printed = subprocess.run(
-        [sys.executable, PREDICT, onnx_file, fresh / "00.png", "0.99"], capture_output=True, text=True, check=True
+        [sys.executable, PREDICT, onnx_file, fresh / "0.png", "0.99"], capture_output=True, text=True, check=True
     )
     assert f"(p-value {plain[1][0]:.3f}), defective" in printed.stdout
     assert not printed.stderr
-    refused = subprocess.run([sys.executable, PREDICT, onnx_file, fresh / "00.png", "0.01"], capture_output=True)
+    refused = subprocess.run([sys.executable, PREDICT, onnx_file, fresh / "0.png", "0.01"], capture_output=True)
     assert refused.returncode == 1
     assert b"0.01 is none that 24 calibration images allow" in refused.stderr
 
@@ -135,7 +128,7 @@ def test_a_rate_means_the_same_in_onnxruntime(model: ClipAD, onnx_file: Path, fr
 def test_a_rate_means_the_same_in_openvino(model: ClipAD, openvino_file: Path, fresh: Path) -> None:
     check_rates(model, load(openvino_file, "f32"), fresh)
     inferencer = OpenVINOInferencer(openvino_file, config={"INFERENCE_PRECISION_HINT": "f32"})
-    image = fresh / "00.png"
+    image = fresh / "0.png"
     found = inferencer.model({inferencer.input_blob.any_name: pixels(image)})
     assert float(found["p_value"][0]) == pytest.approx(float(model(torch.from_numpy(pixels(image))).p_value))
 
@@ -192,7 +185,7 @@ def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(normal: Path, t
     assert load(path).normal.left_out
     with pytest.raises(ValueError, match="to be calibrated itself"):
         certified("references", few_shot_source=normal, precision="bfloat16").to_torch(tmp_path / "bfloat16")
-    moved = noise(tmp_path / "moved", 24, seed=0)
+    moved = surfaces(tmp_path / "moved", 24, lamp=25, shape=(64, 72))
     model = certified(moved, precision="bfloat16")
     model.prepare()
     shutil.rmtree(moved)
@@ -205,7 +198,7 @@ def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(normal: Path, t
 def test_a_checkpoint_exports_with_or_without_its_images(
     tmp_path: Path, datamodule: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    moved = noise(tmp_path / "normal", 24, seed=0)
+    moved = surfaces(tmp_path / "normal", 24, lamp=25, shape=(64, 72))
     model = certified(moved)
     engine.fit(model, datamodule=datamodule)
     wanted = load(model.to_torch(tmp_path / "live")).normal
@@ -239,7 +232,7 @@ def test_a_file_for_one_size_says_which_calibration_image_it_does_not_take(
     assert not list(tmp_path.rglob("*.onnx"))
     path = model.to_onnx(tmp_path, input_size=(64, 72))
     assert verified(path) == 0
-    assert load(path).run(pixels(fresh / "00.png"))["p_value"].shape == (1,)
+    assert load(path).run(pixels(fresh / "0.png"))["p_value"].shape == (1,)
 
 
 def test_an_image_that_a_runtime_does_not_take_is_named() -> None:

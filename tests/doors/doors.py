@@ -285,6 +285,10 @@ def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
 
     def ask(asked: Asked, place: Path) -> Answers:
         of = asked.product or asked.before or asked
+        if (
+            graph and asked.product is not None and asked.settings
+        ):  # which of the two is of other settings makes no difference
+            asked, of = replace(asked, settings=of.settings), replace(of, settings=asked.settings)
         path = product_file(of, place / "product")
         given = compared(replace(asked, references=None, product=None), place, INSPECTOR)
         given |= {**asked.options, "threshold": asked.threshold}

@@ -111,6 +111,7 @@ def no_option(name: str, *doors: str) -> dict[str, str]:
 
 
 REFERENCES, CALIBRATION = textures("reference", 3, 100), textures("calibration", 9, 200)
+MIXED = (*REFERENCES, shot("tall", texture(103, (70, 50))))
 
 
 def compared(**others: object) -> Asked:
@@ -414,7 +415,7 @@ ROWS = (
     Row(
         7,
         "tiles, references of mixed shapes",
-        lambda: compared(settings={"tiles": [2, 2]}, references=(*REFERENCES, shot("tall", texture(103, (70, 50))))),
+        lambda: compared(settings={"tiles": [2, 2]}, references=MIXED),
         {"page": "leave out tiles"},
     ),
     Row(
@@ -436,8 +437,8 @@ ROWS = (
     Row(
         7,
         "an image smaller than its tiles can be",
-        lambda: compared(settings={"tiles": [3, 3]}, images=(shot("small", texture(5, (20, 25))),)),
-        {**said((DOORS, "is too small for tiles=[3, 3]")), "page": "leave out tiles"},
+        lambda: compared(settings={"tiles": [2, 2]}, references=MIXED, images=(shot("small", texture(5, (20, 25))),)),
+        {**said((DOORS, "is too small for tiles=[2, 2]")), "page": "leave out tiles"},
     ),
     Row(
         8,

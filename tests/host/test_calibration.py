@@ -11,6 +11,7 @@ from anomalib.data import Folder, InferenceBatch, MVTecAD
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 from conftest import Run, save, shallow
+from pictures import surfaces
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data.reading import read_image
@@ -18,22 +19,14 @@ from anomalib_clipad.host.post_processor import ClipADPostProcessor
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 
-def noise(folder: Path, count: int, seed: int = 0, spread: float = 12, lamp: float = 12) -> Path:
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        level = rng.normal(128, lamp)
-        save(folder / f"{index:02}.png", rng.normal(level, spread, (64, 64, 3)).clip(0, 255).astype(np.uint8))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("normal"), 24)
+    return surfaces(tmp_path_factory.mktemp("normal"), 24)
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise(tmp_path_factory.mktemp("fresh"), 4, seed=9, spread=20)
+    return surfaces(tmp_path_factory.mktemp("fresh"), 4, seed=9, spread=20)
 
 
 def certified(normal: object, **options: object) -> ClipAD:
@@ -56,7 +49,7 @@ def test_p_values_are_those_of_the_outputs(
     normal: Path, fresh: Path, tmp_path: Path, engine: Engine, options: dict
 ) -> None:
     if options.pop("few_shot", None):
-        options = {**options, "few_shot_source": noise(tmp_path / "references", 3, seed=5)}
+        options = {**options, "few_shot_source": surfaces(tmp_path / "references", 3, seed=5)}
     model = certified(normal, **options)
     prediction = torch.cat([batch.p_value for batch in engine.predict(model, data_path=fresh)])
     (scores, peaks), (normal_scores, normal_peaks) = outputs(model, fresh), outputs(model, normal)
@@ -71,7 +64,7 @@ def test_p_values_are_those_of_the_outputs(
 
 def test_the_rate_moves_without_a_new_calibration(normal: Path, fresh: Path) -> None:
     model = certified(normal)
-    image = read_image(fresh / "00.png", as_tensor=True)[None]
+    image = read_image(fresh / "0.png", as_tensor=True)[None]
     p_value = float(model(image).p_value)
     assert isinstance(model(image), InferenceBatch)
     for rate in (0.9, 0.05):
@@ -87,7 +80,7 @@ def split_of(root: Path, normal: Path, defective: int = 0) -> Folder:
     shutil.copytree(normal, root / "good")
     layout = {"normal_dir": "good", "normal_test_dir": "good", "num_workers": 0, "seed": 0}
     if defective:
-        noise(root / "bad", defective, seed=3, spread=40)
+        surfaces(root / "bad", defective, seed=3, spread=40)
         layout["abnormal_dir"] = "bad"
         return Folder("bolt", root=root, val_split_mode="same_as_test", **layout)
     return Folder("bolt", root=root, val_split_mode="from_train", val_split_ratio=0.8, **layout)
@@ -120,7 +113,7 @@ def test_a_folder_calibrates_beside_a_labelled_validation_split(
     model, plain = certified(normal), ClipAD(**shallow(), class_name="bolt", visualizer=False)
     for one in (model, plain):
         engine.validate(one, datamodule=datamodule, verbose=False)
-    image = read_image(fresh / "00.png", as_tensor=True)[None]
+    image = read_image(fresh / "0.png", as_tensor=True)[None]
     assert torch.equal(model(image).pred_score, plain(image).pred_score)
     assert not hasattr(plain(image), "p_value")
     known = NormalScores(*outputs(model, normal))
@@ -135,7 +128,7 @@ def test_references_calibrate_by_leaving_out_one_at_a_time(
     tmp_path: Path, fresh: Path, caplog: pytest.LogCaptureFixture, options: dict
 ) -> None:
     """As models that remember all others would score them, on the same scale."""
-    references = noise(tmp_path / "references", 10)
+    references = surfaces(tmp_path / "references", 10)
     model = certified(None, few_shot_source=references, **options)
     with caplog.at_level(logging.INFO):
         model.prepare()
@@ -160,18 +153,18 @@ def test_a_checkpoint_holds_the_calibration(
     model = certified(tmp_path / "normal")
     engine.fit(model, datamodule=datamodule)
     shutil.rmtree(tmp_path / "normal")
-    image = read_image(fresh / "01.png", as_tensor=True)[None]
+    image = read_image(fresh / "1.png", as_tensor=True)[None]
     wanted = model(image)
     again = ClipAD.load_from_checkpoint(engine.best_model_path)
     assert again.post_processor.false_alarm_rate == 0.1
     assert torch.equal(again(image).p_value, wanted.p_value)
     assert torch.equal(again(image).pred_mask, wanted.pred_mask)
     bare = ClipAD(**shallow(), visualizer=False, false_alarm_rate=0.5)
-    (prediction,) = engine.predict(bare, data_path=fresh / "01.png", ckpt_path=engine.best_model_path)
+    (prediction,) = engine.predict(bare, data_path=fresh / "1.png", ckpt_path=engine.best_model_path)
     assert torch.equal(prediction.p_value, wanted.p_value)
     assert bare.post_processor.false_alarm_rate == 0.5
-    other = certified(noise(tmp_path / "other", 9))  # images that are given replace those of the checkpoint
-    engine.predict(other, data_path=fresh / "01.png", ckpt_path=engine.best_model_path)
+    other = certified(surfaces(tmp_path / "other", 9))  # images that are given replace those of the checkpoint
+    engine.predict(other, data_path=fresh / "1.png", ckpt_path=engine.best_model_path)
     assert len(other.post_processor.certificate) == 9
 
 
@@ -186,7 +179,7 @@ def test_another_class_is_calibrated_anew(normal: Path, fresh: Path) -> None:
 
 
 def test_references_do_not_calibrate_themselves(normal: Path) -> None:
-    with pytest.raises(ValueError, match=r"The calibration image .*00\.png is also a reference"):
+    with pytest.raises(ValueError, match=r"The calibration image .*[/]0\.png is also a reference"):
         certified(normal, few_shot_source=normal, k_shot=3).prepare()
 
 
@@ -196,7 +189,7 @@ def test_references_of_a_checkpoint_do_not_calibrate_it(normal: Path, datamodule
     engine.fit(model, datamodule=datamodule)
     again = certified(normal)
     with pytest.raises(ValueError, match="is also a reference"):
-        engine.predict(again, data_path=normal / "00.png", ckpt_path=engine.best_model_path)
+        engine.predict(again, data_path=normal / "0.png", ckpt_path=engine.best_model_path)
 
 
 @pytest.mark.slow
@@ -206,16 +199,16 @@ def test_scored_calibration_images_are_said(normal: Path, engine: Engine, caplog
 
 
 def test_images_that_stand_apart_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    noise(tmp_path / "mixed", 24, lamp=0.1)
+    surfaces(tmp_path / "mixed", 24, lamp=0.1)
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[::4, :, 0] = 255
     save(tmp_path / "mixed/defect.png", stripes)
     model = certified(
-        tmp_path / "mixed", few_shot_source=noise(tmp_path / "references", 3, 5, lamp=0.1), text_weight=0.0
+        tmp_path / "mixed", few_shot_source=surfaces(tmp_path / "references", 3, 5, lamp=0.1), text_weight=0.0
     )
     model.prepare()
     assert "defect.png stand apart" in caplog.text
-    assert "00.png" not in caplog.text
+    assert "0.png" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -239,7 +232,7 @@ def test_missing_images_are_refused(normal: Path, tmp_path: Path, engine: Engine
         certified("absent")
     with pytest.raises(ValueError, match="takes normal images to calibrate on, and there are none"):
         engine.predict(certified(None), data_path=image)
-    few = noise(tmp_path / "few", 5)
+    few = surfaces(tmp_path / "few", 5)
     with pytest.raises(ValueError, match="takes 9 normal images or more; the model is calibrated on 5"):
         certified(few).prepare()
     with pytest.raises(ValueError, match="with memory_size new images are compared with some"):

@@ -18,7 +18,7 @@ from anomalib.data import Folder, ImageBatch, ImageItem, PredictDataset
 from anomalib.data.utils import read_image as anomalib_read_image
 from anomalib.engine import Engine
 from anomalib.visualization.image import visualizer
-from conftest import TINY, save
+from conftest import TINY, make_engine, save
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.strategies import Strategy
 from PIL import Image
@@ -135,15 +135,6 @@ def grey_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, write in GREY_FILES.items():
         write(folder / name)
     return folder
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return make_engine(tmp_path)
-
-
-def make_engine(folder: Path) -> Engine:
-    return Engine(default_root_dir=folder, logger=False, accelerator="cpu", devices=1, enable_progress_bar=False)
 
 
 def predicted(engine: Engine, model: ClipAD, data: Dataset) -> dict[str, float]:

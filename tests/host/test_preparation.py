@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import save
+from pictures import noise, noises, write
 
 from anomalib_clipad import ClipADModel
 from anomalib_clipad.backbones import Backbone
@@ -26,16 +26,6 @@ from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.matrix_resize import Standardize
 
 Make = Callable[..., Preparation]
-
-
-def noise(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(256, size=(64, 64, 3), dtype=np.uint8)
-
-
-def folder_of(root: Path, *seeds: int) -> Path:
-    for seed in seeds:
-        save(root / f"{seed}.png", noise(seed))
-    return root
 
 
 @pytest.fixture
@@ -61,7 +51,7 @@ def data_of(root: str) -> Any:
 
 
 def test_memory_size_reaches_the_memory(make: Make, tmp_path: Path) -> None:
-    run = make(source=folder_of(tmp_path / "normal", 0, 1), memory_size=6)
+    run = make(source=write(tmp_path / "normal", *noises(2)), memory_size=6)
     run.remember(None)
     assert run.predictor.model.detector.memory.tokens.shape == (4, 6, 64)
 
@@ -90,7 +80,7 @@ def test_the_default_name_takes_no_class_away(make: Make) -> None:
 
 
 def test_other_tiles_need_other_references_than_a_checkpoints(make: Make, tmp_path: Path) -> None:
-    run = make(source=folder_of(tmp_path / "normal", 0, 1))
+    run = make(source=write(tmp_path / "normal", *noises(2)))
     run.remember(None)
     state = run.state()
     run.forget_references()
@@ -105,7 +95,7 @@ def test_other_tiles_need_other_references_than_a_checkpoints(make: Make, tmp_pa
 
 
 def test_other_data_calibrates_anew(make: Make, tmp_path: Path) -> None:
-    run = make(rate=0.3, source=folder_of(tmp_path / "normal", 0, 1, 2))
+    run = make(rate=0.3, source=write(tmp_path / "normal", *noises(3)))
     run.remember(data_of("a"))
     run.certify(data_of("a"))
     own = run.predictor.processor.normal
@@ -117,7 +107,7 @@ def test_other_data_calibrates_anew(make: Make, tmp_path: Path) -> None:
 
 
 def test_a_rate_that_moved_below_what_the_images_allow_is_refused(make: Make, tmp_path: Path) -> None:
-    run = make(CalibrationSource(folder_of(tmp_path / "normal", *range(9))), rate=0.1)
+    run = make(CalibrationSource(write(tmp_path / "normal", *noises(9))), rate=0.1)
     run.certify(None)
     assert run.files == [str(tmp_path / f"normal/{seed}.png") for seed in range(9)]
     run.predictor.processor.false_alarm_rate = 0.05
@@ -140,7 +130,7 @@ def restored(make: Make, state: dict, old: dict | None = None, **options: Any) -
 
 def state_of(make: Make, tmp_path: Path) -> dict[str, Any]:
     run = make(
-        CalibrationSource(folder_of(tmp_path / "normal", *range(5, 9))), 0.3, source=folder_of(tmp_path / "r", 0)
+        CalibrationSource(write(tmp_path / "normal", *noises(4, first=5))), 0.3, source=write(tmp_path / "r", noise(0))
     )
     run.remember(None)
     run.certify(None)
@@ -155,7 +145,7 @@ def test_a_checkpoint_brings_references_scale_and_calibration(make: Make, tmp_pa
     run.remember(None)  # there is no other image to take
     assert [Path(one.name).name for one in run.predictor.references] == ["0.png"]
     assert len(run.predictor.processor.normal) == 4
-    assert [Path(file).name for file in run.files] == ["5.png", "6.png", "7.png", "8.png"]
+    assert [Path(file).name for file in run.files] == [f"{index}.png" for index in range(4)]
     served = run.predictor.processor.scale
     assert float(served.midpoint) == float(run.predictor.model.detector.scale.midpoint)
 
@@ -190,10 +180,15 @@ def test_scores_of_version_0_2_are_restored(make: Make, left_out: bool) -> None:
 def test_scored_images_that_are_known_are_said_once_the_run_ends(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = make(CalibrationSource(folder_of(tmp_path / "normal", 1, 2, 3)), 0.3, source=folder_of(tmp_path / "r", 0))
+    run = make(
+        CalibrationSource(write(tmp_path / "normal", *noises(3, first=1))), 0.3, source=write(tmp_path / "r", noise(0))
+    )
     run.remember(None)
     run.certify(None)
-    files = [*map(str, folder_of(tmp_path / "scored", 0, 1, 5).iterdir()), str(tmp_path / "absent.png")]
+    files = [
+        *map(str, write(tmp_path / "scored", noise(0), noise(1), noise(5)).iterdir()),
+        str(tmp_path / "absent.png"),
+    ]
     for calibrated, count in ((True, 2), (False, 1)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):

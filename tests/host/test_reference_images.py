@@ -9,19 +9,12 @@ import pytest
 import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
-from conftest import save
+from pictures import surfaces
 from torch import Tensor
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.host.references import References
 from anomalib_clipad.predictor.coreset import coreset
-
-
-def folder_of(root: Path, count: int, seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        save(root / f"{index:02}.png", rng.normal(128, 12, (96, 96, 3)).clip(0, 255).astype(np.uint8))
-    return root
 
 
 def results(engine: Engine, model: ClipAD, data: MVTecAD) -> dict[str, float]:
@@ -45,7 +38,7 @@ def test_the_first_normal_training_images_are_remembered(
 
 
 def test_a_folder_without_k_shot_means_all_of_it(tiny: dict, tmp_path: Path, image: Path, engine: Engine) -> None:
-    model = ClipAD(**tiny, class_name="bolt", few_shot_source=folder_of(tmp_path / "normal", 5))
+    model = ClipAD(**tiny, class_name="bolt", few_shot_source=surfaces(tmp_path / "normal", 5))
     (prediction,) = engine.predict(model, data_path=image)
     assert model.model.detector.memory.tokens.shape == (4, 5 * 16, 64)
     assert 0 < float(prediction.pred_score) < 1
@@ -54,7 +47,7 @@ def test_a_folder_without_k_shot_means_all_of_it(tiny: dict, tmp_path: Path, ima
 def test_without_text_no_class_name_is_needed(
     tiny: dict, tmp_path: Path, image: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = ClipAD(**tiny, few_shot_source=folder_of(tmp_path / "normal", 3), text_weight=0.0)
+    model = ClipAD(**tiny, few_shot_source=surfaces(tmp_path / "normal", 3), text_weight=0.0)
     (prediction,) = engine.predict(model, data_path=image)
     assert "class name" not in caplog.text
     assert model.model.class_name is None
@@ -63,7 +56,7 @@ def test_without_text_no_class_name_is_needed(
 
 @pytest.mark.slow
 def test_half_is_the_largest_distance_among_the_normal_images(tiny: dict, tmp_path: Path, engine: Engine) -> None:
-    normal = folder_of(tmp_path / "normal", 4)
+    normal = surfaces(tmp_path / "normal", 4)
     model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0)
     scores = []
     for path in sorted(normal.iterdir()):
@@ -106,7 +99,7 @@ def test_a_checkpoint_holds_the_memory(
 def test_another_category_has_references_of_its_own(tiny: dict, parts: Path, tmp_path: Path, engine: Engine) -> None:
     shutil.copytree(parts / "bolt", tmp_path / "two/nut")
     shutil.copytree(parts / "bolt", tmp_path / "two/bolt")
-    folder_of(tmp_path / "two/nut/train/good", 2, seed=9)
+    surfaces(tmp_path / "two/nut/train/good", 2, seed=9)
     model, memories = ClipAD(**tiny, k_shot=2), []
     for category in ("bolt", "nut", "bolt"):
         data = MVTecAD(tmp_path / "two", category, num_workers=0, val_split_mode="same_as_test")
@@ -120,12 +113,12 @@ def test_another_category_has_references_of_its_own(tiny: dict, parts: Path, tmp
 def test_normal_images_that_are_scored_too_are_said(
     tiny: dict, tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    normal = folder_of(tmp_path / "normal", 3)
+    normal = surfaces(tmp_path / "normal", 3)
     engine.predict(ClipAD(**tiny, few_shot_source=normal, text_weight=0.0), data_path=normal)
     assert "3 of the scored images are references or calibration images too" in caplog.text
     caplog.clear()
     engine.predict(
-        ClipAD(**tiny, few_shot_source=normal, text_weight=0.0), data_path=folder_of(tmp_path / "new", 2, seed=5)
+        ClipAD(**tiny, few_shot_source=normal, text_weight=0.0), data_path=surfaces(tmp_path / "new", 2, seed=5)
     )
     assert "of the scored images" not in caplog.text
 
@@ -164,7 +157,7 @@ def test_options_that_make_no_sense_are_refused(tiny: dict, options: dict, messa
 def test_more_than_there_are_is_refused(tiny: dict, datamodule: MVTecAD, engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="4 normal images; k_shot is 5"):
         engine.test(ClipAD(**tiny, k_shot=5), datamodule=datamodule)
-    normal = folder_of(tmp_path / "normal", 3)
+    normal = surfaces(tmp_path / "normal", 3)
     with pytest.raises(ValueError, match="3 normal images; k_shot is 4"):
         engine.test(ClipAD(**tiny, k_shot=4, few_shot_source=normal), datamodule=datamodule)
 
@@ -183,7 +176,7 @@ def test_a_folder_that_is_missing_or_empty_is_named(tiny: dict, image: Path, eng
 
 
 def test_an_unreadable_reference_is_named(tiny: dict, image: Path, engine: Engine, tmp_path: Path) -> None:
-    normal = folder_of(tmp_path / "normal", 2)
+    normal = surfaces(tmp_path / "normal", 2)
     (normal / "broken.png").write_bytes(b"nothing")
     with pytest.raises(Exception, match=r"broken\.png"):
         engine.predict(ClipAD(**tiny, class_name="bolt", few_shot_source=normal), data_path=image)
@@ -238,17 +231,17 @@ def test_the_images_of_a_run_judge_each_other(tiny: dict, datamodule: MVTecAD, e
 def test_two_images_are_a_pair_and_one_is_too_few(
     tiny: dict, tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pair = folder_of(tmp_path / "pair", 2)
+    pair = surfaces(tmp_path / "pair", 2)
     predictions = engine.predict(ClipAD(**tiny, mutual=True, text_weight=0.0), data_path=pair)
     assert sum(len(batch.pred_score) for batch in predictions) == 2
     assert "only 2 images" in caplog.text
     with pytest.raises(ValueError, match="at least 2"):
-        engine.predict(ClipAD(**tiny, mutual=True), data_path=pair / "00.png")
+        engine.predict(ClipAD(**tiny, mutual=True), data_path=pair / "0.png")
 
 
 @pytest.mark.slow
 def test_a_pool_bounds_what_is_compared(tiny: dict, tmp_path: Path, engine: Engine) -> None:
-    images = folder_of(tmp_path / "many", 9)
+    images = surfaces(tmp_path / "many", 9)
     sizes = []
     model = ClipAD(**tiny, mutual=True, text_weight=0.0, pool=4)
     forward = model.model.forward
@@ -303,7 +296,7 @@ def test_other_normal_images_have_statistics_of_their_own(
 ) -> None:
     for name in ("bolt", "nut"):
         shutil.copytree(parts / "bolt", tmp_path / "two" / name)
-    folder_of(tmp_path / "two/nut/train/good", 2, seed=9)
+    surfaces(tmp_path / "two/nut/train/good", 2, seed=9)
     options = {"root": tmp_path / "two", "num_workers": 0, "val_split_mode": "same_as_test"}
     bolt, nut = (MVTecAD(category=name, **options) for name in ("bolt", "nut"))
     model, fresh = (ClipAD(**tiny, k_shot=2, text_weight=0.0) for _ in range(2))

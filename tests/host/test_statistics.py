@@ -9,7 +9,7 @@ from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from anomalib.post_processing import PostProcessor
-from conftest import TINY
+from conftest import TINY, make_engine
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
@@ -20,15 +20,10 @@ from anomalib_clipad.host.statistics import drop_statistics, required
 FITTED = ("image_min", "image_max", "pixel_min", "pixel_max", "_image_threshold", "_pixel_threshold")
 
 
-def engine(folder: Path, *callbacks: Callback) -> Engine:
-    quiet = {"logger": False, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Engine(default_root_dir=folder, callbacks=list(callbacks), **quiet)
-
-
 @pytest.fixture
 def fitted(datamodule: MVTecAD, tmp_path: Path) -> ClipAD:
     model = ClipAD(**TINY, visualizer=False)
-    engine(tmp_path).validate(model, datamodule=datamodule, verbose=False)
+    make_engine(tmp_path).validate(model, datamodule=datamodule, verbose=False)
     return model
 
 
@@ -43,11 +38,11 @@ def test_another_class_drops_the_statistics_of_the_first(
     assert all(torch.tensor(statistics(fitted)).isfinite())
     fitted.class_name = "granite"
     images = parts / "bolt/test/good"
-    (batch, *_) = engine(tmp_path).predict(fitted, data_path=images)
+    (batch, *_) = make_engine(tmp_path).predict(fitted, data_path=images)
     assert "Dropped, since it does not hold for the class 'granite': thresholds and ranges of before" in caplog.text
     assert all(torch.tensor(statistics(fitted)).isnan())
     fresh = ClipAD(**TINY, class_name="granite", visualizer=False)
-    (wanted, *_) = engine(tmp_path).predict(fresh, data_path=images)
+    (wanted, *_) = make_engine(tmp_path).predict(fresh, data_path=images)
     assert torch.equal(batch.pred_score, wanted.pred_score)
 
 
@@ -65,7 +60,7 @@ def test_a_validation_on_the_new_class_needs_no_warning(
     fitted: ClipAD, datamodule: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fitted.class_name = "screw"
-    engine(tmp_path).validate(fitted, datamodule=datamodule, verbose=False)
+    make_engine(tmp_path).validate(fitted, datamodule=datamodule, verbose=False)
     assert "Dropped, since" not in caplog.text
     assert all(torch.tensor(statistics(fitted)).isfinite())
 
@@ -87,14 +82,14 @@ class Interrupt(Callback):
 def test_a_stopped_run_leaves_nothing_behind(datamodule: MVTecAD, tmp_path: Path) -> None:
     model = ClipAD(**TINY, visualizer=False)
     with pytest.raises(InterruptedError):
-        engine(tmp_path, Interrupt()).validate(model, datamodule=datamodule, verbose=False)
+        make_engine(tmp_path, Interrupt()).validate(model, datamodule=datamodule, verbose=False)
     noise = torch.rand(4)
     model.post_processor._image_scores.update(noise, 9 + noise, noise > 2)
     for metric in model.evaluator.test_metrics[:3]:
         metric.update(ImageBatch(torch.zeros(4, 3, 8, 8), pred_score=noise, gt_label=noise > 2))
-    (after,) = engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
+    (after,) = make_engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
     fresh = ClipAD(**TINY, visualizer=False)
-    (wanted,) = engine(tmp_path).test(fresh, datamodule=datamodule, verbose=False)
+    (wanted,) = make_engine(tmp_path).test(fresh, datamodule=datamodule, verbose=False)
     assert after == wanted
     assert statistics(model) == statistics(fresh)
 
@@ -104,8 +99,8 @@ def test_validation_metrics_are_of_the_fused_score(datamodule: MVTecAD, tmp_path
     fields = ["pred_score", "gt_label"]
     evaluator = Evaluator(val_metrics=[AUROC(fields, prefix="val_")], test_metrics=[AUROC(fields, prefix="test_")])
     model = ClipAD(**TINY, visualizer=False, evaluator=evaluator)
-    (validated,) = engine(tmp_path).validate(model, datamodule=datamodule, verbose=False)
-    (tested,) = engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
+    (validated,) = make_engine(tmp_path).validate(model, datamodule=datamodule, verbose=False)
+    (tested,) = make_engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
     assert validated["val_AUROC"] == tested["test_AUROC"]
 
 
@@ -120,11 +115,11 @@ def test_labels_are_asked_for_and_the_model_stays_usable(datamodule: MVTecAD, tm
         return ImageBatch(image=batch.image, image_path=batch.image_path)
 
     loader = DataLoader(unlabelled, 4, collate_fn=collate)
-    for stage in (engine(tmp_path).validate, engine(tmp_path).test):
+    for stage in (make_engine(tmp_path).validate, make_engine(tmp_path).test):
         with pytest.raises(ValueError, match=r"compare predictions with labels.*Use predict for images without labels"):
             stage(model, dataloaders=loader)
-    assert len(engine(tmp_path).predict(model, dataloaders=loader)) == 3
-    (after,) = engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
+    assert len(make_engine(tmp_path).predict(model, dataloaders=loader)) == 3
+    (after,) = make_engine(tmp_path).test(model, datamodule=datamodule, verbose=False)
     assert 0 <= after["image_AUROC"] <= 1
 
 

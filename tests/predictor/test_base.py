@@ -4,17 +4,13 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from pictures import picture
 from stand_ins import Brightness
 
-from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.predictor.base import Measured, Predictor, Scored, Shown, numbers
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 ALIGNED = TileGrid(rows=2, columns=2, size=64, patch=16, aligned=True)
-
-
-def picture(seed: int, height: int = 40, width: int = 40) -> Picture:
-    return Picture(np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8))
 
 
 def shown(predictor: Predictor, seeds: Iterable[int]) -> list[Shown]:

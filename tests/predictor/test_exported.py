@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import picture
 from safetensors.numpy import save_file
 
 from anomalib_clipad.images.alike import identify, to_plain
@@ -70,10 +71,6 @@ def product_of(path: Path, **facts: Any) -> Path:
     about = {**SAID, **facts, "references": to_plain([identify(picture(0), "0.png")])}
     save_file(tensors, path, {"settings": json.dumps(about)})
     return path
-
-
-def picture(seed: int, height: int = 40, width: int = 40) -> Picture:
-    return Picture(np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8))
 
 
 def test_images_have_their_own_scores_and_maps(made: Any) -> None:

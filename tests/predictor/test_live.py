@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import picture
 
 from anomalib_clipad import ClipADModel
 from anomalib_clipad.backbones import Backbone
@@ -20,10 +21,6 @@ from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.matrix_resize import Standardize
 
 Make = Callable[..., LivePredictor]
-
-
-def picture(seed: int, height: int = 40, width: int = 40) -> Picture:
-    return Picture(np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8))
 
 
 def shown(predictor: LivePredictor, seeds: Iterable[int], **size: int) -> list[Shown]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from conftest import shallow
 from PIL import Image
@@ -167,15 +168,14 @@ def test_a_run_with_references_does_not_go_on_without(run: Callable[[str], int])
 def test_a_file_that_is_exported_again_is_refused(run: Callable[[str], int], monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalib_clipad import ClipAD
 
-    def export(smoothing: float) -> Path:
-        module = ClipAD("nut", **MODEL, smoothing=smoothing)
-        module.prepare()
-        return Path(module.to_onnx(Path.cwd()))
-
+    module = ClipAD("nut", **MODEL)
+    module.prepare()
+    model = Path(module.to_onnx(Path.cwd()))
     monkeypatch.setattr(sys.modules[__name__], "OPTIONS", "--output out")
-    model = export(4.0)
     run(f"parts/0.png --model {model}")
-    assert export(2.0) == model
+    again = onnx.load(model)
+    again.doc_string = "written at another time"
+    onnx.save(again, model)
     with pytest.raises(SystemExit, match="model holds other content than then"):
         run(f"parts --model {model} --resume true")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import HAZELNUT
+from pictures import noise
 from PIL import Image
 from torch.export import Dim
 from torchvision import tv_tensors
@@ -22,10 +23,6 @@ RESAMPLING = {
 }
 
 
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-
-
 def as_images(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).movedim(-1, 0)[None] / 255
 
@@ -38,14 +35,14 @@ def pillows(pixels: np.ndarray, size: int, interpolation: str = "bicubic") -> to
 
 @pytest.mark.parametrize("given", SIZES)
 def test_images_are_pillows(given: tuple[int, int]) -> None:
-    assert torch.equal(PillowResize((240, 240))(as_images(noise(*given))), pillows(noise(*given), 240))
+    assert torch.equal(PillowResize((240, 240))(as_images(noise(0, *given))), pillows(noise(0, *given), 240))
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
 @pytest.mark.parametrize("given", SIZES)
 def test_matrix_products_are_pillows_too(given: tuple[int, int], interpolation: str) -> None:
-    found = MatrixResize([240, 240], interpolation)(as_images(noise(*given)))
-    wanted = pillows(noise(*given), 240, interpolation)
+    found = MatrixResize([240, 240], interpolation)(as_images(noise(0, *given)))
+    wanted = pillows(noise(0, *given), 240, interpolation)
     assert torch.equal(found, wanted)
 
 
@@ -69,14 +66,14 @@ def test_without_whole_levels_it_is_torchvisions(interpolation: str) -> None:
 @pytest.mark.parametrize("interpolation", RESAMPLING)
 def test_the_same_size_changes_nothing(interpolation: str) -> None:
     assert torch.equal(resize_matrix(48, 48, interpolation), torch.eye(48, dtype=torch.float64))
-    images = as_images(noise(48, 48))
+    images = as_images(noise(0, 48, 48))
     assert torch.equal(MatrixResize([48, 48], interpolation)(images), images)
     assert torch.equal(PillowResize((48, 48))(images), images)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.2, 3.0])
 def test_values_that_pillow_cannot_hold_are_treated_as_in_exports(value: float) -> None:
-    images = as_images(noise(90, 70))
+    images = as_images(noise(0, 90, 70))
     images[0, 1, 40, 30] = value
     found = PillowResize((64, 64))(images)
     torch.testing.assert_close(found, MatrixResize([64, 64])(images), atol=0, rtol=0, equal_nan=True)
@@ -96,7 +93,7 @@ def test_images_stay_on_their_device() -> None:
 
 
 def test_images_may_have_any_number_of_channels_and_dimensions() -> None:
-    images = as_images(noise(90, 70))
+    images = as_images(noise(0, 90, 70))
     wanted = PillowResize((64, 48))(images)
     assert torch.equal(PillowResize((64, 48))(images[0]), wanted[0])
     assert torch.equal(PillowResize((64, 48))(images[:, :1]), wanted[:, :1])
@@ -104,7 +101,7 @@ def test_images_may_have_any_number_of_channels_and_dimensions() -> None:
 
 
 def test_images_of_whole_numbers_are_antialiased_too() -> None:
-    pixels = noise(300, 400)
+    pixels = noise(0, 300, 400)
     found = PillowResize((64, 64))(torch.from_numpy(pixels).movedim(-1, 0))
     assert found.dtype == torch.uint8
     torch.testing.assert_close(found / 255, pillows(pixels, 64)[0], atol=1.01 / 255, rtol=0)
@@ -130,10 +127,10 @@ def test_masks_keep_their_dtype(dtype: torch.dtype) -> None:
 
 
 def test_what_goes_in_comes_out() -> None:
-    transform, image = PillowResize((64, 64)), as_images(noise(90, 70))
+    transform, image = PillowResize((64, 64)), as_images(noise(0, 90, 70))
     assert type(transform(image)) is torch.Tensor
     assert type(transform(tv_tensors.Image(image))) is tv_tensors.Image
-    picture = Image.fromarray(noise(90, 70))
+    picture = Image.fromarray(noise(0, 90, 70))
     assert np.array_equal(transform(picture), picture.resize((64, 64), Image.Resampling.BICUBIC))
 
 
@@ -157,5 +154,5 @@ def test_an_exported_resize_is_pillows(tmp_path: Path) -> None:
                       opset_version=18, dynamo=True, verbose=False)  # fmt: skip
     session = pytest.importorskip("onnxruntime").InferenceSession(path)
     for given in [(200, 200), (280, 320), (240, 260), (97, 64), (600, 300)]:
-        (found,) = session.run(None, {"images": as_images(noise(*given)).repeat(2, 1, 1, 1).numpy()})
-        np.testing.assert_allclose(found[:1], pillows(noise(*given), 304).numpy(), atol=1e-6)
+        (found,) = session.run(None, {"images": as_images(noise(0, *given)).repeat(2, 1, 1, 1).numpy()})
+        np.testing.assert_allclose(found[:1], pillows(noise(0, *given), 304).numpy(), atol=1e-6)

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import save, shallow
+from pictures import noise
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -31,10 +32,6 @@ from anomalib_clipad.web.runtime import FETCH, FOLDER, load_runtime
 
 NAMES = ["bottle", "metal_nut"]
 RATE = 0.3
-
-
-def noise(seed: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
