@@ -9,6 +9,7 @@ from anomalib_clipad.tools.cli import Program, Written
 _COMMANDS = {
     "bench": ("bench.bench:bench", "measure speed and memory against peers"),
     "browser-runtime": ("browser_runtime:fetch", "fetch the files of onnxruntime-web anew, with npm"),
+    "demo-picture": ("bench.demo:picture", "save the picture that opens README"),
     "deployment": ("bench.deployment:deployment", "compare export formats: size, speed, metrics"),
     "endurance": ("bench.endurance:main", "inspect thousands of images, whole and damaged"),
     "figures": ("figures.figures:figures", "run the commands of measured tables and rewrite these, or check them"),

@@ -10,6 +10,7 @@ from anomalib_clipad.lab import __main__ as lab
 OPTIONS = {
     "bench": "--growth_to",
     "browser-runtime": "--folder",
+    "demo-picture": "output",
     "deployment": "--formats",
     "endurance": "--damaged",
     "figures": "--check",
