@@ -18,6 +18,7 @@ from .lines import Lines, as_rows, readable
 from .lock import folder_lock
 from .names import Names
 from .order import put_in_order
+from .parts import Part, PartRule, summary_of, write_parts
 from .picture_files import Maps, Overlays, PictureFiles, remove_pictures, tidy
 from .records import RECORDS, Result, as_line, read_results, result_of
 from .recovery import Recovered, recover
@@ -62,6 +63,7 @@ class Results:
         maps: Whether maps are, as PNG of 16 bits, 65535 being 1, or as ``.npy`` of float32.
         coco: Whether ``coco.json`` is.
         page: Title of ``index.html``, if it is to be written.
+        parts: Judges parts that several pictures show, for ``parts.csv``.
         parquet: Writes ``results.parquet`` of the folder and of what has failed.
         grows: Whether images arrive while the run goes on. Then a file that is rewritten is an image of its own; else
             what was found in it last counts.
@@ -88,6 +90,7 @@ class Results:
         maps: Maps = "none",
         coco: bool = False,
         page: str | None = None,
+        parts: PartRule | None = None,
         parquet: Callable[[Path, Mapping[str, str]], None] = write_parquet,
         grows: bool = False,
         settings: Mapping[str, Any] | None = None,
@@ -103,7 +106,7 @@ class Results:
             raise ValueError(msg)
         self.folder = folder
         self._overwrite, self._resume, self._coco, self._page, self.grows = overwrite, resume, coco, page, grows
-        self._parquet = parquet
+        self._parquet, self._rule, self._parts = parquet, parts, list[Part]()
         self._pictures = PictureFiles(folder, overlays, masks, maps, page is not None)
         written = {"overlays": overlays, "masks": masks, "maps": maps, "coco": coco, "page": page is not None}
         self._run = new_run({**(settings or {}), **written, "grows": grows}, depends or {}, about or {})
@@ -283,7 +286,8 @@ class Results:
                     tidy(self.folder, remove_pictures(self.folder, gone))
                 self._changed = True
             self._complete()
-            return summarize(self.folder, read_results(self.folder), len(self._failed))
+            said = [] if self._rule is None else summary_of(self._parts, self._rule.rate)
+            return summarize(self.folder, read_results(self.folder), len(self._failed), said)
 
     def _complete(self) -> None:
         if not self._changed:
@@ -294,8 +298,10 @@ class Results:
         self._parquet(self.folder, dict(self._failed.values()))
         if self._coco:
             write_coco(self.folder, once=not self.grows)
+        if self._rule is not None:
+            self._parts = write_parts(self.folder, self._rule, [path for path, _ in self._failed.values()])
         if self._page is not None:
-            write_run_page(self.folder, self._page)
+            write_run_page(self.folder, self._page, self._rule, self._parts)
         self._changed = self._outdated = False
 
     def called(self, path: PurePath) -> str:

@@ -15,6 +15,7 @@ from anomalib_clipad.storage import UNFINISHED, atomic_folder
 
 from .lines import whole_lines
 from .lock import LOCK_FILE
+from .parts import PARTS
 from .picture_files import FOLDERS, remove_pictures, remove_unfinished, tidy
 from .records import RECORDS
 
@@ -25,7 +26,7 @@ LISTED = ".images"
 """Folder of a run on a cluster: what was to be done."""
 _FORMER = (".coco.jsonl", ".checkpoints")
 """What runs of earlier versions have written besides."""
-_TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", "coco.json", RECORDS, NAMES)
+_TABLES = ("results.csv", "regions.csv", "failed.csv", "results.parquet", "coco.json", PARTS, RECORDS, NAMES)
 _OWN = (*_TABLES, *_FORMER, LISTED, "index.html", RUN_FILE)
 """What runs have written; ``run.json`` last: it says whose the others are."""
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .lines import as_given
 from .page import About, PageRow, write_page
+from .parts import Part, PartRule, summary_of
 from .picture_files import HEAT_MAPS, THUMBNAILS
 from .records import LABELS, Result, read_results
 from .run_folder import read_run
 
 
-def write_run_page(folder: Path, title: str) -> Path:
+def write_run_page(folder: Path, title: str, rule: PartRule | None = None, parts: Iterable[Part] = ()) -> Path:
     """Write ``index.html`` into the output folder of ``Results``; memory does not grow with the number of images.
 
     Args:
         folder: Output folder, written with thumbnails.
         title: What the page is called.
+        rule: How parts are judged that several pictures show.
+        parts: These parts.
 
     Raises:
         OSError: If it cannot be written.
@@ -31,8 +35,26 @@ def write_run_page(folder: Path, title: str) -> Path:
     threshold = None if first is None else _finite(first.threshold)
     start = Path() if run is None else Path(run.folder)
     times = Counter[str]() if run is not None and run.settings.get("grows") else None
-    rows = (_row(folder, result, start, times) for result in read_results(folder))
+    if rule is not None:
+        about = about._replace(decision=" ".join([about.decision, *summary_of(parts, rule.rate)]))
+    remark = _part_remarks(rule, parts)
+    rows = (_row(folder, result._replace(remark=remark(result)), start, times) for result in read_results(folder))
     return write_page(folder, rows, title, 0.5 if threshold is None else threshold, about)
+
+
+def _part_remarks(rule: PartRule | None, parts: Iterable[Part]) -> Callable[[Result], str | None]:
+    """What there is to say of a picture, with the verdict on its part where that is not good."""
+    known = {part.name: part for part in parts if part.verdict != "good"}
+
+    def remark(result: Result) -> str | None:
+        found = None if rule is None else rule.names.of(result.path)
+        part = None if found is None else known.get(found[0])
+        if part is None:
+            return result.remark
+        why = f"{part.verdict} by {part.view}" if part.view else f"{part.verdict}: {part.remark}"
+        return "; ".join([*([result.remark] if result.remark else []), f"part {part.name} is {why}"])
+
+    return remark
 
 
 def _row(folder: Path, result: Result, start: Path, times: Counter[str] | None) -> PageRow:

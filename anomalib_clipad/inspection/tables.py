@@ -37,6 +37,7 @@ class Summary:
         defective: How many of them are.
         failed: How many could not be inspected.
         worst: At most ten, the highest score first.
+        parts: What there is to say of parts that several pictures show.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Summary:
     defective: int
     failed: int
     worst: tuple[Result, ...]
+    parts: tuple[str, ...] = ()
 
 
 def result_row(result: Result) -> list[Cell]:
@@ -72,7 +74,7 @@ def write_tables(folder: Path) -> None:
             regions.write(as_rows(region_rows(result)))
 
 
-def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0) -> Summary:
+def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0, parts: Iterable[str] = ()) -> Summary:
     """What results come to, one in memory at a time; ``None`` is one that failed, beside those counted before."""
     images = defective = 0
 
@@ -87,7 +89,7 @@ def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0) -
             yield result
 
     worst = heapq.nlargest(WORST, counted(), key=lambda result: math.inf if math.isnan(result.score) else result.score)
-    return Summary(folder, images, defective, failed, tuple(worst))
+    return Summary(folder, images, defective, failed, tuple(worst), tuple(parts))
 
 
 def result_types() -> dict[str, pa.DataType]:

@@ -12,6 +12,7 @@ from anomalib_clipad.checks import check_counts, is_number
 from anomalib_clipad.inspection.dependencies import about_of, depends_on
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.parts import PartRule
 from anomalib_clipad.inspection.records import as_result
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.sources import Source
@@ -49,6 +50,7 @@ def inspect_on_cluster(
     asked: Mapping[str, Any],
     who: Cluster,
     command: str = "",
+    part: str | None = None,
     **written: Any,
 ) -> tuple[Summary, dict[str, Any]]:
     """Inspect images and write results.
@@ -60,6 +62,7 @@ def inspect_on_cluster(
         asked: What the inspector is made of, as of ``depends_on``.
         who: Who works.
         command: As of ``about_of``.
+        part: How pictures of a part are called, if several show one.
         **written: Arguments of ``Results``: ``overwrite``, ``resume``, ``settings``.
 
     Returns:
@@ -80,6 +83,7 @@ def inspect_on_cluster(
         shipped, about = [ray.put(inspector)], about_of(inspector, command)
         with Results(
             folder,
+            parts=None if part is None else PartRule.of(part, inspector.model.normal),
             overlays="none",
             parquet=write_parquet,
             depends=depends_on(inspector, asked),

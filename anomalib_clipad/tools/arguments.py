@@ -46,6 +46,13 @@ _DECISION = (
         0.5,
         "An image is defective if its score in [0, 1] is above this, unless a false-alarm rate or the model decides.",
     ),
+    Option(
+        "part",
+        str,
+        None,
+        "Several pictures show one part: how they are called, such as `{part}_{view}.png`. `parts.csv` then has a "
+        "verdict on each part, at the false-alarm rate.",
+    ),
     Option("ignore", Path, None, "Mask of what is never looked at, white."),
     Option("min_area", int, 0, "Smaller regions do not count, in pixels of the image."),
     Option("max_pixels", int, MAX_PIXELS, "Larger images are refused."),

@@ -18,6 +18,7 @@ from anomalib_clipad.inspection.dependencies import about_of, depends_on, plain
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.page import PAGE
+from anomalib_clipad.inspection.parts import PartRule
 from anomalib_clipad.inspection.results import Results
 from anomalib_clipad.inspection.run import inspect_all
 from anomalib_clipad.inspection.sources import Source, find
@@ -85,7 +86,7 @@ def inspect(
     _check_threads(threads, model)
     sources = _some_sources(images, watch)
     record = {"overwrite": overwrite, "resume": resume, "settings": {**plain(asked), "engine": engine}}
-    run = _Run(asked, {"batch_size": batch_size, "workers": workers}, sources, output, record)
+    run = _Run(asked, asked.pop("part", None), {"batch_size": batch_size, "workers": workers}, sources, output, record)
     summary = _on_cluster(run, cluster) if engine == "ray" else _here(run, written, watch)
     if summary.failed:
         sys.exit(3)
@@ -96,6 +97,7 @@ class _Run(NamedTuple):
 
     Attributes:
         asked: What the inspector is made of.
+        part: How pictures of a part are called.
         how: How it reads and scores.
         sources: The images.
         output: Folder of the results.
@@ -103,6 +105,7 @@ class _Run(NamedTuple):
     """
 
     asked: dict[str, Any]
+    part: str | None
     how: dict[str, Any]
     sources: Iterator[Source | None]
     output: Path
@@ -119,7 +122,9 @@ def _on_cluster(run: _Run, cluster: Mapping[str, Any]) -> Summary:
     who = Cluster(*(cluster.get(option.name) for option in CLUSTER))
     found = (source for source in run.sources if source is not None)
     with _quietly():
-        summary, about = inspect_on_cluster(build, found, run.output, run.asked, who, called(), **run.record)
+        summary, about = inspect_on_cluster(
+            build, found, run.output, run.asked, who, called(), part=run.part, **run.record
+        )
     tell(summary, about, run.output / "results.parquet")
     return summary
 
@@ -133,6 +138,7 @@ def _here(run: _Run, written: Mapping[str, Any], watch: Path | None) -> Summary:
         sources, how["mutual"] = iter(together), [source.image for source in together]
     with _quietly():
         inspector = Inspector(**how)
+    parts = None if run.part is None else PartRule.of(run.part, inspector.model.normal)
     depends = depends_on(inspector, run.asked, [source.place for source in together])
     drift, with_page = written.get("drift"), written.get("page", True)
     log = None if drift is None else _watch_over(drift, inspector, depends)
@@ -142,7 +148,7 @@ def _here(run: _Run, written: Mapping[str, Any], watch: Path | None) -> Summary:
     complete = False
     with ExitStack() as stack:
         results = stack.enter_context(
-            Results(run.output, depends=depends, about=about, grows=watch is not None, page=title, **given)
+            Results(run.output, depends=depends, about=about, grows=watch is not None, page=title, parts=parts, **given)
         )
         each = _each(watch is not None, stack, log, results)
         with _until_interrupted():

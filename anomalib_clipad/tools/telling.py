@@ -52,7 +52,7 @@ def tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
     console = Console()
     console.print(table)
     said = [SCORE, *([P_VALUE] if any(row.p_value is not None for row in summary.worst) else [])]
-    for sentence in (about["decision"], *about["notes"], " ".join(said), str(where)):
+    for sentence in (about["decision"], *summary.parts, *about["notes"], " ".join(said), str(where)):
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
