@@ -51,13 +51,13 @@ from .host.statistics import require_labels, reset_metrics
 from .host.tiler import SourceSize, tiles_of
 from .host.visualizer import ClipADVisualizer
 from .predictor.live import LivePredictor
-from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
-from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant
 from .text.cache import EmbeddingCache
 from .text.class_encoder import check_class_name
 from .text.methods import Method
 from .torch_model import ClipADModel
+from .training.adapter_training import AdapterTraining
+from .training.feature_cache import CACHE_KINDS, CacheKind
 from .vision.choices import Precision, Tap
 from .vision.tiles import Tiles
 

@@ -13,7 +13,7 @@ from neighbours import tiny
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.data import Auxiliary, GeneratedParts
-from anomalib_clipad.sdp_plus.training import AdapterTraining
+from anomalib_clipad.training.adapter_training import AdapterTraining
 
 FEW = {"good_images": 3, "defective_images": 7, "train_images": 1, "image_size": 64}
 
