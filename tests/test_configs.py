@@ -243,7 +243,7 @@ def test_sdp_plus_is_trained_on_one_data_set_and_tested_on_another(name: str) ->
     data = get_datamodule(config)
     assert data.category == category
     assert data.rvs_options == rvs_options
-    assert data.train_batch_size == 8
+    assert (data.train_batch_size, data.batch_size_at(0)) == (None, 8)
     if name == "generated_parts_auxiliary":
         assert set(data.categories) == TRAINING
         assert data.shuffle
@@ -253,7 +253,7 @@ def test_sdp_plus_is_trained_on_one_data_set_and_tested_on_another(name: str) ->
 
 
 COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
-TRAINED = {"variant", "adapter", "epochs", "learning_rate", "feature_cache"}
+TRAINED = {"variant", "adapter", "epochs", "learning_rate", "feature_cache", "as_coded"}
 
 
 def test_the_model_configuration_lists_every_parameter_at_its_default() -> None:

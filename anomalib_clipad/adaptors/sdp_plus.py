@@ -93,8 +93,9 @@ class SDPPlus(Adaptor, DualPath):
         """The map is in these units."""
         return anomaly_map
 
-    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
+    def lesson(self, view: View, images: Tensor, stage: int) -> list[Tensor]:
         """Tapped ordinary stream of the patches: four tensors (B, N, width)."""
+        del stage
         return _patches(self.read(view, images, tokens=False).features)
 
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:

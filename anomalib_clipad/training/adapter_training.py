@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_clipad.adaptors.base import Lesson
 from anomalib_clipad.adaptors.files import save_adapter
 from anomalib_clipad.adaptors.losses import total
+from anomalib_clipad.adaptors.stages import stage_at
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.text.methods import check_options
@@ -36,14 +37,15 @@ class AdapterTraining:
         model: A model with layers.
         data: What it is trained on.
         feature_cache: Where patch features are kept between epochs.
+        epochs: How many there are; by default as many as the authors have.
 
     Raises:
         TypeError: If the data module is no ``Auxiliary``.
-        ValueError: If the model has no layers, features of augmented pictures are to be cached, or RVS options of the
-            data do not belong to the model's method.
+        ValueError: If the model has no layers, there are fewer epochs than stages, features of augmented pictures are
+            to be cached, or RVS options of the data do not belong to the model's method.
     """
 
-    def __init__(self, model: ClipADModel, data: object, feature_cache: CacheKind) -> None:
+    def __init__(self, model: ClipADModel, data: object, feature_cache: CacheKind, epochs: int | None = None) -> None:
         if not isinstance(data, Auxiliary):
             msg = (
                 f"Layers are trained on anomalib_clipad.data.Auxiliary, which knows the category of each picture; got "
@@ -56,6 +58,12 @@ class AdapterTraining:
         if feature_cache != "none" and data.train_augmentations is not None:
             msg = "Augmented pictures differ from epoch to epoch: feature_cache has to be 'none' with augmentations."
             raise ValueError(msg)
+        stages = model.adapter.course
+        self.epochs = sum(stage.epochs for stage in stages) if epochs is None else epochs
+        if self.epochs < len(stages):
+            msg = f"{model.title} is trained in {len(stages)} stages and needs an epoch for each; got epochs={epochs}."
+            raise ValueError(msg)
+        data.batch_size_at = self.batch_size_at
         names = sorted(set(data.class_names.values()))
         logger.info("Training %s on %d pictures of %s.", model.title, len(data.class_names), ", ".join(names))
         self.model, self.adapter, self.data = model, model.adapter, data
@@ -66,28 +74,40 @@ class AdapterTraining:
             if self.adapter.own_text
             else self._texts
         )
-        self._features = FeatureCache(feature_cache)
+        self._kind, self._stage, self._features = feature_cache, -1, FeatureCache("none")
         self._sample: list[tuple[Tensor, Tensor, Tensor]] = []
         self._sampled: list[str] = []
         self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)
         self._defective = 0
 
-    def losses(self, batch: ImageBatch, progress: float = 0.0) -> dict[str, Tensor]:
+    def stage_at(self, epoch: int) -> int:
+        """The number of the stage of an epoch."""
+        return stage_at(self.adapter.course, epoch, self.epochs)
+
+    def batch_size_at(self, epoch: int) -> int:
+        """The authors' number of pictures per batch in an epoch."""
+        return self.adapter.course[self.stage_at(epoch)].batch_size
+
+    def losses(self, batch: ImageBatch, epoch: int = 0) -> dict[str, Tensor]:
         """The losses of the layers by name; each picture is compared with its own category's text.
 
         Args:
             batch: The pictures.
-            progress: Share of the epochs that are over.
+            epoch: Counted from 0.
 
         Raises:
             ValueError: If their sum is not finite; the message names the pictures.
         """
         images, masks = required(batch.image, "image"), required(batch.gt_mask, "gt_mask")
         paths = [str(path) for path in required(batch.image_path, "image_path")]
-        features = self._features.get(paths, lambda: self.model.tokens(images))
+        stage = self.stage_at(epoch)
+        if stage != self._stage:
+            self._stage = stage
+            self._features = FeatureCache(self._kind if self.adapter.keeps(stage) else "none")
+        features = self._features.get(paths, lambda: self.model.tokens(images, stage))
         text = self._text([self.data.class_names[path] for path in paths]).to(images.device)
         labels = required(batch.gt_label, "gt_label")
-        lesson = Lesson([part.to(text.device) for part in features], text, masks.float(), labels, progress)
+        lesson = Lesson([part.to(text.device) for part in features], text, masks.float(), labels, stage)
         losses = self.adapter.losses(self.model.detector.view, lesson)
         loss = total(losses)
         if not torch.isfinite(loss):
@@ -124,7 +144,9 @@ class AdapterTraining:
             return math.nan, math.nan
         detector, maps, truth = self.model.detector, [], []
         device = detector.smoothing_matrix.device
-        plain = Detector(detector.visual, detector.image_size, detector.smoothing, detector.tap).to(device)
+        own_width = detector.smoothing == self.adapter.smoothing  # nobody chose another one
+        smoothing = detector.sdp.smoothing if own_width else detector.smoothing
+        plain = Detector(detector.visual, detector.image_size, smoothing, detector.tap).to(device)
         for (image, mask, text), own in zip(self._sample, self._text(self._sampled), strict=True):
             both = [part(image[None], of.to(device)) for part, of in ((plain, text), (detector, own))]
             maps.append(torch.stack([required(found.anomaly_map, "anomaly_map").flatten() for found in both]).cpu())
@@ -144,7 +166,8 @@ class AdapterTraining:
         trained_by = {
             "learning_rate": learning_rate,
             "epochs": epochs,
-            "batch_size": self.data.train_batch_size,
+            "batch_size": [self.data.train_batch_size or stage.batch_size for stage in self.adapter.course],
+            "as_coded": self.adapter.as_coded,
             "data": self.data.source.name,
             "categories": self.data.categories,
         }

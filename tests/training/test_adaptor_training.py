@@ -130,9 +130,17 @@ def test_aa_clip_learns_the_text_first_and_then_the_image_side(generated: Path, 
 def test_the_authors_way_of_training_is_the_default() -> None:
     given = {"epochs": None, "learning_rate": None}
     ways = {name: make_model(variant=name, **given) for name in ("sdp_plus", "af_clip", "aa_clip")}
-    found = {name: (model.epochs, model.learning_rate, model.model.adapter.betas) for name, model in ways.items()}
+    found = {
+        name: (
+            model.epochs,
+            model.learning_rate,
+            model.model.adapter.betas,
+            [stage.batch_size for stage in model.model.adapter.course],
+        )
+        for name, model in ways.items()
+    }
     assert found == {
-        "sdp_plus": (5, 1e-4, (0.9, 0.999)),
-        "af_clip": (2, 1e-4, (0.5, 0.999)),
-        "aa_clip": (25, 5e-4, (0.5, 0.999)),
+        "sdp_plus": (5, 1e-4, (0.9, 0.999), [8]),
+        "af_clip": (2, 1e-4, (0.5, 0.999), [8]),
+        "aa_clip": (25, 5e-4, (0.5, 0.999), [16, 2]),
     }
