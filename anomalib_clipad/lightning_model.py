@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from . import plugin
 from .adaptors.base import Adaptor
-from .adaptors.files import adapter_file, load_adapter, with_adapter
+from .adaptors.files import TrainedLayers, adapter_file
 from .adaptors.losses import total
 from .backbones import load_backbone
 from .checks import check_choice, check_count, is_number
@@ -190,15 +190,17 @@ class ClipAD(AnomalibModule):
             references = References(k_shot, source, memory_size, mutual, pool)
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
             chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
-            if adapter is not None:
-                chosen = with_adapter(str(adapter), chosen)
+            layers = None if adapter is None else TrainedLayers(adapter)
+            if layers is not None:
+                chosen = layers.settings(chosen)
             settings = Settings.of(**chosen)
             references.check_tiles(settings.tiles, settings.aligned)
-            layers = None if adapter is None else adapter_file(str(adapter))
+            if layers is not None:
+                adapter_file(layers.source)  # before a backbone is loaded for nothing
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
             model = ClipADModel(loaded, settings, EmbeddingCache() if text_cache else None)
             if model.adapter is not None and layers is not None:
-                load_adapter(model.adapter, str(layers), model.settings, model.fingerprint)
+                layers.load(model.adapter, model.settings, model.fingerprint)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(

@@ -81,7 +81,6 @@ class Adaptor(Reader):
         parts: Names of their files where several belong together, as patterns.
         backbone: The settings of a backbone that released layers belong to, where they differ from the defaults.
         form: What its authors' files look like, in words.
-        own_text: Whether its vectors of text are others than SDP's.
         trains_text: Whether training changes the vectors of text too.
         course: The stages of its training, as the authors have them.
         betas: Of Adam, as the authors have it.
@@ -96,7 +95,6 @@ class Adaptor(Reader):
     parts: ClassVar[tuple[str, ...]] = ()
     backbone: ClassVar[Mapping[str, Any]] = {}
     reads: ClassVar[tuple[str, ...]] = ()
-    own_text: ClassVar[bool] = True
     trains_text: ClassVar[bool] = False
     course: ClassVar[tuple[Stage, ...]] = (Stage(epochs=5, batch_size=8, learning_rate=1e-4),)
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)

@@ -46,7 +46,6 @@ class SDPPlus(Adaptor, DualPath):
     }
     """By the data set they were trained on; for ViT-B-16-plus-240 with laion400m_e31."""
     reads = ("tap",)
-    own_text = False
     scale = SDP_PLUS
     patches = True
 

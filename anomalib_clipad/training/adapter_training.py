@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,11 +17,11 @@ from anomalib_clipad.adaptors.base import Lesson
 from anomalib_clipad.adaptors.files import save_adapter
 from anomalib_clipad.adaptors.losses import total
 from anomalib_clipad.adaptors.stages import stage_at
+from anomalib_clipad.backbones import load_backbone
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
 from anomalib_clipad.text.methods import check_options
 from anomalib_clipad.torch_model import ClipADModel
-from anomalib_clipad.vision.detector import Detector
 
 from .feature_cache import CacheKind, FeatureCache
 
@@ -69,14 +70,8 @@ class AdapterTraining:
         self.model, self.adapter, self.data = model, model.adapter, data
         check_options(model.settings.rvs, data.rvs_options or {})
         self._texts = {name: model.encode(name, data.rvs_options) for name in names}
-        self._plain_texts = (
-            {name: model.encoder.encode(name, data.rvs_options) for name in names}
-            if self.adapter.own_text
-            else self._texts
-        )
         self._kind, self._stage, self._features = feature_cache, -1, FeatureCache("none")
-        self._sample: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._sampled: list[str] = []
+        self._sample: list[tuple[Tensor, Tensor, str]] = []
         self._pitch = max(int(data.train_data.samples.label_index.sum()) // _COMPARED, 1)
         self._defective = 0
 
@@ -132,28 +127,33 @@ class AdapterTraining:
         for image, mask, path in zip(images, masks, required(batch.image_path, "image_path"), strict=True):
             if mask.any():
                 if self._defective % self._pitch == 0:
-                    name = self.data.class_names[str(path)]
-                    self._sample.append((image, mask, self._plain_texts[name]))
-                    self._sampled.append(name)
+                    self._sample.append((image, mask, self.data.class_names[str(path)]))
                 self._defective += 1
 
     @torch.no_grad()
     def compare(self) -> tuple[float, float]:
-        """Pixel AUROC without and with the layers on the sampled pictures, as they are now; NaN without any."""
+        """Pixel AUROC of SDP and of the layers on the sampled pictures, as they are now; NaN without any."""
         if not self._sample:
             return math.nan, math.nan
-        detector, maps, truth = self.model.detector, [], []
-        device = detector.smoothing_matrix.device
-        own_width = detector.smoothing == self.adapter.smoothing  # nobody chose another one
-        smoothing = detector.sdp.smoothing if own_width else detector.smoothing
-        plain = Detector(detector.visual, detector.image_size, smoothing, detector.tap).to(device)
-        for (image, mask, text), own in zip(self._sample, self._text(self._sampled), strict=True):
-            both = [part(image[None], of.to(device)) for part, of in ((plain, text), (detector, own))]
-            maps.append(torch.stack([required(found.anomaly_map, "anomaly_map").flatten() for found in both]).cpu())
-            truth.append((mask.flatten() > 0.5).cpu())
-        targets = torch.cat(truth).int()
-        sdp, plus = (float(binary_auroc(values, targets)) for values in torch.cat(maps, dim=1))
-        return sdp, plus
+        images, masks, names = zip(*self._sample, strict=True)
+        truth = torch.cat([(mask.flatten() > 0.5).cpu() for mask in masks]).int()
+
+        def found(model: ClipADModel, texts: Tensor) -> float:
+            both = zip(images, texts.to(model.device), strict=True)
+            maps = [model.detector(image[None], text).anomaly_map.flatten().cpu() for image, text in both]
+            return float(binary_auroc(torch.cat(maps), truth))
+
+        plain = self._without()
+        texts = {name: plain.encode(name, self.data.rvs_options) for name in set(names)}
+        return found(plain, torch.stack([texts[name] for name in names])), found(self.model, self._text(names))
+
+    def _without(self) -> ClipADModel:
+        """The same model without layers: SDP, on CLIP as it was before the layers changed it."""
+        settings = self.model.settings
+        chosen = None if settings.smoothing == self.adapter.smoothing else settings.smoothing
+        plain = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
+        model = ClipADModel(plain, replace(settings, variant="sdp", smoothing=chosen), self.model.cache)
+        return model.to(self.model.device)
 
     def save(self, folder: Path, epochs: int, learning_rate: float) -> None:
         """Write the layers, so that those of the last finished epoch are there whatever happens next.
