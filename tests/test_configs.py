@@ -5,7 +5,6 @@ the categories of the data sets, and the commands in its comments are parsed by 
 """
 
 import inspect
-import re
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +40,6 @@ TRAINING = {
     *("washer", "nut", "bolt", "plate", "flange", "pill", "leather", "mesh", "carpet", "brushed_metal", "corduroy"),
     *("wall_tile", "terrazzo"),
 }
-LAYERS = "{tap}/ClipAD/Auxiliary/gear/latest/weights/adapter.safetensors"
-"""Where `make sdp-plus` leaves the layers: anomalib's folder of a run, below --default_root_dir."""
 
 
 class Benchmark(NamedTuple):
@@ -54,10 +51,6 @@ class Benchmark(NamedTuple):
     winclip: bool = False
 
 
-def adapted(tap: str) -> list[dict[str, Any]]:
-    return [{**MINI, "tap": tap, "adapter": adapter} for adapter in (None, LAYERS.format(tap=tap))]
-
-
 MEDICAL = [{**DEFAULT, **SDP, "prompts": "medical"}]
 BENCHMARKS = {
     "comparison": Benchmark([{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS}], "MVTecAD", MVTEC_AD, winclip=True),
@@ -67,10 +60,7 @@ BENCHMARKS = {
         HELD_OUT,
     ),
     "few_shot_sdp_plus": Benchmark(
-        [
-            {**MINI, "tap": "reference", "adapter": f"sdp_plus/{LAYERS.format(tap='reference')}", "k_shot": k}
-            for k in (0, 4)
-        ],
+        [{**MINI, "tap": "reference", "adapter": "sdp_plus.safetensors", "k_shot": k} for k in (0, 4)],
         "GeneratedParts",
         HELD_OUT,
     ),
@@ -92,8 +82,6 @@ BENCHMARKS = {
     "mvtec_ad_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_visa"}], "MVTecAD", MVTEC_AD),
     "mvtec_ad_af_clip": Benchmark([{**SDP, "adapter": "af_clip_visa"}], "MVTecAD", MVTEC_AD),
     "precision": Benchmark([{**MINI, "precision": p} for p in ("float32", "bfloat16")], "GeneratedParts", HELD_OUT),
-    "sdp_plus_block": Benchmark(adapted("block"), "GeneratedParts", HELD_OUT),
-    "sdp_plus_reference": Benchmark(adapted("reference"), "GeneratedParts", HELD_OUT),
     "visa": Benchmark([{**DEFAULT, **SDP, "rvs_options": VISA_RVS}], "Visa", VISA),
     "visa_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_mvtec"}], "Visa", VISA),
     "visa_af_clip": Benchmark([{**SDP, "adapter": "af_clip_mvtec"}], "Visa", VISA),
@@ -209,16 +197,6 @@ def test_a_backbone_is_one_that_open_clip_has_weights_for(file: Path) -> None:
     parameters = {**defaults(ClipAD), **model["init_args"]}
     known = parameters["backbone"] == "clipad-mini"
     assert known or (parameters["backbone"], parameters["pretrained"]) in open_clip.list_pretrained()
-
-
-@pytest.mark.parametrize("tap", ["block", "reference"])
-def test_the_layers_of_a_benchmark_are_those_the_makefile_trains(tap: str) -> None:
-    recipe = (ROOT / "Makefile").read_text().split("\nsdp-plus:")[1].split("\n\n")[0]
-    assert tap in re.findall(r"for tap in ([\w ]+);", recipe)[0].split()
-    assert "--model.tap $$tap" in recipe
-    assert "--default_root_dir $$tap" in recipe
-    assert "--data ../configs/data/generated_parts_auxiliary.yaml" in recipe
-    assert "--config ../configs/benchmark/sdp_plus_$$tap.yaml" in recipe
 
 
 @pytest.mark.parametrize("name", DATA)
