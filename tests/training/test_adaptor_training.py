@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_clipad import ClipAD
 from anomalib_clipad.adaptors.aa_clip import AAClip
+from anomalib_clipad.adaptors.losses import total
 from anomalib_clipad.adaptors.stages import Stage, stage_at
 from anomalib_clipad.data import Auxiliary, GeneratedParts
 from anomalib_clipad.training.adapter_training import AdapterTraining
@@ -179,6 +180,29 @@ def test_each_stage_has_its_batches_and_its_count_of_steps(generated: Path, tmp_
     text, image = zip(*rates, strict=True)
     assert set(text) == {5e-3 / 50}
     assert image == (*[5e-3] * (8 + 2), *[5e-3 / 2] * 3, *[5e-3 / 4] * 4)
+
+
+def test_as_coded_is_how_the_authors_programs_learn(generated: Path, tmp_path: Path) -> None:
+    data = make_data(generated)
+    data.setup()
+    gradients, names = {}, {}
+    for variant in ("af_clip", "aa_clip"):
+        for as_coded in (False, True):
+            model = course(tmp_path, variant, as_coded=as_coded)
+            training = AdapterTraining(model.model, data, "memory")
+            batch = next(iter(data.train_dataloader()))
+            batch.image, batch.gt_mask = model.pre_processor.transform(batch.image, batch.gt_mask)
+            losses = training.losses(batch)
+            total(losses).backward()
+            weights = [value for value in model.model.adapter.parameters() if value.grad is not None]
+            gradients[variant, as_coded] = torch.cat([value.grad.flatten() for value in weights])
+            names[variant, as_coded] = set(losses)
+            # what depends on the batch is not kept: another one of the same picture is read anew
+            assert model.model.adapter.keeps(0) == (variant == "af_clip" or not as_coded)
+    for variant in ("af_clip", "aa_clip"):
+        assert not torch.allclose(gradients[variant, False], gradients[variant, True], rtol=1e-3)
+    assert names["af_clip", True] == names["af_clip", False]
+    assert names["aa_clip", True] == {"level_4", "orthogonality"}
 
 
 def test_a_stage_for_each_epoch_is_needed(generated: Path) -> None:
