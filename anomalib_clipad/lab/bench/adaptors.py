@@ -61,7 +61,7 @@ WAYS = {
 """All of them by name, with as many epochs as a study of half an hour has time for."""
 _TIMED = ("sdp", "sdp_plus", "af_clip", "aa_clip")
 """Those whose speed is measured; a tap does not change it."""
-_PICTURES = {"good_images": 14, "defective_images": 14, "train_images": 1}
+_PICTURES: dict[str, Any] = {"good_images": 14, "defective_images": 14, "train_images": 1}
 """Of each category that is trained on."""
 _MINI: dict[str, Any] = {"backbone": "clipad-mini", "visualizer": False}
 _BATCH = 8
