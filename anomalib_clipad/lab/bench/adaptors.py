@@ -128,14 +128,14 @@ def train(layers: Path, way: Way, seed: int) -> None:
     seed_everything(seed, verbose=False)
     model = ClipAD(epochs=way.epochs, feature_cache="memory", **_MINI, **way.options)
     with atomic_folder(layers.parent) as unfinished, tempfile.TemporaryDirectory() as folder:
-        with quiet_engine(default_root_dir=folder) as engine:
+        with quiet_engine(default_root_dir=folder, enable_model_summary=False) as engine:
             engine.fit(model=model, datamodule=_training_data(seed))
         (written,) = Path(folder).rglob(ADAPTER_FILE.name)
         (unfinished / layers.name).write_bytes(written.read_bytes())
 
 
 def _training_data(seed: int = 0) -> Auxiliary:
-    target = GeneratedParts(category="gear", train_images=1)
+    target = GeneratedParts(category="gear", train_images=1, val_split_mode="none")  # nothing to wait for
     return Auxiliary(GeneratedParts(**_PICTURES), target, [*TRAINING_CATEGORIES], shuffle=True, seed=seed)
 
 
