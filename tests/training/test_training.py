@@ -176,9 +176,9 @@ def test_cached_features_give_the_same_layers(generated: Path, tmp_path: Path, k
         tap = model.model.tokens
         count = [0]
 
-        def counted(images: Tensor, tap: Any = tap, count: list[int] = count) -> list[Tensor]:
+        def counted(images: Tensor, stage: int, tap: Any = tap, count: list[int] = count) -> list[Tensor]:
             count[0] += 1
-            return tap(images)
+            return tap(images, stage)
 
         model.model.tokens = counted  # type: ignore[method-assign]
         make_engine(tmp_path / cache).fit(model, datamodule=make_data(generated))
