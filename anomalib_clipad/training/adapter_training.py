@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_clipad.adaptors.base import Lesson
 from anomalib_clipad.adaptors.files import save_adapter
 from anomalib_clipad.adaptors.losses import total
-from anomalib_clipad.adaptors.stages import stage_at
+from anomalib_clipad.adaptors.stages import Stage, stage_at
 from anomalib_clipad.backbones import load_backbone
 from anomalib_clipad.data.auxiliary import Auxiliary
 from anomalib_clipad.host.statistics import required
@@ -64,7 +65,9 @@ class AdapterTraining:
         if self.epochs < len(stages):
             msg = f"{model.title} is trained in {len(stages)} stages and needs an epoch for each; got epochs={epochs}."
             raise ValueError(msg)
-        data.batch_size_at = self.batch_size_at
+        data.batch_size_at = partial(
+            _batch_size, stages, self.epochs
+        )  # a method would keep features as long as the data
         names = sorted(set(data.class_names.values()))
         logger.info("Training %s on %d pictures of %s.", model.title, len(data.class_names), ", ".join(names))
         self.model, self.adapter, self.data = model, model.adapter, data
@@ -78,10 +81,6 @@ class AdapterTraining:
     def stage_at(self, epoch: int) -> int:
         """The number of the stage of an epoch."""
         return stage_at(self.adapter.course, epoch, self.epochs)
-
-    def batch_size_at(self, epoch: int) -> int:
-        """The authors' number of pictures per batch in an epoch."""
-        return self.adapter.course[self.stage_at(epoch)].batch_size
 
     def losses(self, batch: ImageBatch, epoch: int = 0) -> dict[str, Tensor]:
         """The losses of the layers by name; each picture is compared with its own category's text.
@@ -174,3 +173,8 @@ class AdapterTraining:
         path = folder / ADAPTER_FILE
         save_adapter(self.adapter, path, self.model.settings, self.model.fingerprint, trained_by)
         logger.info("The %s layers of %d epochs are in %s.", self.model.title, epochs, path)
+
+
+def _batch_size(stages: Sequence[Stage], epochs: int, epoch: int) -> int:
+    """The authors' number of pictures per batch in an epoch."""
+    return stages[stage_at(stages, epoch, epochs)].batch_size

@@ -1,7 +1,9 @@
 """Training AF-CLIP and AA-CLIP through anomalib: what changes, what the text is afterwards, a run that goes on."""
 
 import copy
+import gc
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,15 @@ def test_as_coded_is_how_the_authors_programs_learn(generated: Path, tmp_path: P
         assert not torch.allclose(gradients[variant, False], gradients[variant, True], rtol=1e-3)
     assert names["af_clip", True] == names["af_clip", False]
     assert names["aa_clip", True] == {"level_4", "orthogonality"}
+
+
+def test_data_do_not_hold_the_features_of_a_training_that_is_over(generated: Path) -> None:
+    data = make_data(generated)
+    data.setup()
+    training = weakref.ref(AdapterTraining(make_model().model, data, "memory"))
+    gc.collect()
+    assert training() is None
+    assert data.batch_size_at(0) == 8
 
 
 def test_a_stage_for_each_epoch_is_needed(generated: Path) -> None:
