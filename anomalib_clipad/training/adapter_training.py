@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_clipad.adaptors.base import Lesson
 from anomalib_clipad.adaptors.files import save_adapter
 from anomalib_clipad.adaptors.losses import total
+from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.adaptors.stages import Stage, stage_at
 from anomalib_clipad.backbones import load_backbone
 from anomalib_clipad.data.auxiliary import Auxiliary
@@ -55,19 +56,17 @@ class AdapterTraining:
             )
             raise TypeError(msg)
         if model.adapter is None:
-            msg = "This model is SDP, which has nothing to train; construct it with variant='sdp_plus'."
+            msg = f"This model is SDP, which has nothing to train; take a variant with layers: {', '.join(ADAPTORS)}."
             raise ValueError(msg)
         if feature_cache != "none" and data.train_augmentations is not None:
             msg = "Augmented pictures differ from epoch to epoch: feature_cache has to be 'none' with augmentations."
             raise ValueError(msg)
         stages = model.adapter.course
         self.epochs = sum(stage.epochs for stage in stages) if epochs is None else epochs
-        if self.epochs < len(stages):
+        if self.epochs < len(stages) > 1:
             msg = f"{model.title} is trained in {len(stages)} stages and needs an epoch for each; got epochs={epochs}."
             raise ValueError(msg)
-        data.batch_size_at = partial(
-            _batch_size, stages, self.epochs
-        )  # a method would keep features as long as the data
+        data.batch_size_at = partial(_batch_size, stages, self.epochs)  # no method: it would keep all features
         names = sorted(set(data.class_names.values()))
         logger.info("Training %s on %d pictures of %s.", model.title, len(data.class_names), ", ".join(names))
         self.model, self.adapter, self.data = model, model.adapter, data
