@@ -1,4 +1,4 @@
-"""Auxiliary: training data of SDP+ (all test splits of one data set) and a data set to test it on."""
+"""Auxiliary: training data of layers (all test splits of one data set) and a data set to test it on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 8
 
 
 class Auxiliary(AnomalibDataModule):
-    """Training data for SDP+: the test splits of all categories of a source; validation and test data of a target.
+    """Training data for layers: the test splits of all categories of a source; validation and test data of a target.
 
     This is the paper's protocol: layers trained on one data set are tested on another. Pictures of all categories are
     mixed, each with its own category's name.
@@ -163,7 +163,7 @@ class Auxiliary(AnomalibDataModule):
         if missing or defective.empty:
             problem = f"{missing[0]} and {len(missing) - 1} others have none" if missing else "no picture has a defect"
             msg = (
-                f"SDP+ needs masks of defects to train on, but in {self.source.name} {self.categories} {problem}. "
+                f"Layers need masks of defects to train on, but in {self.source.name} {self.categories} {problem}. "
                 "Use a segmentation data set."
             )
             raise ValueError(msg)
