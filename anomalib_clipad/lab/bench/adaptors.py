@@ -181,7 +181,7 @@ def _training_speeds(module: ClipAD, data: Auxiliary, repeats: int) -> Iterator[
     kinds: tuple[CacheKind, ...] = ("none", "memory")
     trainings = {kind: AdapterTraining(module.model, data, kind) for kind in kinds}
     transform: Any = cast("PreProcessor", module.pre_processor).transform
-    for stage in adapter.course:
+    for number, stage in enumerate(adapter.course):
         data.train_batch_size = stage.batch_size
         batch: Any = next(iter(data.train_dataloader()))
         batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
@@ -190,5 +190,6 @@ def _training_speeds(module: ClipAD, data: Auxiliary, repeats: int) -> Iterator[
             total(training.losses(batch, epoch)).backward()
 
         seconds = interleaved({kind: partial(step, training) for kind, training in trainings.items()}, repeats)
-        yield stage.batch_size / seconds["none"], stage.batch_size / seconds["memory"]
+        kept = stage.batch_size / seconds["memory"] if adapter.keeps(number) else nan
+        yield stage.batch_size / seconds["none"], kept
         over += stage.epochs
