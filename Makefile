@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 CORE := tests/text tests/vision tests/backbones tests/test_torch_model.py tests/test_transformer.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo page browser-runtime report figures figures-check sdp-plus test test-rest test-all test-oldest test-lowest \
+.PHONY: help demo page browser-runtime report figures figures-check adaptors test test-rest test-all test-oldest test-lowest \
   test-wheel lint docs dist release-check constraints types clean
 
 help:  ## Show this list
@@ -42,15 +42,8 @@ figures: $(INSTALLED)  ## Run the commands of the measured tables and rewrite th
 figures-check: $(INSTALLED)  ## List measured tables that are not of the shipped weights, and numbers of unknown origin
 	$(BIN)/python -m anomalib_clipad.lab figures --check
 
-sdp-plus: $(INSTALLED)  ## Train SDP+ on generated parts and compare it with SDP; results in sdp_plus/
-	rm -rf sdp_plus && mkdir sdp_plus
-	cd sdp_plus && for tap in reference block; do \
-	  ../$(BIN)/anomalib train --model ClipAD --model.backbone clipad-mini --model.variant sdp_plus --model.tap $$tap \
-	    --model.epochs 15 --model.feature_cache memory --model.visualizer false --data ../configs/data/generated_parts_auxiliary.yaml \
-	    --seed_everything 0 --default_root_dir $$tap && \
-	  ../$(BIN)/anomalib benchmark --config ../configs/benchmark/sdp_plus_$$tap.yaml || exit 1; \
-	done
-	$(BIN)/anomalib-clipad report sdp_plus/runs/benchmark/*/results.csv --output sdp_plus
+adaptors: $(INSTALLED)  ## Train all variants with layers on generated parts and compare them; an hour, goes on where it stopped
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m anomalib_clipad.lab adaptors
 
 test: $(INSTALLED)  ## Run the tests of every room, in minutes
 	$(PYTEST) -m "not slow"
@@ -110,4 +103,4 @@ types: $(INSTALLED)  ## Check types
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and everything written
-	rm -rf .venv .venv-lowest .venv-wheel demo page report sdp_plus results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest .venv-wheel demo page report results runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

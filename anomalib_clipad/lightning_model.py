@@ -25,12 +25,10 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.optim import Adam
-from torch.optim.lr_scheduler import MultiStepLR
 
 from . import plugin
 from .adaptors.base import Adaptor
-from .adaptors.files import adapter_file, load_adapter, with_adapter
+from .adaptors.files import TrainedLayers, adapter_file
 from .adaptors.losses import total
 from .backbones import load_backbone
 from .checks import check_choice, check_count, is_number
@@ -51,13 +49,14 @@ from .host.statistics import require_labels, reset_metrics
 from .host.tiler import SourceSize, tiles_of
 from .host.visualizer import ClipADVisualizer
 from .predictor.live import LivePredictor
-from .sdp_plus.feature_cache import CACHE_KINDS, CacheKind
-from .sdp_plus.training import AdapterTraining
 from .settings import Settings, Variant
 from .text.cache import EmbeddingCache
 from .text.class_encoder import check_class_name
 from .text.methods import Method
 from .torch_model import ClipADModel
+from .training.adapter_training import AdapterTraining
+from .training.feature_cache import CACHE_KINDS, CacheKind
+from .training.optimizer import optimizer_of
 from .vision.choices import Precision, Tap
 from .vision.tiles import Tiles
 
@@ -109,7 +108,9 @@ class ClipAD(AnomalibModule):
         learning_rate: Learning rate of training, by Adam. By default that of the variant's authors: 1e-4, of AA-CLIP
             5e-4, and a fiftieth of it for the text tower's layers.
         feature_cache: Where the patch features of training pictures, which never change, are kept between epochs:
-            ``none``, ``memory`` or ``disk``.
+            ``none``, ``memory`` or ``disk``. In the second stage of AA-CLIP's training they change, and are not kept.
+        as_coded: Train as the authors' programs do, also where their papers say otherwise: AF-CLIP's gradient; the
+            losses and the attention of the first stage of AA-CLIP.
         k_shot: Number of normal images to compare with, the first ones of the datamodule's training split or of
             ``few_shot_source``. By default none, or all of ``few_shot_source`` where that is given.
         few_shot_source: Folder of normal images, a single one, or a product file of ``anomalib-clipad product``.
@@ -163,6 +164,7 @@ class ClipAD(AnomalibModule):
         epochs: int | None = None,
         learning_rate: float | None = None,
         feature_cache: CacheKind = "none",
+        as_coded: bool = False,
         k_shot: int | None = None,
         few_shot_source: str | Path | None = None,
         memory_size: int | None = None,
@@ -188,15 +190,17 @@ class ClipAD(AnomalibModule):
             references = References(k_shot, source, memory_size, mutual, pool)
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
             chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
-            if adapter is not None:
-                chosen = with_adapter(str(adapter), chosen)
+            layers = None if adapter is None else TrainedLayers(adapter)
+            if layers is not None:
+                chosen = layers.settings(chosen)
             settings = Settings.of(**chosen)
             references.check_tiles(settings.tiles, settings.aligned)
-            layers = None if adapter is None else adapter_file(str(adapter))
+            if layers is not None:
+                adapter_file(layers.source)  # before a backbone is loaded for nothing
             loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
             model = ClipADModel(loaded, settings, EmbeddingCache() if text_cache else None)
             if model.adapter is not None and layers is not None:
-                load_adapter(model.adapter, str(layers), model.settings, model.fingerprint)
+                layers.load(model.adapter, model.settings, model.fingerprint)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(model.input_size, loaded.mean, loaded.std)
         super().__init__(
@@ -207,9 +211,12 @@ class ClipAD(AnomalibModule):
         )
         self.model: ClipADModel = model
         self.class_name = class_name
-        kind = model.adapter or Adaptor
-        self.epochs, self.feature_cache = kind.epochs if epochs is None else epochs, feature_cache
-        self.learning_rate = kind.learning_rate if learning_rate is None else learning_rate
+        stages = (model.adapter or Adaptor).course
+        self.epochs = sum(stage.epochs for stage in stages) if epochs is None else epochs
+        self.learning_rate = stages[-1].learning_rate if learning_rate is None else learning_rate
+        self.feature_cache = feature_cache
+        if model.adapter is not None:
+            model.adapter.as_coded = as_coded
         self._pinned = False  # whether a checkpoint chose the class name
         self._training: AdapterTraining | None = None
         if false_alarm_rate is not None and not isinstance(self.post_processor, ClipADPostProcessor):
@@ -469,27 +476,23 @@ class ClipAD(AnomalibModule):
         """Epochs of training, where there is anything to train."""
         if self.learning_type is not LearningType.ONE_CLASS:
             return {}
-        return {"max_epochs": self.epochs, "num_sanity_val_steps": 0}
+        staged = len(cast("Adaptor", self.model.adapter).course) > 1  # each has a batch size of its own
+        return {"max_epochs": self.epochs, "num_sanity_val_steps": 0, "reload_dataloaders_every_n_epochs": int(staged)}
 
     def configure_optimizers(self) -> Any:
         """Adam on the layers; none where there is nothing to train."""
         adapter = self.model.adapter
-        if adapter is None:
-            return None
-        optimizer = Adam(adapter.groups(self.learning_rate), betas=adapter.betas)
-        if not adapter.milestones:
-            return optimizer
-        schedule = MultiStepLR(optimizer, list(adapter.milestones), gamma=0.5)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return None if adapter is None else optimizer_of(adapter, self.learning_rate)
 
     def on_fit_start(self) -> None:
         """Encode the prompts of all training categories."""
-        self._training = AdapterTraining(self.model, getattr(self.trainer, "datamodule", None), self.feature_cache)
+        data, epochs = getattr(self.trainer, "datamodule", None), self.trainer.max_epochs or 0
+        self._training = AdapterTraining(self.model, data, self.feature_cache, epochs)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The losses of the layers, summed."""
         del batch_idx
-        losses = self.training_part.losses(batch, self.current_epoch / max(self.trainer.max_epochs or 1, 1))
+        losses = self.training_part.losses(batch, self.current_epoch)
         if self._is_last_epoch:
             self.training_part.sample(batch)
         loss, size = total(losses), batch.batch_size

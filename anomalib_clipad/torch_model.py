@@ -193,11 +193,11 @@ class ClipADModel(nn.Module):
         return ClassEncoder(clip or self.encoder.clip, self.tokenizer, *text)
 
     @torch.no_grad()
-    def tokens(self, images: Tensor) -> list[Tensor]:
-        """What trained layers read of images and never changes, see ``Adaptor.lesson``."""
+    def tokens(self, images: Tensor, stage: int = 0) -> list[Tensor]:
+        """What trained layers read of images in a stage of training, see ``Adaptor.lesson``."""
         self._check_whole(images)
         assert self.adapter is not None, "only layers learn"
-        return self.adapter.lesson(self.detector.view, images)
+        return self.adapter.lesson(self.detector.view, images, stage)
 
     @torch.no_grad()
     def examine(self, images: Tensor) -> Evidence:

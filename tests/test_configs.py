@@ -5,7 +5,6 @@ the categories of the data sets, and the commands in its comments are parsed by 
 """
 
 import inspect
-import re
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +40,6 @@ TRAINING = {
     *("washer", "nut", "bolt", "plate", "flange", "pill", "leather", "mesh", "carpet", "brushed_metal", "corduroy"),
     *("wall_tile", "terrazzo"),
 }
-LAYERS = "{tap}/ClipAD/Auxiliary/gear/latest/weights/adapter.safetensors"
-"""Where `make sdp-plus` leaves the layers: anomalib's folder of a run, below --default_root_dir."""
 
 
 class Benchmark(NamedTuple):
@@ -54,10 +51,6 @@ class Benchmark(NamedTuple):
     winclip: bool = False
 
 
-def adapted(tap: str) -> list[dict[str, Any]]:
-    return [{**MINI, "tap": tap, "adapter": adapter} for adapter in (None, LAYERS.format(tap=tap))]
-
-
 MEDICAL = [{**DEFAULT, **SDP, "prompts": "medical"}]
 BENCHMARKS = {
     "comparison": Benchmark([{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS}], "MVTecAD", MVTEC_AD, winclip=True),
@@ -67,10 +60,7 @@ BENCHMARKS = {
         HELD_OUT,
     ),
     "few_shot_sdp_plus": Benchmark(
-        [
-            {**MINI, "tap": "reference", "adapter": f"sdp_plus/{LAYERS.format(tap='reference')}", "k_shot": k}
-            for k in (0, 4)
-        ],
+        [{**MINI, "tap": "reference", "adapter": "sdp_plus.safetensors", "k_shot": k} for k in (0, 4)],
         "GeneratedParts",
         HELD_OUT,
     ),
@@ -92,8 +82,6 @@ BENCHMARKS = {
     "mvtec_ad_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_visa"}], "MVTecAD", MVTEC_AD),
     "mvtec_ad_af_clip": Benchmark([{**SDP, "adapter": "af_clip_visa"}], "MVTecAD", MVTEC_AD),
     "precision": Benchmark([{**MINI, "precision": p} for p in ("float32", "bfloat16")], "GeneratedParts", HELD_OUT),
-    "sdp_plus_block": Benchmark(adapted("block"), "GeneratedParts", HELD_OUT),
-    "sdp_plus_reference": Benchmark(adapted("reference"), "GeneratedParts", HELD_OUT),
     "visa": Benchmark([{**DEFAULT, **SDP, "rvs_options": VISA_RVS}], "Visa", VISA),
     "visa_aa_clip": Benchmark([{**OPENAI, "adapter": "aa_clip_mvtec"}], "Visa", VISA),
     "visa_af_clip": Benchmark([{**SDP, "adapter": "af_clip_mvtec"}], "Visa", VISA),
@@ -211,16 +199,6 @@ def test_a_backbone_is_one_that_open_clip_has_weights_for(file: Path) -> None:
     assert known or (parameters["backbone"], parameters["pretrained"]) in open_clip.list_pretrained()
 
 
-@pytest.mark.parametrize("tap", ["block", "reference"])
-def test_the_layers_of_a_benchmark_are_those_the_makefile_trains(tap: str) -> None:
-    recipe = (ROOT / "Makefile").read_text().split("\nsdp-plus:")[1].split("\n\n")[0]
-    assert tap in re.findall(r"for tap in ([\w ]+);", recipe)[0].split()
-    assert "--model.tap $$tap" in recipe
-    assert "--default_root_dir $$tap" in recipe
-    assert "--data ../configs/data/generated_parts_auxiliary.yaml" in recipe
-    assert "--config ../configs/benchmark/sdp_plus_$$tap.yaml" in recipe
-
-
 @pytest.mark.parametrize("name", DATA)
 def test_a_data_configuration_is_the_data_set_it_is_named_after(name: str) -> None:
     module, arguments = DATA[name]
@@ -243,7 +221,7 @@ def test_sdp_plus_is_trained_on_one_data_set_and_tested_on_another(name: str) ->
     data = get_datamodule(config)
     assert data.category == category
     assert data.rvs_options == rvs_options
-    assert data.train_batch_size == 8
+    assert (data.train_batch_size, data.batch_size_at(0)) == (None, 8)
     if name == "generated_parts_auxiliary":
         assert set(data.categories) == TRAINING
         assert data.shuffle
@@ -253,7 +231,7 @@ def test_sdp_plus_is_trained_on_one_data_set_and_tested_on_another(name: str) ->
 
 
 COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
-TRAINED = {"variant", "adapter", "epochs", "learning_rate", "feature_cache"}
+TRAINED = {"variant", "adapter", "epochs", "learning_rate", "feature_cache", "as_coded"}
 
 
 def test_the_model_configuration_lists_every_parameter_at_its_default() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn.functional import leaky_relu, linear, normalize
 
 from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
 from anomalib_clipad.text.encoder import Tokenizer, causal_ends, causal_tokens, text_tower
-from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features
+from anomalib_clipad.vision.dual_path import STAGES, ordinary_path, project_features, value_path
 from anomalib_clipad.vision.reader import Found, Read, View
 from anomalib_clipad.vision.smoothing import patch_blur, smooth, upsampling_matrix
 from anomalib_clipad.vision.surgery import ScoreScale
@@ -25,6 +25,7 @@ from .aa_clip_losses import detection_score, level_maps, stage_one_losses, stage
 from .aa_clip_text import AA_CLIP, described
 from .base import Adaptor, Lesson, Shape, check_causal
 from .pickled import read_plain
+from .stages import Stage
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 _TEXT_LAYERS = 3
 _IMAGE_LAYERS = 6
 _SHARE = 0.1
-_TEXT_TIME = 0.2
-"""Share of the epochs that stage 1 takes: the authors' 5 of 25."""
 _KERNEL = 7
 _SIGMA = 1.0
 
@@ -81,9 +80,10 @@ class AAClip(Adaptor):
     scale = ScoreScale(_levels_as_probability, STAGES / 2, by_pixels=True)
     smoothing = 0.0
     trains_text = True
-    epochs = 25
-    learning_rate = 5e-4
-    milestones = (16_000, 32_000)
+    course = (
+        Stage(epochs=5, batch_size=16, learning_rate=1e-5),
+        Stage(epochs=20, batch_size=2, learning_rate=5e-4, milestones=(16_000, 32_000)),
+    )
     betas = (0.5, 0.999)
 
     relu: Tensor
@@ -188,23 +188,25 @@ class AAClip(Adaptor):
         """Four times the value between 0 and 1."""
         return STAGES * _levels_as_probability(anomaly_map)
 
-    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The text tower's layers learn at a fiftieth of the rate; each group stands still in the other's stage."""
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The text tower's layers, and those of the image side."""
         text = [*self.text_adapter.parameters(), *self.text_projection.parameters()]
         image = [*self.image_adapter.parameters(), *self.seg_projection.parameters(), *self.det_projection.parameters()]
-        return [{"params": text, "lr": learning_rate / 50}, {"params": image, "lr": learning_rate}]
+        return [text, image]
 
-    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
-        """The images: layers change what comes after the first block."""
-        del view
-        return [images]
+    def lesson(self, view: View, images: Tensor, stage: int) -> list[Tensor]:
+        """Patches of CLIP without adapters; in stage 2 the images, since layers change what comes after a block."""
+        return [images] if stage else list(stage_one_features(view.visual, images, self.as_coded))
+
+    def keeps(self, stage: int) -> bool:
+        """In stage 1, unless images attend to each other."""
+        return stage == 0 and not self.as_coded
 
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
-        """Those of stage 1 in the first fifth of the epochs, then those of stage 2."""
-        if lesson.progress < _TEXT_TIME:
-            with torch.no_grad():
-                features = stage_one_features(view.visual, lesson.features[0])
-            return stage_one_losses(features, lesson.text, lesson.masks, self.upsampling)
+        """Those of the stage."""
+        if lesson.stage == 0:
+            features = torch.stack(lesson.features)
+            return stage_one_losses(features, lesson.text, lesson.masks, self.upsampling, self.as_coded)
         levels, image = self.project(view.visual, self.stages(view.visual, lesson.features[0]))
         return stage_two_losses(levels, image, lesson.text.detach(), lesson.masks, lesson.labels, self.upsampling)
 
@@ -241,12 +243,18 @@ def _after(adapters: nn.ModuleList) -> Callable[[int, Tensor], Tensor]:
     return lambda block, tokens: adapters[block - 1](tokens) if block <= len(adapters) else tokens
 
 
-def stage_one_features(visual: VisionTransformer, images: Tensor) -> Tensor:
+def stage_one_features(visual: VisionTransformer, images: Tensor, as_coded: bool = False) -> Tensor:
     """What the text is trained on, of CLIP without adapters: patches of four stages (4, B, N, D).
 
     From the block that ends the first stage on, values attend to values, among the patches of an image. The unit vector
     of the image by CLIP as it is joins each unit vector of a patch.
+
+    Args:
+        visual: The image tower.
+        images: Normalised images (B, 3, H, W).
+        as_coded: Values attend among the images of the batch, each to those of its own place, as in the authors'
+            program.
     """
-    patches = ordinary_path(visual, images, values_from=len(visual.transformer.resblocks) // STAGES)
-    cls = project_features(visual, ordinary_path(visual, images)[-1][:, :1])
-    return torch.stack([project_features(visual, tokens[:, 1:]) + cls for tokens in patches])
+    patches, cls = value_path(visual, images, across=as_coded)
+    image = project_features(visual, cls)
+    return torch.stack([project_features(visual, tokens[:, 1:]) + image for tokens in patches])

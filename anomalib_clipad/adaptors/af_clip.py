@@ -26,6 +26,7 @@ from .af_clip_losses import abnormal_probabilities, af_clip_losses
 from .base import Adaptor, Lesson, Shape, check_causal
 from .pickled import read_module, read_plain
 from .releases import Release
+from .stages import Stage
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -146,7 +147,7 @@ class AFClip(Adaptor):
     by_patches = True
     mutual = False
     trains_text = True
-    epochs = 2
+    course = (Stage(epochs=2, batch_size=8, learning_rate=1e-4),)
     betas = (0.5, 0.999)
 
     def __init__(self, width: int, text_width: int, grid: int) -> None:
@@ -212,13 +213,15 @@ class AFClip(Adaptor):
         """A tenth of the probability."""
         return TEXT_SHARE * anomaly_map
 
-    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
+    def lesson(self, view: View, images: Tensor, stage: int) -> list[Tensor]:
         """Tokens of the four stages (B, 1 + N, width)."""
+        del stage
         return ordinary_path(view.visual, images)
 
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:
         """Of images, patches, and their alignment; see ``af_clip_losses``."""
-        return af_clip_losses(self.project(view.visual, lesson.features), lesson.text, lesson.masks, lesson.labels)
+        projected = self.project(view.visual, lesson.features)
+        return af_clip_losses(projected, lesson.text, lesson.masks, lesson.labels, self.as_coded)
 
     def foreign_state(self, files: Sequence[Path]) -> dict[str, Tensor]:
         """Of the learnt tokens, a parameter, and of the layer, a pickled module."""

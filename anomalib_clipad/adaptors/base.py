@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_clipad.text.class_encoder import ClassEncoder
 from anomalib_clipad.text.encoder import is_causal, text_tower
 from anomalib_clipad.vision.reader import Reader, View
 
 from .releases import Release
+from .stages import Stage
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -59,14 +60,14 @@ class Lesson(NamedTuple):
         text: Vectors of each image's class, normal and abnormal (B, D, 2).
         masks: 1 where there is a defect, else 0 (B, H, W).
         labels: 1 for a defective image, else 0 (B,).
-        progress: Share of the epochs that are over, in [0, 1).
+        stage: Number of the stage of training.
     """
 
     features: list[Tensor]
     text: Tensor
     masks: Tensor
     labels: Tensor
-    progress: float = 0.0
+    stage: int = 0
 
 
 class Adaptor(Reader):
@@ -80,12 +81,10 @@ class Adaptor(Reader):
         parts: Names of their files where several belong together, as patterns.
         backbone: The settings of a backbone that released layers belong to, where they differ from the defaults.
         form: What its authors' files look like, in words.
-        own_text: Whether its vectors of text are others than SDP's.
         trains_text: Whether training changes the vectors of text too.
-        epochs: Of training, as the authors have it.
-        learning_rate: Of Adam, as the authors have it.
+        course: The stages of its training, as the authors have them.
         betas: Of Adam, as the authors have it.
-        milestones: After which steps the learning rate is halved.
+        as_coded: Learn as the authors' program does, also where their paper says otherwise.
         reads: Settings that trained layers depend on, besides the backbone.
         trained: Whether the layers have learnt anything yet: a boolean scalar, part of the state.
     """
@@ -96,13 +95,11 @@ class Adaptor(Reader):
     parts: ClassVar[tuple[str, ...]] = ()
     backbone: ClassVar[Mapping[str, Any]] = {}
     reads: ClassVar[tuple[str, ...]] = ()
-    own_text: ClassVar[bool] = True
     trains_text: ClassVar[bool] = False
-    epochs: ClassVar[int] = 5
-    learning_rate: ClassVar[float] = 1e-4
-    milestones: ClassVar[tuple[int, ...]] = ()
+    course: ClassVar[tuple[Stage, ...]] = (Stage(epochs=5, batch_size=8, learning_rate=1e-4),)
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
 
+    as_coded: bool = False
     trained: Tensor
 
     def __init__(self) -> None:
@@ -133,13 +130,18 @@ class Adaptor(Reader):
         """
         return encoder.encode(class_name, rvs_options)
 
-    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Parameters for Adam, with the learning rate of each group."""
-        return [{"params": list(self.parameters()), "lr": learning_rate}]
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The parameters that each stage trains."""
+        return [list(self.parameters())]
 
     @abstractmethod
-    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
-        """What is read of images (B, 3, S, S) for training and never changes: equally shaped tensors (B, ...)."""
+    def lesson(self, view: View, images: Tensor, stage: int) -> list[Tensor]:
+        """What is read of images (B, 3, S, S) for a stage of training: equally shaped tensors (B, ...)."""
+
+    def keeps(self, stage: int) -> bool:
+        """Whether an image's part of ``lesson`` never changes in a stage, so that it can be kept."""
+        del stage
+        return True
 
     @abstractmethod
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:

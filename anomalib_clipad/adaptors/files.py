@@ -26,43 +26,94 @@ LAYERS = "model.detector.adapter."
 """Prefix of trained layers in a checkpoint's ``state_dict``."""
 _FORMAT = "anomalib_clipad {} layers, version 1"
 _WHAT = {"image_tower": "backbone"}
+_Content = tuple[dict[str, Tensor], dict[str, Any]]
+"""Layers and, of our own files, the settings they were trained under."""
 
 
-def load_adapter(adapter: Adaptor, source: str, settings: Settings, image_tower: str) -> None:
-    """Load trained layers from a file or a release.
+class TrainedLayers:
+    """Trained layers of a file or a release. What was read to know their variant is not read again to load them.
 
     Args:
-        adapter: Where the weights go.
         source: As ``adapter_file`` takes it.
-        settings: Those of the model. Our own layers have to be trained with the same image tower, and with the same
-            settings that they read; the authors' files say nothing of them.
-        image_tower: Digest of the model's image tower.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, holds no trained layers, or belongs to another backbone or tap.
-        WeightsUnavailableError: If a release can neither be downloaded nor found.
     """
-    path = adapter_file(source)
-    state, trained_under = _read(path, adapter)
-    adapter.adapt(state)
-    state.setdefault("trained", torch.tensor(True))
-    _check_shapes(path, state, adapter)
-    if not state["trained"]:
-        msg = (
-            f"The {adapter.title} layers {path} are not trained: they were written before the first step of a training."
-        )
-        raise ValueError(msg)
-    ours = {**settings.as_dict(), "image_tower": image_tower}
-    for name in ("image_tower", *adapter.reads):
-        if name in trained_under and trained_under[name] != ours[name]:
-            theirs, own = (_describe(name, values) for values in (trained_under, ours))
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self._content: _Content | None = None
+
+    def settings(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with the variant, and of a release the backbone, that the layers belong to.
+
+        Args:
+            chosen: The settings a user chose, or some of them.
+
+        Raises:
+            ValueError: If a release belongs to another backbone than the one that was chosen.
+        """
+        kind = next((kind for kind in ADAPTORS.values() if self.source in kind.released), None)
+        if kind is None:
+            return {**chosen, "variant": self._variant(chosen.get("variant", "sdp"))}
+        own, defaults = dict(chosen), Settings()
+        for name, wanted in kind.backbone.items():
+            given = own.setdefault(name, getattr(defaults, name))
+            if given == getattr(defaults, name):
+                own[name] = wanted
+            elif given != wanted and not str(given).startswith(f"{wanted}:"):
+                msg = f"The layers '{self.source}' belong to {name} {wanted!r}; got {given!r}. Leave out {name}."
+                raise ValueError(msg)
+        return {**own, "variant": _name_of(kind)}
+
+    def load(self, adapter: Adaptor, settings: Settings, image_tower: str) -> None:
+        """Load them into a model.
+
+        Args:
+            adapter: Where the weights go.
+            settings: Those of the model. Our own layers have to be trained with the same image tower, and with the
+                same settings that they read; the authors' files say nothing of them.
+            image_tower: Digest of the model's image tower.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, holds no trained layers, or belongs to another backbone or tap.
+            WeightsUnavailableError: If a release can neither be downloaded nor found.
+        """
+        path = adapter_file(self.source)
+        content, self._content = self._content, None
+        state, trained_under = content or _read(path, adapter)
+        adapter.adapt(state)
+        state.setdefault("trained", torch.tensor(True))
+        _check_shapes(path, state, adapter)
+        if not state["trained"]:
             msg = (
-                f"The {adapter.title} layers {path} were trained with the {_WHAT.get(name, name)} {theirs}, this model "
-                f"has {own}. Use the same."
+                f"The {adapter.title} layers {path} are not trained: they were written before the first step of a "
+                "training."
             )
             raise ValueError(msg)
-    adapter.load_state_dict(state)
+        ours = {**settings.as_dict(), "image_tower": image_tower}
+        for name in ("image_tower", *adapter.reads):
+            if name in trained_under and trained_under[name] != ours[name]:
+                theirs, own = (_describe(name, values) for values in (trained_under, ours))
+                msg = (
+                    f"The {adapter.title} layers {path} were trained with the {_WHAT.get(name, name)} {theirs}, this "
+                    f"model has {own}. Use the same."
+                )
+                raise ValueError(msg)
+        adapter.load_state_dict(state)
+
+    def _variant(self, chosen: str) -> str:
+        """What a folder or a file of ours says it is of; else the chosen variant, or the first one with layers."""
+        path = Path(self.source).expanduser()
+        kind = _kind_of(path)
+        if kind is not None:
+            return _name_of(kind)
+        try:
+            self._content = _own(path)
+        except Exception:  # whatever a damaged file raises is said when it is loaded
+            self._content = None
+        named = None if self._content is None else self._content[1].get("variant")
+        if named in ADAPTORS:
+            return str(named)
+        return chosen if chosen in ADAPTORS else next(iter(ADAPTORS))
 
 
 def adapter_file(source: str) -> Path:
@@ -96,45 +147,6 @@ def adapter_file(source: str) -> Path:
         msg = f"There is no file of trained layers '{source}'; expected a path or one of {', '.join(releases)}."
         raise FileNotFoundError(msg)
     return path
-
-
-def with_adapter(source: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the variant, and of a release the backbone, that trained layers belong to.
-
-    Args:
-        source: As ``adapter_file`` takes it.
-        chosen: The settings a user chose, or some of them.
-
-    Raises:
-        ValueError: If a release belongs to another backbone than the one that was chosen.
-    """
-    kind = next((kind for kind in ADAPTORS.values() if source in kind.released), None)
-    if kind is None:
-        return {**chosen, "variant": _variant_of(Path(source).expanduser(), chosen.get("variant", "sdp"))}
-    own, defaults = dict(chosen), Settings()
-    for name, wanted in kind.backbone.items():
-        given = own.setdefault(name, getattr(defaults, name))
-        if given == getattr(defaults, name):
-            own[name] = wanted
-        elif given != wanted and not str(given).startswith(f"{wanted}:"):
-            msg = f"The layers '{source}' belong to {name} {wanted!r}; got {given!r}. Leave out {name}."
-            raise ValueError(msg)
-    return {**own, "variant": _name_of(kind)}
-
-
-def _variant_of(path: Path, chosen: str) -> str:
-    """What a folder or a file of ours says it is of; else the chosen variant, or the first one with layers."""
-    kind = _kind_of(path)
-    if kind is not None:
-        return _name_of(kind)
-    try:
-        said = _own(path)
-    except Exception:  # whatever a damaged file raises is said when it is loaded
-        said = None
-    named = None if said is None else said[1].get("variant")
-    if named in ADAPTORS:
-        return str(named)
-    return chosen if chosen in ADAPTORS else next(iter(ADAPTORS))
 
 
 def _name_of(kind: type[Adaptor]) -> str:
@@ -176,7 +188,7 @@ def save_adapter(
         )
 
 
-def _read(path: Path, adapter: Adaptor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, adapter: Adaptor) -> _Content:
     """Layers and, of our own files, the settings they were trained under."""
     try:
         if path.is_dir():
@@ -193,7 +205,7 @@ def _read(path: Path, adapter: Adaptor) -> tuple[dict[str, Tensor], dict[str, An
         raise ValueError(msg) from error
 
 
-def _own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def _own(path: Path) -> _Content | None:
     """The same of one of our own files; ``None`` if it is another one."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:

@@ -46,7 +46,6 @@ class SDPPlus(Adaptor, DualPath):
     }
     """By the data set they were trained on; for ViT-B-16-plus-240 with laion400m_e31."""
     reads = ("tap",)
-    own_text = False
     scale = SDP_PLUS
     patches = True
 
@@ -93,8 +92,9 @@ class SDPPlus(Adaptor, DualPath):
         """The map is in these units."""
         return anomaly_map
 
-    def lesson(self, view: View, images: Tensor) -> list[Tensor]:
+    def lesson(self, view: View, images: Tensor, stage: int) -> list[Tensor]:
         """Tapped ordinary stream of the patches: four tensors (B, N, width)."""
+        del stage
         return _patches(self.read(view, images, tokens=False).features)
 
     def losses(self, view: View, lesson: Lesson) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""Auxiliary: training data of SDP+ (all test splits of one data set) and a data set to test it on."""
+"""Auxiliary: training data of layers (all test splits of one data set) and a data set to test it on."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from hashlib import sha256
 from importlib import import_module
@@ -21,9 +21,11 @@ from torchvision.transforms.v2 import Transform
 from .reading import read_mask_size, read_size
 from .validation import ensure_validation_data
 
+_BATCH = 8
+
 
 class Auxiliary(AnomalibDataModule):
-    """Training data for SDP+: the test splits of all categories of a source; validation and test data of a target.
+    """Training data for layers: the test splits of all categories of a source; validation and test data of a target.
 
     This is the paper's protocol: layers trained on one data set are tested on another. Pictures of all categories are
     mixed, each with its own category's name.
@@ -35,7 +37,8 @@ class Auxiliary(AnomalibDataModule):
         rvs_options: Parameters of the model's RVS method for the categories of the source, such as
             ``{"eps": 1.5, "min_samples": 25}``, the paper's on VisA. By default they are encoded with the model's
             own ``rvs_options``, as the target always is.
-        train_batch_size: Pictures per training batch.
+        train_batch_size: Pictures per training batch; by default as many as the variant's authors have, in each stage
+            of their training.
         num_workers: Number of processes that read training pictures.
         shuffle: Whether the order changes from epoch to epoch; the paper keeps it.
         seed: Seed of the order.
@@ -59,7 +62,7 @@ class Auxiliary(AnomalibDataModule):
         target: AnomalibDataModule | dict[str, Any],
         categories: list[str] | None = None,
         rvs_options: dict[str, int | float] | None = None,
-        train_batch_size: int = 8,
+        train_batch_size: int | None = None,
         num_workers: int = 0,
         shuffle: bool = False,
         seed: int = 0,
@@ -68,7 +71,7 @@ class Auxiliary(AnomalibDataModule):
     ) -> None:
         _check("categories", categories, "a list of names", not isinstance(categories, str))
         for name, number, least in (
-            ("train_batch_size", train_batch_size, 1),
+            *(() if train_batch_size is None else (("train_batch_size", train_batch_size, 1),)),
             ("num_workers", num_workers, 0),
             ("seed", seed, 0),
         ):
@@ -78,7 +81,7 @@ class Auxiliary(AnomalibDataModule):
             get_datamodule(data) if isinstance(data, Mapping) else data for data in (source, target)
         )
         super().__init__(
-            train_batch_size=train_batch_size,
+            train_batch_size=train_batch_size,  # type: ignore[arg-type]  # the base only keeps it
             eval_batch_size=self.target.eval_batch_size,
             num_workers=num_workers,
             train_augmentations=train_augmentations,
@@ -92,6 +95,8 @@ class Auxiliary(AnomalibDataModule):
         self.category = self.target.category
         self.class_names: dict[str, str] = {}
         """Class name of every training picture, by its path."""
+        self.batch_size_at: Callable[[int], int] = lambda _: _BATCH
+        """Pictures per batch in an epoch, where ``train_batch_size`` does not say."""
 
     def prepare_data(self) -> None:
         """Let source and target fetch what they lack."""
@@ -101,10 +106,11 @@ class Auxiliary(AnomalibDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """All pictures once, in order, or in one that depends on seed and epoch alone."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
         return DataLoader(
             dataset=self.train_data,
             sampler=EpochShuffle(self.train_data, self.seed or 0) if self.shuffle else None,
-            batch_size=self.train_batch_size,
+            batch_size=self.train_batch_size or self.batch_size_at(epoch),
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
         )
@@ -157,7 +163,7 @@ class Auxiliary(AnomalibDataModule):
         if missing or defective.empty:
             problem = f"{missing[0]} and {len(missing) - 1} others have none" if missing else "no picture has a defect"
             msg = (
-                f"SDP+ needs masks of defects to train on, but in {self.source.name} {self.categories} {problem}. "
+                f"Layers need masks of defects to train on, but in {self.source.name} {self.categories} {problem}. "
                 "Use a segmentation data set."
             )
             raise ValueError(msg)

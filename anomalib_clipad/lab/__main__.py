@@ -7,6 +7,7 @@ from pathlib import Path
 from anomalib_clipad.tools.cli import Program, Written
 
 _COMMANDS = {
+    "adaptors": ("bench.adaptors:main", "train the variants with layers on generated parts and compare them"),
     "bench": ("bench.bench:bench", "measure speed and memory against peers"),
     "browser-runtime": ("browser_runtime:fetch", "fetch the files of onnxruntime-web anew, with npm"),
     "demo-picture": ("bench.demo:picture", "save the picture that opens README"),
@@ -26,7 +27,6 @@ _COMMANDS = {
     "playground-picture": ("bench.playground:picture", "save a picture of the playground"),
     "references": ("bench.shots:main", "compare normal and unlabelled images with the text, by metrics"),
     "scale": ("bench.scale:scale", "measure how throughput grows with workers"),
-    "sdp-plus": ("bench.layers:main", "train SDP+ on generated parts and compare it with SDP"),
     "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
     "textiles": ("bench.textiles:main", "compare references with text on textiles"),
     "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),

@@ -43,7 +43,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 """The paper's settings, which are the defaults; only the adapter's default is none, SDP."""
 _WITHOUT_EFFECT = {
     "model": {
-        *("variant", "text_cache", "feature_cache", "epochs", "learning_rate", "visualizer"),
+        *("variant", "text_cache", "feature_cache", "epochs", "learning_rate", "as_coded", "visualizer"),
         *("text_weight", "pool"),  # without images to compare with
     },
     "data": {

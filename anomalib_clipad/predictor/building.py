@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter, with_adapter
+from anomalib_clipad.adaptors.files import TrainedLayers
 from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.noted import noted
@@ -66,19 +66,20 @@ def by_name(
     if file is not None:
         about = {name: file.about[name] for name in Settings().as_dict() if name in file.about}
         settings = {**about, **settings}
-    if adapter is not None:
-        settings = with_adapter(str(adapter), settings)
+    layers = None if adapter is None else TrainedLayers(adapter)
+    if layers is not None:
+        settings = layers.settings(settings)
     chosen = Settings.of(**settings)
-    if chosen.variant in ADAPTORS and adapter is None:
+    if chosen.variant in ADAPTORS and layers is None:
         msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."
         raise ValueError(msg)
     class_name = _class_of(class_name, file, chosen)
     cache = EmbeddingCache() if text_cache else None
     started = quick_start.recall(chosen, class_name) if text_cache else None
-    model, loaded = started or _build(chosen, class_name, cache, adapter)
+    model, loaded = started or _build(chosen, class_name, cache, layers)
 
     def complete() -> ClipADModel:
-        return _build(chosen, class_name, cache, adapter)[0]
+        return _build(chosen, class_name, cache, layers)[0]
 
     again: Callable[[], ClipADModel] | None = complete if started else None
     predictor = LivePredictor(model, Resized(model.input_size, Standardize(loaded.mean, loaded.std)), complete=again)
@@ -105,7 +106,7 @@ def _class_of(class_name: str | None, file: Product | None, settings: Settings) 
 
 
 def _build(
-    settings: Settings, class_name: str | None, cache: EmbeddingCache | None, adapter: str | Path | None
+    settings: Settings, class_name: str | None, cache: EmbeddingCache | None, layers: TrainedLayers | None
 ) -> tuple[ClipADModel, Backbone]:
     """A model with its text tower, noted for a quick start the next time."""
     from anomalib_clipad.backbones import load_backbone
@@ -113,10 +114,10 @@ def _build(
     with noted() as notes:
         loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
         model = ClipADModel(loaded, settings, cache)
-        if model.adapter is not None:
-            load_adapter(model.adapter, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+        if model.adapter is not None and layers is not None:
+            layers.load(model.adapter, model.settings, model.fingerprint)
         if settings.text_weight and class_name is not None:
             model.setup(class_name)
-    if cache is not None and adapter is None and not notes:
+    if cache is not None and layers is None and not notes:
         quick_start.keep(settings, class_name, model, loaded)
     return model, loaded

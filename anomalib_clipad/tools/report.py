@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from anomalib_clipad.adaptors.files import with_adapter
+from anomalib_clipad.adaptors.files import TrainedLayers
 from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.metrics import METRICS
 
@@ -187,4 +187,4 @@ def _variant(adapter: str) -> str:
     if adapter in {"nan", "None"}:
         return "SDP"
     title = next((kind.title for kind in ADAPTORS.values() if adapter in kind.released), None)
-    return f"{title} {adapter}" if title else ADAPTORS[with_adapter(adapter, {})["variant"]].title
+    return f"{title} {adapter}" if title else ADAPTORS[TrainedLayers(adapter).settings({})["variant"]].title

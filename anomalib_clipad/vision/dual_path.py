@@ -7,6 +7,7 @@ feed-forward network, no residual input, restarted at each of four stages. The o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -102,10 +103,7 @@ def dual_path(
 
 
 def ordinary_path(
-    visual: VisionTransformer,
-    images: Tensor,
-    after: Callable[[int, Tensor], Tensor] | None = None,
-    values_from: int | None = None,
+    visual: VisionTransformer, images: Tensor, after: Callable[[int, Tensor], Tensor] | None = None
 ) -> list[Tensor]:
     """The ordinary path alone: outputs (B, 1 + N, width) of the blocks that end the four stages.
 
@@ -113,23 +111,61 @@ def ordinary_path(
         visual: As in ``dual_path``.
         images: As in ``dual_path``.
         after: What becomes of a block's output, by the number of the block, counted from 1.
-        values_from: From which block on, counted from 1, values attend to values (V-V) in place of queries to keys.
     """
     blocks = visual.transformer.resblocks
     tokens = embed_patches(visual, images)
     outputs = []
-    for index, block in enumerate(blocks, start=1):
-        query, key, value = project_qkv(block.attn, block.ln_1(tokens))
-        if values_from is not None and index >= values_from:
-            query = key = value
-        attended = project_out(block.attn, scaled_dot_product_attention(query, key, value))
-        tokens = block.ls_1(attended).add_(tokens)
-        tokens = block.ls_2(feed_forward(block.mlp, block.ln_2(tokens))).add_(tokens)
+    for number, block in enumerate(blocks, start=1):
+        tokens = _through(block, tokens)
         if after is not None:
-            tokens = after(index, tokens)
-        if index % (len(blocks) // STAGES) == 0:
+            tokens = after(number, tokens)
+        if number % (len(blocks) // STAGES) == 0:
             outputs.append(tokens)
     return outputs
+
+
+def value_path(visual: VisionTransformer, images: Tensor, across: bool = False) -> tuple[list[Tensor], Tensor]:
+    """The ordinary path with V-V attention from the block that ends the first stage on, and CLS without it.
+
+    Args:
+        visual: As in ``dual_path``.
+        images: As in ``dual_path``.
+        across: As of ``_attend_by_values``.
+
+    Returns:
+        Outputs (B, 1 + N, width) of the blocks that end the four stages, and the CLS token (B, 1, width) of the
+        ordinary path as it is.
+    """
+    blocks, outputs = visual.transformer.resblocks, []
+    length = len(blocks) // STAGES
+    tokens = embed_patches(visual, images)
+    for block in blocks[: length - 1]:
+        tokens = _through(block, tokens)
+    ordinary = tokens
+    for number, block in enumerate(blocks[length - 1 :], start=length):
+        ordinary, tokens = _through(block, ordinary), _through(block, tokens, partial(_attend_by_values, across=across))
+        if number % length == 0:
+            outputs.append(tokens)
+    return outputs, ordinary[:, :1]
+
+
+def _through(
+    block: ResidualAttentionBlock,
+    tokens: Tensor,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] = scaled_dot_product_attention,
+) -> Tensor:
+    """Tokens (B, N, width) after a block, with an attention of queries, keys and values (B, heads, N, ...)."""
+    attended = project_out(block.attn, attend(*project_qkv(block.attn, block.ln_1(tokens))))
+    tokens = block.ls_1(attended).add_(tokens)
+    return block.ls_2(feed_forward(block.mlp, block.ln_2(tokens))).add_(tokens)
+
+
+def _attend_by_values(query: Tensor, key: Tensor, value: Tensor, across: bool) -> Tensor:
+    """Values (B, heads, N, ...) attend to values: among the tokens of an image, or ``across`` the images of a batch."""
+    del query, key
+    values = value.transpose(0, 2) if across else value
+    attended = scaled_dot_product_attention(values, values, values)
+    return attended.transpose(0, 2) if across else attended
 
 
 def _attend_twice(block: ResidualAttentionBlock, tokens: Tensor, read: slice) -> tuple[Tensor, Tensor]:

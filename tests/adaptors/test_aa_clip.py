@@ -116,6 +116,33 @@ def test_values_attend_to_values_within_an_image(world: World, images: slice) ->
     close(features, world.expected["aa/stage1/features"][:, images], UNITS)
 
 
+@torch.no_grad()
+def test_as_coded_values_attend_among_the_images_of_a_batch(world: World) -> None:
+    images = world.expected["images"]
+    batch, pair = (stage_one_features(world.visual, images[:count], as_coded=True) for count in (4, 2))
+    assert (batch[:, :2] - pair).abs().max() > 0.01
+    turned = stage_one_features(world.visual, images.flip(0), as_coded=True)
+    close(turned.flip(1), batch, UNITS)  # whoever else is there counts, not where
+    # each place attends to itself alone in a batch of one, so a block is linear in its values
+    alone = stage_one_features(world.visual, images[:1], as_coded=True)
+    twice = stage_one_features(world.visual, images[:1].expand(3, -1, -1, -1), as_coded=True)
+    close(twice[:, 1:2], alone, UNITS)
+    assert (alone - stage_one_features(world.visual, images[:1])).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_no_block_runs_twice_on_the_same_tokens(world: World) -> None:
+    runs = []
+    hooks = [
+        block.ln_1.register_forward_hook(lambda *_, number=number: runs.append(number))
+        for number, block in enumerate(world.visual.transformer.resblocks, start=1)
+    ]
+    stage_one_features(world.visual, world.expected["images"][:1])
+    for hook in hooks:
+        hook.remove()
+    assert [runs.count(number) for number in range(1, 13)] == [1, 1] + [2] * 10
+
+
 @pytest.mark.parametrize("reading", ["last_level", "all_levels"])
 def test_the_losses_of_the_text(world: World, reading: str) -> None:
     expected, layers = world.expected, world.layers

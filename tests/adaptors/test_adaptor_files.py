@@ -9,9 +9,10 @@ import torch
 from neighbours import FILES, authors, close, numbers, tiny, weights
 from torch import Tensor, nn
 
-from anomalib_clipad import ClipADModel
+from anomalib_clipad import ClipAD, ClipADModel
+from anomalib_clipad.adaptors import files
 from anomalib_clipad.adaptors.af_clip import AFClip
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter, save_adapter, with_adapter
+from anomalib_clipad.adaptors.files import TrainedLayers, adapter_file, save_adapter
 from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.adaptors.releases import Release, blob_id
 from anomalib_clipad.backbones.sources import WeightsUnavailableError
@@ -26,7 +27,7 @@ def new_model(folder: Path, variant: str) -> ClipADModel:
 
 
 def load(model: ClipADModel, path: Path) -> dict[str, Tensor]:
-    load_adapter(model.adapter, str(path), model.settings, model.fingerprint)
+    TrainedLayers(path).load(model.adapter, model.settings, model.fingerprint)
     return model.adapter.state_dict()
 
 
@@ -54,9 +55,22 @@ def test_our_own_file_says_its_variant(tmp_path: Path, variant: str) -> None:
     state = {name: value.clone() for name, value in load(model, authors(tmp_path, variant)).items()}
     path = tmp_path / "layers.safetensors"
     save_adapter(model.adapter, path, model.settings, model.fingerprint)
-    assert with_adapter(str(path), {})["variant"] == variant
+    assert TrainedLayers(path).settings({})["variant"] == variant
     again = load(new_model(tmp_path, variant), path)
     assert all(torch.equal(again[name], value) for name, value in state.items())
+
+
+def test_our_own_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, path, reads = tiny(tmp_path, quick_gelu=True), tmp_path / "layers.safetensors", []
+    model = new_model(tmp_path, "af_clip")
+    load(model, authors(tmp_path, "af_clip"))
+    save_adapter(model.adapter, path, model.settings, model.fingerprint)
+    read = files._own
+    monkeypatch.setattr(files, "_own", lambda file: reads.append(file) or read(file))
+    by_name("bottle", adapter=path, **clip.settings(), text_cache=False)
+    assert reads == [path]
+    ClipAD("bottle", adapter=path, **clip.settings(), text_cache=False, visualizer=False)
+    assert reads == [path, path]
 
 
 def test_a_leaky_projection_is_told_by_its_name(tmp_path: Path) -> None:
@@ -146,11 +160,19 @@ def test_without_a_network_the_message_says_where_to_put_it(server: Path, tmp_pa
 
 
 def test_released_layers_bring_their_backbone() -> None:
-    assert with_adapter("af_clip_visa", Settings().as_dict()).items() >= {**OPENAI, "variant": "af_clip"}.items()
-    assert with_adapter("af_clip_mvtec", {"pretrained": "openai:/a/file.pt"})["pretrained"] == "openai:/a/file.pt"
+    assert (
+        TrainedLayers("af_clip_visa").settings(Settings().as_dict()).items() >= {**OPENAI, "variant": "af_clip"}.items()
+    )
+    assert (
+        TrainedLayers("af_clip_mvtec").settings({"pretrained": "openai:/a/file.pt"})["pretrained"]
+        == "openai:/a/file.pt"
+    )
     with pytest.raises(ValueError, match="belong to backbone 'ViT-L-14-336'; got 'clipad-mini'"):
-        with_adapter("af_clip_visa", {"backbone": "clipad-mini"})
-    assert with_adapter("visa", {"backbone": "clipad-mini"}) == {"backbone": "clipad-mini", "variant": "sdp_plus"}
+        TrainedLayers("af_clip_visa").settings({"backbone": "clipad-mini"})
+    assert TrainedLayers("visa").settings({"backbone": "clipad-mini"}) == {
+        "backbone": "clipad-mini",
+        "variant": "sdp_plus",
+    }
 
 
 def test_names_of_releases_are_unique() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from anomalib_clipad import ClipAD, ClipADModel, load_backbone
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter, save_adapter
+from anomalib_clipad.adaptors.files import TrainedLayers, adapter_file, save_adapter
 from anomalib_clipad.adaptors.releases import Release, blob_id
 from anomalib_clipad.adaptors.sdp_plus import SDPPlus
 from anomalib_clipad.backbones import Backbone
@@ -46,7 +46,7 @@ def test_maps_and_probabilities_are_the_references(
     backbone: Backbone, expected: dict[str, Tensor], name: str, authors_file: Path
 ) -> None:
     model = ClipADModel(backbone, variant="sdp_plus")
-    load_adapter(model.detector.adapter, str(authors_file), SETTINGS, TOWER)
+    TrainedLayers(authors_file).load(model.detector.adapter, SETTINGS, TOWER)
     model.setup(name)
     output = model(expected["images"])
     torch.testing.assert_close(output.anomaly_map, expected[f"sdpplus/{name}/map"], atol=1e-4, rtol=0)
@@ -71,7 +71,7 @@ def test_a_files_layers_come_back_with_what_they_were_trained_under(tmp_path: Pa
     adapter, other = trained_layers(), SDPPlus(8, 6, 2, 32)
     path = tmp_path / "new" / "layers.safetensors"
     save_adapter(adapter, path, SETTINGS, TOWER)
-    load_adapter(other, str(path), SETTINGS, TOWER)
+    TrainedLayers(path).load(other, SETTINGS, TOWER)
     for name, value in adapter.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, atol=0, rtol=0)
     with safe_open(path, "pt") as file:
@@ -82,7 +82,7 @@ def test_a_files_layers_come_back_with_what_they_were_trained_under(tmp_path: Pa
 def test_untrained_layers_are_refused(tmp_path: Path) -> None:
     save_adapter(SDPPlus(8, 6, 2, 32), tmp_path / "layers.safetensors", SETTINGS, TOWER)
     with pytest.raises(ValueError, match=r"layers\.safetensors are not trained"):
-        load_adapter(trained_layers(), str(tmp_path / "layers.safetensors"), SETTINGS, TOWER)
+        TrainedLayers(tmp_path / "layers.safetensors").load(trained_layers(), SETTINGS, TOWER)
 
 
 def test_layers_of_the_papers_backbone_take_less_than_twelve_megabytes(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_layers_of_another_backbone_or_tap_are_refused(tmp_path: Path, setting: 
     other = {"tap": (replace(SETTINGS, tap="block"), TOWER), "image_tower": (SETTINGS, "b" * 40)}[setting]
     save_adapter(adapter, path, *other)
     with pytest.raises(ValueError, match=what) as error:
-        load_adapter(adapter, str(path), SETTINGS, TOWER)
+        TrainedLayers(path).load(adapter, SETTINGS, TOWER)
     assert {"tap": "'reference'", "image_tower": TOWER[:12]}[setting] in str(error.value)  # both sides
 
 
@@ -109,7 +109,7 @@ def test_layers_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, i
     path = tmp_path / "layers.safetensors"
     save_adapter(SDPPlus(8, 6, 2, 32), path, SETTINGS, TOWER)
     with pytest.raises(ValueError, match=message):
-        load_adapter(SDPPlus(*shape, 2, 32), str(path), SETTINGS, TOWER)
+        TrainedLayers(path).load(SDPPlus(*shape, 2, 32), SETTINGS, TOWER)
 
 
 def test_another_number_of_layers_is_refused(tmp_path: Path, expected: dict[str, Tensor], backbone: Backbone) -> None:
@@ -117,7 +117,7 @@ def test_another_number_of_layers_is_refused(tmp_path: Path, expected: dict[str,
     torch.save({"linear_layers": layers}, tmp_path / "layers.pth")
     model = ClipADModel(backbone, variant="sdp_plus")
     with pytest.raises(ValueError, match=r"fc.3.bias is missing in the file.*7 tensors against 9"):
-        load_adapter(model.detector.adapter, str(tmp_path / "layers.pth"), SETTINGS, TOWER)
+        TrainedLayers(tmp_path / "layers.pth").load(model.detector.adapter, SETTINGS, TOWER)
 
 
 class _Code:
@@ -138,7 +138,7 @@ def test_damaged_and_dangerous_files_are_refused(tmp_path: Path, content: object
     else:
         torch.save(content, path)
     with pytest.raises(ValueError, match="no file of SDP"):
-        load_adapter(SDPPlus(8, 6, 2, 32), str(path), SETTINGS, TOWER)
+        TrainedLayers(path).load(SDPPlus(8, 6, 2, 32), SETTINGS, TOWER)
     assert not Path("executed").exists()
 
 
@@ -199,4 +199,4 @@ def test_released_layers_do_not_fit_other_backbones(released: Path, tmp_path: Pa
     backbone = load_backbone("clipad-mini", image_size=32)
     model = ClipADModel(backbone, variant="sdp_plus")
     with pytest.raises(ValueError, match="do not fit the backbone"):
-        load_adapter(model.detector.adapter, "visa", SETTINGS, TOWER)
+        TrainedLayers("visa").load(model.detector.adapter, SETTINGS, TOWER)

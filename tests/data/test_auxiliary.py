@@ -104,7 +104,7 @@ def test_a_folder_needs_a_name_for_its_prompts(bolts: Path, tmp_path: Path) -> N
 
 
 def test_pictures_without_masks_are_refused(bolts: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"needs masks of defects to train on.*and 0 others have none"):
+    with pytest.raises(ValueError, match=r"need masks of defects to train on.*and 0 others have none"):
         ready(Auxiliary(folder_of(bolts), parts(tmp_path, "wood"), ["bolt"]))
 
 

@@ -8,6 +8,7 @@ import torch
 from conftest import shallow
 from torch import nn
 
+from anomalib_clipad.adaptors.files import TrainedLayers
 from anomalib_clipad.inspection.inspector import Inspector
 
 MODEL = shallow()
@@ -26,15 +27,14 @@ IMAGES = [noise(seed) for seed in range(10, 14)]
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Inspectors of the tiny CLIP; no layers of SDP+ are trained for it, so they are drawn."""
-    from anomalib_clipad.predictor import building
 
-    def drawn(layers: nn.Module, *_: Any) -> None:
+    def drawn(_: TrainedLayers, layers: nn.Module, *others: Any) -> None:
+        del others
         generator = torch.Generator().manual_seed(0)
         for weights in layers.parameters():
             torch.nn.init.normal_(weights, generator=generator)
 
-    monkeypatch.setattr(building, "adapter_file", lambda name: name)
-    monkeypatch.setattr(building, "load_adapter", drawn)
+    monkeypatch.setattr(TrainedLayers, "load", drawn)
 
     def make(**options: Any) -> Inspector:
         layers = {"adapter": "none"} if options.get("variant") == "sdp_plus" else {}

@@ -8,6 +8,7 @@ import pytest
 from anomalib_clipad.lab import __main__ as lab
 
 OPTIONS = {
+    "adaptors": "--seeds",
     "bench": "--growth_to",
     "browser-runtime": "--folder",
     "demo-picture": "output",
@@ -27,7 +28,6 @@ OPTIONS = {
     "playground-picture": "output",
     "references": "--photographs",
     "scale": "--workers",
-    "sdp-plus": "--taps",
     "solar-cells": "--shots",
     "textiles": "--each",
     "thresholds": "--stream",

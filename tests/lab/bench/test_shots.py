@@ -1,11 +1,11 @@
-"""`python -m anomalib_clipad.lab references` and `sdp-plus`: each way has its row, each category its column."""
+"""`python -m anomalib_clipad.lab references`: each way has its row, each category its column."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anomalib_clipad.lab.bench import layers, shots
+from anomalib_clipad.lab.bench import shots
 from anomalib_clipad.lab.evaluation import evaluate, quiet_engine
 from anomalib_clipad.metrics import METRICS, Metrics
 
@@ -53,21 +53,6 @@ def test_memories_keep_what_they_are_called(
         ["`memory_size` 30", "0.030 / 0.030 / 0.030"],
         ["`memory_size` 90", "0.090 / 0.090 / 0.090"],
     ]
-
-
-def test_layers_are_those_of_their_tap(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    seen: list[tuple[str, str | None]] = []
-
-    def noted(ways: dict[str, Any], data: object) -> dict[str, Metrics]:
-        seen.extend((options["tap"], options.get("adapter")) for options in ways.values())
-        return {way: dict.fromkeys(METRICS, 0.5) for way in ways}
-
-    monkeypatch.setattr(layers, "train", lambda folder, tap, epochs, seed: Path(f"{tap}-{epochs}"))
-    monkeypatch.setattr(layers, "compared", noted)
-    layers.main(epochs=3)
-    assert seen[:4] == [("reference", None), ("reference", "reference-3"), ("block", None), ("block", "block-3")]
-    names = [row[0] for row in rows(capsys.readouterr().out)[2:6]]
-    assert names == ["SDP, tap `reference`", "SDP+, tap `reference`", "SDP, tap `block`", "SDP+, tap `block`"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 from anomalib_clipad import ClipAD
 from anomalib_clipad.adaptors import sdp_plus as layers_of_sdp_plus
 from anomalib_clipad.data import Auxiliary, GeneratedParts
-from anomalib_clipad.sdp_plus import training as sdp_plus
+from anomalib_clipad.training import adapter_training
 
 FEW = {"good_images": 3, "defective_images": 7, "train_images": 1, "image_size": 64}
 
@@ -122,14 +122,16 @@ def test_each_picture_is_compared_with_its_own_categorys_text(data: Auxiliary, t
 @pytest.mark.slow
 def test_training_prompts_have_the_rvs_options_of_their_data_set(generated: Path, tmp_path: Path) -> None:
     model, source = make_model(epochs=1), {"eps": 0.05, "min_samples": 2}
-    training = sdp_plus.AdapterTraining(model.model, set_up(make_data(generated, rvs_options=source)), "none")
-    own = sdp_plus.AdapterTraining(model.model, set_up(make_data(generated)), "none")
+    training = adapter_training.AdapterTraining(model.model, set_up(make_data(generated, rvs_options=source)), "none")
+    own = adapter_training.AdapterTraining(model.model, set_up(make_data(generated)), "none")
     for name in ("washer", "leather"):
         assert torch.equal(training._texts[name], model.model.encoder.encode(name, source))
         assert torch.equal(own._texts[name], model.model.encoder.encode(name))
         assert not torch.equal(own._texts[name], training._texts[name])
     with pytest.raises(ValueError, match="Unknown option 'bandwidth' of the RVS method 'dbscan'"):
-        sdp_plus.AdapterTraining(model.model, set_up(make_data(generated, rvs_options={"bandwidth": 1})), "none")
+        adapter_training.AdapterTraining(
+            model.model, set_up(make_data(generated, rvs_options={"bandwidth": 1})), "none"
+        )
 
 
 def set_up(data: Auxiliary) -> Auxiliary:
@@ -174,9 +176,9 @@ def test_cached_features_give_the_same_layers(generated: Path, tmp_path: Path, k
         tap = model.model.tokens
         count = [0]
 
-        def counted(images: Tensor, tap: Any = tap, count: list[int] = count) -> list[Tensor]:
+        def counted(images: Tensor, stage: int, tap: Any = tap, count: list[int] = count) -> list[Tensor]:
             count[0] += 1
-            return tap(images)
+            return tap(images, stage)
 
         model.model.tokens = counted  # type: ignore[method-assign]
         make_engine(tmp_path / cache).fit(model, datamodule=make_data(generated))
@@ -247,7 +249,7 @@ def test_layers_that_are_worse_than_none_are_said_so(
 ) -> None:
     model = make_model(epochs=1)
     numbers = (0.9, 0.5) if worse else (0.5, 0.9)
-    monkeypatch.setattr(sdp_plus.AdapterTraining, "compare", lambda self: numbers)
+    monkeypatch.setattr(adapter_training.AdapterTraining, "compare", lambda self: numbers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make_engine(tmp_path).fit(model, datamodule=data)
@@ -260,26 +262,27 @@ def test_layers_that_are_worse_than_none_are_said_so(
 @pytest.mark.slow
 def test_both_variants_are_compared_on_defective_training_pictures(data: Auxiliary, tmp_path: Path) -> None:
     model, seen = make_model(epochs=2), []
-    compare = sdp_plus.AdapterTraining.compare
+    compare = adapter_training.AdapterTraining.compare
 
-    def look(training: sdp_plus.AdapterTraining) -> tuple[float, float]:
+    def look(training: adapter_training.AdapterTraining) -> tuple[float, float]:
         seen.append((compare(training), training._sample, model.model.detector))
         return seen[-1][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sdp_plus.AdapterTraining, "compare", look)
+        patch.setattr(adapter_training.AdapterTraining, "compare", look)
         make_engine(tmp_path).fit(model, datamodule=data)
     (((sdp, plus), sample, detector),) = seen
     assert len(sample) == 14  # all defective pictures, once
     truth = torch.cat([mask.flatten() > 0.5 for _, mask, _ in sample])
-    maps = torch.cat([detector(image[None], text).anomaly_map.flatten() for image, _, text in sample])
+    texts = {name: model.model.encode(name) for _, _, name in sample}
+    maps = torch.cat([detector(image[None], texts[name]).anomaly_map.flatten() for image, _, name in sample])
     assert plus == pytest.approx(roc_auc_score(truth, maps.detach()), abs=1e-4)
     assert sdp != plus
 
 
 @pytest.mark.slow
 def test_an_epoch_without_a_defect_has_nothing_to_compare(data: Auxiliary) -> None:
-    training = sdp_plus.AdapterTraining(make_model().model, set_up(data), "none")
+    training = adapter_training.AdapterTraining(make_model().model, set_up(data), "none")
     assert all(math.isnan(number) for number in training.compare())
 
 
