@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from anomalib.engine import Engine
-from conftest import TINY
+from conftest import TINY, make_engine
 from lightning.pytorch import Callback, Trainer
 from neighbours import tiny
 from sklearn.metrics import roc_auc_score
@@ -39,11 +38,6 @@ def make_model(epochs: int = 2, **options: Any) -> ClipAD:
     torch.manual_seed(0)
     given = {"variant": "af_clip", "epochs": epochs, "learning_rate": 1e-3, "visualizer": False}
     return ClipAD(**{**TINY, **given, **options})
-
-
-def make_engine(folder: Path, *callbacks: Callback) -> Engine:
-    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Engine(default_root_dir=folder, callbacks=list(callbacks), **quiet)
 
 
 class Watch(Callback):

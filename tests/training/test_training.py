@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 from anomalib import LearningType
-from anomalib.engine import Engine
-from conftest import TINY
+from conftest import TINY, make_engine
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors import safe_open
 from sklearn.metrics import roc_auc_score
@@ -44,11 +43,6 @@ def make_data(root: Path, **options: Any) -> Auxiliary:
 def make_model(epochs: int = 2, **options: Any) -> ClipAD:
     torch.manual_seed(0)
     return ClipAD(**TINY, variant="sdp_plus", epochs=epochs, learning_rate=1e-2, visualizer=False, **options)
-
-
-def make_engine(folder: Path, *callbacks: Callback, **options: Any) -> Engine:
-    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Engine(default_root_dir=folder, callbacks=list(callbacks), **quiet, **options)
 
 
 def layers(model: ClipAD) -> dict[str, Tensor]:
