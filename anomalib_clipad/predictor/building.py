@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from anomalib_clipad.adaptors.files import adapter_file, load_adapter, with_adapter
+from anomalib_clipad.adaptors.files import load_adapter, with_adapter
 from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.noted import noted
@@ -66,12 +66,7 @@ def by_name(
     if file is not None:
         about = {name: file.about[name] for name in Settings().as_dict() if name in file.about}
         settings = {**about, **settings}
-    if adapter is not None:
-        settings = with_adapter(str(adapter), settings)
-    chosen = Settings.of(**settings)
-    if chosen.variant in ADAPTORS and adapter is None:
-        msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."
-        raise ValueError(msg)
+    chosen = settings_with(adapter, settings)
     class_name = _class_of(class_name, file, chosen)
     cache = EmbeddingCache() if text_cache else None
     started = quick_start.recall(chosen, class_name) if text_cache else None
@@ -85,6 +80,23 @@ def by_name(
     if file is not None:
         predictor.fit_product(file)
     return predictor
+
+
+def settings_with(adapter: str | Path | None, given: Mapping[str, Any]) -> Settings:
+    """The settings of a model and of its trained layers, if it has any.
+
+    Args:
+        adapter: As of ``by_name``.
+        given: Those of ``Settings.of``.
+
+    Raises:
+        ValueError: If a setting is not valid, or layers are missing or belong to another backbone.
+    """
+    chosen = Settings.of(**(given if adapter is None else with_adapter(str(adapter), given)))
+    if chosen.variant in ADAPTORS and adapter is None:
+        msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."
+        raise ValueError(msg)
+    return chosen
 
 
 def _class_of(class_name: str | None, file: Product | None, settings: Settings) -> str | None:
@@ -114,7 +126,7 @@ def _build(
         loaded = load_backbone(settings.backbone, settings.pretrained, settings.image_size)
         model = ClipADModel(loaded, settings, cache)
         if model.adapter is not None:
-            load_adapter(model.adapter, str(adapter_file(str(adapter))), model.settings, model.fingerprint)
+            load_adapter(model.adapter, str(adapter), model.settings, model.fingerprint)
         if settings.text_weight and class_name is not None:
             model.setup(class_name)
     if cache is not None and adapter is None and not notes:
