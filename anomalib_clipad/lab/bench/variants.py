@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import torch
@@ -26,10 +26,11 @@ from .comparison import random_model
 def main(
     backbone: str = "clipad-mini", image_size: int | None = None, repeats: int = 5, threads: int | None = None
 ) -> None:
-    """Print how long each variant takes for one image, and how many multiplications, beside `encode_image`.
+    """Print what each variant takes for one image, in time and in multiplications, beside `encode_image`.
 
-    Each run follows one of `encode_image`, and the ratio is the median of the ratios of such pairs: other work of the
-    machine touches both. Layers are not trained, and the weights of an open_clip backbone are random.
+    Each run follows one of `encode_image`, and the ratio is the median of the ratios of such pairs. Seconds are those
+    of the processor, so that other work of the machine hardly matters. Layers are not trained, and the weights of an
+    open_clip backbone are random.
 
     Args:
         backbone: open_clip model name, or clipad-mini.
@@ -56,12 +57,12 @@ def main(
             title, count = ADAPTORS[variant].title if variant in ADAPTORS else "SDP", multiplications(run)
             rows.append([title, count, count / whole, *pairs(run, peer, repeats)])
     print(f"{backbone}, {loaded.image_size} pixels, {torch.get_num_threads()} threads\n")
-    columns = [("for one image", ""), ("GMAC", ".4g"), ("ratio", ".2f"), ("s", ".3g"), ("ratio", ".2f")]
+    columns = [("for one image", ""), ("GMAC", ".4g"), ("ratio", ".2f"), ("processor, s", ".3g"), ("ratio", ".2f")]
     print(markdown_table(columns, rows))
 
 
 def pairs(run: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Median seconds of a function, and the median of its ratios to a peer's that was run just before."""
+    """Median processor seconds of a function, and the median of its ratios to a peer's that was run just before."""
     ratios, seconds = [], []
     for _ in range(repeats):
         (its,), (own,) = _seconds(peer, 1), _seconds(run, 1)
@@ -85,7 +86,7 @@ def multiplications(run: Callable[[], Any]) -> float:
 def _seconds(run: Callable[[], Any], repeats: int) -> list[float]:
     found = []
     for _ in range(repeats):
-        begin = perf_counter()
+        begin = process_time()
         run()
-        found.append(perf_counter() - begin)
+        found.append(process_time() - begin)
     return found
