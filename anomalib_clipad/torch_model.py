@@ -204,11 +204,8 @@ class ClipADModel(nn.Module):
         """What one pass through the tower tells of images (B, 3, H, W), before they are compared with others.
 
         Raises:
-            ValueError: If the model has tiles, or its variant cannot compare images of a pool.
+            ValueError: If the model has tiles.
         """
-        if not self.detector.reader.mutual:
-            msg = f"{self.title} does not compare unlabelled images with each other: leave out mutual, or take k_shot."
-            raise ValueError(msg)
         self._check_whole(images)
         return self.detector.examine(images, self._text())
 

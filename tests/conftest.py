@@ -75,6 +75,24 @@ def shallow() -> dict[str, str]:
     return {"backbone": str(folder / "shallow.json"), "pretrained": str(folder / "shallow.safetensors")}
 
 
+@cache
+def layers(variant: str) -> Path:
+    """A file of a variant's layers for that CLIP; they were drawn, but say that they are trained."""
+    import torch
+
+    from anomalib_clipad import ClipADModel, load_backbone
+    from anomalib_clipad.adaptors.files import save_adapter
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClipADModel(load_backbone(**shallow()), variant=variant)
+    assert model.adapter is not None
+    model.adapter.trained.fill_(True)
+    path = Path(shallow()["backbone"]).with_name(f"{variant}.safetensors")
+    save_adapter(model.adapter, path, model.settings, model.fingerprint)
+    return path
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tests share a cache of their own, never the user's."""

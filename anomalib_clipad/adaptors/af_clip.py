@@ -145,7 +145,7 @@ class AFClip(Adaptor):
     distance_unit = 1 / (2 * sets)
     undecided = TEXT_SHARE / 2
     by_patches = True
-    mutual = False
+    radii = (1,)  # they are aggregated already
     trains_text = True
     course = (Stage(epochs=2, batch_size=8, learning_rate=1e-4),)
     betas = (0.5, 0.999)

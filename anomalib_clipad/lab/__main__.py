@@ -30,6 +30,7 @@ _COMMANDS = {
     "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
     "textiles": ("bench.textiles:main", "compare references with text on textiles"),
     "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),
+    "variants": ("bench.variants:main", "measure what each variant costs beside the image tower"),
     "web-page-demo": ("bench.web_page:demo", "write a page that inspects, with generated parts to try"),
     "web-page-measure": ("bench.web_page:measure", "measure a page that inspects in a browser"),
     "web-page-picture": ("bench.web_page:picture", "save a picture of a page that inspects"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -67,12 +67,7 @@ def by_name(
         about = {name: file.about[name] for name in Settings().as_dict() if name in file.about}
         settings = {**about, **settings}
     layers = None if adapter is None else TrainedLayers(adapter)
-    if layers is not None:
-        settings = layers.settings(settings)
-    chosen = Settings.of(**settings)
-    if chosen.variant in ADAPTORS and layers is None:
-        msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."
-        raise ValueError(msg)
+    chosen = settings_with(layers, settings)
     class_name = _class_of(class_name, file, chosen)
     cache = EmbeddingCache() if text_cache else None
     started = quick_start.recall(chosen, class_name) if text_cache else None
@@ -86,6 +81,23 @@ def by_name(
     if file is not None:
         predictor.fit_product(file)
     return predictor
+
+
+def settings_with(layers: TrainedLayers | None, given: Mapping[str, Any]) -> Settings:
+    """The settings of a model and of its trained layers, if it has any.
+
+    Args:
+        layers: These layers.
+        given: Those of ``Settings.of``.
+
+    Raises:
+        ValueError: If a setting is not valid, or layers are missing or belong to another backbone.
+    """
+    chosen = Settings.of(**(given if layers is None else layers.settings(given)))
+    if chosen.variant in ADAPTORS and layers is None:
+        msg = f"{ADAPTORS[chosen.variant].title} needs trained layers: pass them as adapter, or a checkpoint as model."
+        raise ValueError(msg)
+    return chosen
 
 
 def _class_of(class_name: str | None, file: Product | None, settings: Settings) -> str | None:

@@ -66,10 +66,10 @@ class OnCluster(Fitting):
             msg = f"Mutual scoring compares images with each other; got {len(rows)} image. It takes at least 2."
             raise ValueError(msg)
         evidence = picked(joined([_evidence(arrays) for arrays, _ in parts]), [order[row] for row in rows])
-        tokens = ray.put(evidence.tokens.numpy())
+        tokens, radii = ray.put(evidence.tokens.numpy()), live.model.detector.reader.radii
         task = ray.remote(_rows)
         starts = range(0, len(rows), _IMAGES)
-        pending = [task.remote([tokens], start, min(start + _IMAGES, len(rows))) for start in starts]
+        pending = [task.remote([tokens], start, min(start + _IMAGES, len(rows)), radii) for start in starts]
         scores = torch.cat([torch.tensor(found) for found in ray.get(pending)])
         live.judge_by(Pool(live.model.detector, evidence, [keys[row] for row in rows], scores))
 
@@ -123,8 +123,8 @@ def _evidence(arrays: Sequence[Any]) -> Evidence:
     return Evidence(*(None if one is None else torch.tensor(one) for one in arrays))  # type: ignore[arg-type]
 
 
-def _rows(tokens: list[Any], start: int, stop: int) -> NDArray[np.float32]:
+def _rows(tokens: list[Any], start: int, stop: int, radii: Sequence[int]) -> NDArray[np.float32]:
     import ray
 
     torch.set_num_threads(1)
-    return mutual_rows(torch.tensor(ray.get(tokens[0])), range(start, stop)).numpy()
+    return mutual_rows(torch.tensor(ray.get(tokens[0])), range(start, stop), radii).numpy()

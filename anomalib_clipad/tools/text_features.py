@@ -27,18 +27,23 @@ def text_features(
         WeightsUnavailableError: If the weights cannot be downloaded.
         OSError: If the file cannot be written; it is then as it was before.
     """
+    from anomalib_clipad.adaptors.files import TrainedLayers
     from anomalib_clipad.backbones import load_backbone
-    from anomalib_clipad.settings import Settings
+    from anomalib_clipad.predictor.building import settings_with
     from anomalib_clipad.text.cache import EmbeddingCache
-    from anomalib_clipad.text.class_encoder import ClassEncoder, check_class_name
+    from anomalib_clipad.text.class_encoder import check_class_name
+    from anomalib_clipad.torch_model import ClipADModel
 
     for name in class_name:
         check_class_name(name)
-    chosen = Settings.of(**{name: value for name, value in (settings or {}).items() if name != "adapter"})
-    loaded = load_backbone(chosen.backbone, chosen.pretrained)
-    text = (chosen.prompts, chosen.rvs, chosen.rvs_options, EmbeddingCache())
-    encoder = ClassEncoder(loaded.clip, loaded.tokenizer, *text)
-    vectors = {name: encoder.encode(name).contiguous() for name in class_name}
+    given = dict(settings or {})
+    adapter = given.pop("adapter", None)
+    layers = None if adapter is None else TrainedLayers(adapter)
+    chosen = settings_with(layers, given)
+    model = ClipADModel(load_backbone(chosen.backbone, chosen.pretrained, chosen.image_size), chosen, EmbeddingCache())
+    if model.adapter is not None and layers is not None:
+        layers.load(model.adapter, model.settings, model.fingerprint)
+    vectors = {name: model.encode(name).contiguous() for name in class_name}
     with atomic_folder(output.parent) as folder:
         metadata = {name: str(value) for name, value in chosen.as_dict().items()}
         save_file(vectors, folder / output.name, metadata=metadata)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .detector import Alone, Detector, Evidence, Joined, Prediction
-from .dual_path import STAGES
 from .references import mutual_scores, ranged, rescore, scores_against
 from .surgery import ScoreScale, calibrate_reference_map
 
@@ -68,13 +67,16 @@ class Pool:
             evidence, keys = picked(evidence, first), [keys[row] for row in first]
             scores = None
         self.detector, self.evidence = detector, evidence
-        self.distance = STAGES * (mutual_scores(evidence.tokens) if scores is None else scores)  # (n, N)
+        reader = detector.reader
+        if scores is None:
+            scores = mutual_scores(evidence.tokens, reader.radii)
+        self.distance = reader.mutual_unit * scores  # (n, N)
         self.rows = {key: row for row, key in enumerate(keys)}
-        self.peak = _peak(detector.judge(evidence, self.distance))  # (n,)
+        self.peak = self._peak(detector.judge(evidence, self.distance))  # (n,)
         self.score = self._image_scores(self.peak, evidence.cls, evidence.probability)  # (n,)
         self._midpoint = _outlying(self.score)
         scale = detector.reference_scale(_outlying(self.peak))
-        self.scale: ScoreScale = scale._replace(score_weight=1.0, peak_weight=0.0)
+        self.scale: ScoreScale = scale._replace(score_weight=1.0, peak_weight=0.0, raw_probability=None)
 
     def judge(self, evidence: Evidence, keys: Sequence[str]) -> Prediction:
         """Compare images with the pool.
@@ -85,14 +87,15 @@ class Pool:
 
         Returns:
             ``anomaly_map`` as of ``Detector.judge``; ``pred_score``: the rescored map maximum plus the image
-            probability on the pool's scale (the text's share permitting), in [0, 1), 0.5 at three spreads above the
-            pool's median.
+            probability on the pool's scale (the text's share permitting), or the reader's own score rescored, in
+            [0, 1), 0.5 at three spreads above the pool's median.
         """
         rows = [self.rows.get(key) for key in keys]
         outside = [index for index, row in enumerate(rows) if row is None]
         distance = self.distance[[row or 0 for row in rows]]
         if outside:
-            distance[outside] = STAGES * scores_against(evidence.tokens[outside], self.evidence.tokens)
+            reader, seen = self.detector.reader, evidence.tokens[outside]
+            distance[outside] = reader.mutual_unit * scores_against(seen, self.evidence.tokens, reader.radii)
         prediction = self._judge(evidence, distance, rows)
         if evidence.text_map is None:
             return prediction
@@ -101,7 +104,8 @@ class Pool:
     @cached_property
     def _without_text(self) -> Pool:
         """The same images, compared with each other alone."""
-        return Pool(self.detector, _wordless(self.evidence), list(self.rows), self.distance / STAGES)
+        scores = self.distance / self.detector.reader.mutual_unit
+        return Pool(self.detector, _wordless(self.evidence), list(self.rows), scores)
 
     def _alone(self, evidence: Evidence, distance: Tensor, rows: Sequence[int | None]) -> Alone:
         """Scores of the text, and of the pool without it."""
@@ -112,13 +116,19 @@ class Pool:
     def _judge(self, evidence: Evidence, distance: Tensor, rows: Sequence[int | None]) -> Prediction:
         """``judge``, by distances (B, N) and the rows of the images in the pool."""
         prediction = self.detector.judge(evidence, distance)
-        peak = _peak(prediction)
+        peak = self._peak(prediction)
         scores = [
             self.score[row] if row is not None else self._score_beside(evidence, peak, index)
             for index, row in enumerate(rows)
         ]
         probability = calibrate_reference_map(torch.stack(scores), self._midpoint)
         return prediction._replace(pred_score=probability)
+
+    def _peak(self, prediction: Prediction) -> Tensor:
+        """What is rescored (B,): maxima of maps or, with ``by_patches``, joined scores."""
+        if self.detector.reader.by_patches:
+            return prediction.pred_score
+        return cast("Tensor", prediction.anomaly_map).amax(dim=(-2, -1))
 
     def _score_beside(self, evidence: Evidence, peak: Tensor, index: int) -> Tensor:
         """Score of an image from outside, beside those of the pool, which do not change."""
@@ -130,9 +140,12 @@ class Pool:
         return self._image_scores(torch.cat([self.peak, peak[own]]), cls, joined)[-1]
 
     def _image_scores(self, peak: Tensor, cls: Tensor, probability: Tensor | None) -> Tensor:
-        """The paper's sum of two min-maxes over all images, the second one rescored: (n,)."""
+        """The paper's sum of two min-maxes over all images, the second one rescored: (n,).
+
+        With ``by_patches`` it is the second one alone: the text has its part in that already.
+        """
         scores = rescore(peak, cls)
-        if probability is None:
+        if probability is None or self.detector.reader.by_patches:
             return scores
         return scores + self.detector.factors[0] * ranged(probability)
 
@@ -140,11 +153,6 @@ class Pool:
 def _wordless(evidence: Evidence) -> Evidence:
     """The same without what the text says."""
     return evidence._replace(probability=None, text_map=None)
-
-
-def _peak(prediction: Prediction) -> Tensor:
-    """Map maxima (B,)."""
-    return cast("Tensor", prediction.anomaly_map).amax(dim=(-2, -1))
 
 
 def _outlying(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .choices import Tap
 from .dual_path import STAGES
+from .references import RADII
 from .surgery import ScoreScale
 
 
@@ -64,7 +65,7 @@ class Reader(nn.Module):
         undecided: The ``text_part`` of a probability of 0.5.
         by_patches: Whether distances are upsampled as its map is, and the image score is the largest one on the grid,
             beside ``text_part`` of the raw score; else all is as with APRIL-GAN.
-        mutual: Whether images of a pool can judge each other by its tokens.
+        radii: Neighbourhoods over which mutual scoring averages tokens.
     """
 
     scale: ScoreScale
@@ -73,7 +74,12 @@ class Reader(nn.Module):
     distance_unit: ClassVar[float] = 1.0
     undecided: ClassVar[float] = STAGES / 2
     by_patches: ClassVar[bool] = False
-    mutual: ClassVar[bool] = True
+    radii: ClassVar[Sequence[int]] = RADII
+
+    @property
+    def mutual_unit(self) -> float:
+        """What mutual scores, which are means over the sets, are multiplied by, beside ``text_part``."""
+        return self.distance_unit * self.sets
 
     @abstractmethod
     def read(self, view: View, images: Tensor, tokens: bool) -> Read:

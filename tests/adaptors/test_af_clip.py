@@ -7,6 +7,7 @@ import pytest
 import torch
 from neighbours import GRID, SIZE, close, close_gradient, close_loss, numbers, tiny, weights
 from torch import Tensor
+from torch.nn.functional import conv2d, normalize
 
 from anomalib_clipad.adaptors.af_clip import (
     RADII,
@@ -21,7 +22,9 @@ from anomalib_clipad.adaptors.af_clip_losses import (
 from anomalib_clipad.backbones import Backbone
 from anomalib_clipad.vision.detector import Detector
 from anomalib_clipad.vision.dual_path import ordinary_path
+from anomalib_clipad.vision.pool import Pool, picked
 from anomalib_clipad.vision.positions import resize_positions
+from anomalib_clipad.vision.references import rescore
 from anomalib_clipad.vision.smoothing import smooth, smoothing_matrix
 
 PROBABILITIES, TOKENS = 5e-5, 1e-4
@@ -105,6 +108,49 @@ def test_few_shot(world: World, share: float, score: str, grid: str) -> None:
     exported = detector(expected["images"], expected["af/text"], 3 * detector.memory.tokens)  # of any length
     if share:
         close(exported.anomaly_map, found.anomaly_map, PROBABILITIES)
+
+
+def plain_mutual_distance(expected: dict[str, Tensor], stages: list[Tensor]) -> Tensor:
+    """Half of what MuSc's formula says of the four images, the mean over twelve sets (4, N), patch by patch."""
+    found = torch.zeros(4, GRID**2)
+    for stage in stages:
+        for radius in RADII:
+            offsets = (torch.arange(radius) - radius // 2).float()
+            kernel = torch.exp(-(offsets[:, None] ** 2 + offsets**2) / 32)
+            grid = stage[:, 1:].mT.unflatten(2, (GRID, GRID))
+            weight = (kernel / kernel.sum()).expand(grid.shape[1], 1, radius, radius)
+            blurred = conv2d(grid, weight, padding=radius // 2, groups=grid.shape[1])
+            centred = blurred - blurred.mean(dim=(1, 2, 3), keepdim=True)
+            tokens = normalize(centred.flatten(2).mT, dim=-1)
+            for image in range(4):
+                others = [torch.cdist(tokens[image], tokens[j]).amin(dim=1) for j in range(4) if j != image]
+                found[image] += torch.stack(others).amin(dim=0)  # 30 % of three: the nearest one
+    return found / 24
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+@torch.no_grad()
+def test_images_judge_each_other_by_the_tokens_of_its_few_shot_rule(
+    world: World, stages: list[Tensor], share: float
+) -> None:
+    expected, keys = world.expected, list("abcd")
+    detector = Detector(world.visual, SIZE, 4.0, adapter=world.layers, text_weight=share)
+    text = expected["af/text"] if share else None
+    evidence = detector.examine(expected["images"], text)
+    pool = Pool(detector, evidence, keys)
+    distance = plain_mutual_distance(expected, stages)
+    grid, peak = distance, distance.amax(dim=1)
+    if share:
+        grid = grid + 0.1 * expected["af/map_grid"].flatten(1)
+        peak = peak + 0.1 * expected["af/cls_probability"]
+    found = pool.judge(evidence, keys)
+    close(found.anomaly_map, smooth(grid, smoothing_matrix(GRID, SIZE, 4)), PROBABILITIES)
+    close(pool.peak, peak, PROBABILITIES)
+    torch.testing.assert_close(pool.score, rescore(pool.peak, evidence.cls))
+    scale = pool.scale
+    assert torch.equal(scale.score(found.pred_score, found.anomaly_map.amax(dim=(1, 2))), found.pred_score)
+    outside = Pool(detector, picked(evidence, [0, 1, 2]), keys[:3]).judge(picked(evidence, [3]), ["d"])
+    close(outside.anomaly_map[0], found.anomaly_map[3], PROBABILITIES)
 
 
 @torch.no_grad()

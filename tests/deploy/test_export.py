@@ -257,12 +257,6 @@ def test_the_example_refuses_images_of_unknown_depth(onnx_file: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_sdp_plus_exports_too(adapted: ClipAD, images: Path, tmp_path: Path) -> None:
-    path = make_engine(tmp_path).export(adapted, "onnx", export_root=tmp_path)
-    check(adapted, images, tmp_path, onnx_predict(path))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "compression",
     [None, CompressionType.FP16, CompressionType.INT8, CompressionType.INT8_PTQ, CompressionType.INT8_ACQ],

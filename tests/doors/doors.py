@@ -304,8 +304,9 @@ def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
             if asked.class_name != of.class_name:
                 given["class_name"] = asked.class_name
         else:
-            same = asked.product is None
-            given |= {"class_name": asked.class_name, **({} if same else asked.settings)}
+            known = {name for name in asked.settings if name != "adapter"} if asked.product is None else set()
+            given |= {"class_name": asked.class_name}
+            given |= {name: value for name, value in asked.settings.items() if name not in known}
             given |= {"post_processor": asked.processor} if asked.processor else {}
             given |= {"pre_processor": asked.transform} if asked.transform is not None else {}
         return inspected(Inspector(product=path, **given), files(asked, place))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 from asked import Asked, Shot, saved, shot, texture, textures
+from conftest import layers
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -47,6 +48,7 @@ class Row:
         right: What is right, in place of ``asked``, where a door is asked in a way of its own.
         images: How the names begin of those of this row; by default all.
         calibrated: Whether it is about the calibration, so that the playground is asked with it.
+        doors: Which are asked.
     """
 
     number: int
@@ -56,6 +58,7 @@ class Row:
     right: Callable[[], Asked] | None = None
     images: str = ""
     calibrated: bool = False
+    doors: Sequence[str] = DOORS
 
     def question(self, door: str) -> Asked:
         """What a door is asked."""
@@ -272,6 +275,11 @@ def product(**others: object) -> Asked:
     return compared(references=None, product=of, settings=others, **given)
 
 
+def adapted(variant: str, **others: object) -> Asked:
+    """With the layers of a variant."""
+    return compared(settings={"adapter": layers(variant), **others.pop("settings", {})}, **others)
+
+
 def sequence(before: Asked, **now: object) -> Asked:
     """What is asked after something else."""
     return replace(before, before=before, **now)
@@ -286,6 +294,17 @@ OF_ANOTHER = said((FILES, "looks at 'nut', not at 'bolt'"), (("product",), "is o
                   (("product of a graph",), "looks at 'nut', not at 'bolt'"))  # fmt: skip
 SAME = "is also a reference"
 FEW = "takes 4 normal images or more; the model is calibrated on 2"
+JUDGE = {
+    **said(
+        (FILES, "mutual compares the images of a whole run, which a file cannot"),
+        (PRODUCTS, "A product file holds normal images"),
+        (("Ray",), "leave out --mutual"),
+    ),
+    **said((("page", "playground"), "--mutual")),
+}
+"""Doors without images that judge each other."""
+QUICK = ("Engine", "Inspector", "inspect", "playground")
+"""Doors that take no export, no cluster and no checkpoint."""
 UNTRAINED = "The layers of SDP+ are not trained"
 ROWS = (
     Row(
@@ -396,14 +415,7 @@ ROWS = (
         5,
         "copies among images that judge each other",
         partial(mutual, 4),
-        {
-            **said(
-                (FILES, "mutual compares the images of a whole run, which a file cannot"),
-                (PRODUCTS, "A product file holds normal images"),
-                (("Ray",), "leave out --mutual"),
-            ),
-            **said((("page", "playground"), "--mutual")),
-        },
+        JUDGE,
         right=lambda: replace(mutual(), images=mutual(4).images),
     ),
     Row(
@@ -476,14 +488,7 @@ ROWS = (
         9,
         "a model of images that judge each other",
         mutual,
-        {
-            **said(
-                (FILES, "mutual compares the images of a whole run, which a file cannot"),
-                (PRODUCTS, "A product file holds normal images"),
-                (("Ray",), "leave out --mutual"),
-            ),
-            **said((("page", "playground"), "--mutual")),
-        },
+        JUDGE,
     ),
     *(
         Row(
@@ -577,6 +582,32 @@ ROWS = (
         "ignore: all white",
         partial(masked, "white"),
         {**said((DOORS, "hides everything")), **no_option("ignore", "Engine", "page", "playground")},
+    ),
+    *(
+        row
+        for variant, title in {"sdp_plus": "SDP+", "af_clip": "AF-CLIP", "aa_clip": "AA-CLIP"}.items()
+        for row in (
+            Row(17, f"{title}: references and a calibration", partial(adapted, variant)),
+            Row(
+                17,
+                f"{title}: the text alone, calibrated",
+                partial(adapted, variant, references=None),
+                doors=(*QUICK, ".pt"),
+            ),
+            Row(
+                17,
+                f"{title}: tiles",
+                partial(adapted, variant, settings={"tiles": [1, 2]}),
+                {"page": "leave out tiles"},
+                doors=(*QUICK, "product", "page"),
+            ),
+            Row(
+                17,
+                f"{title}: images that judge each other",
+                lambda of=variant: replace(mutual(), settings={"adapter": layers(of)}),
+                JUDGE,
+            ),
+        )
     ),
     Row(16, "memory_size", lambda: compared(options={"memory_size": 9}), no_option("memory_size", "playground")),
 )

@@ -23,7 +23,8 @@ This table is written from the tests that ask every door (`tests/doors`). `=` is
 0.0001 (maps of OpenVINO to 0.002, since it rounds otherwise when it resizes), label, p-value, regions. A number is a
 refusal, whose words are below; both in one cell: some of the images are refused. The page shows no maps, and Ray writes
 tables only. The playground takes no calibration images; where a row is about something else, it is asked without them.
-"open" is neither: the engine stays with a checkpoint's class, and says so in a warning.
+"open" is neither: the engine stays with a checkpoint's class, and says so in a warning. Where a cell is empty, the door
+is asked the like in another row.
 """
 
 
@@ -38,6 +39,8 @@ def page() -> str:
 
 def cell(row: Row, door: str, sentences: list[str]) -> str:
     """What a door says, with the number of a sentence; new sentences are added."""
+    if door not in row.doors:
+        return ""
     if (row.what, door) in UNEQUAL:
         return "open"
     words = []

@@ -9,10 +9,12 @@ from conftest import shallow
 from torch import nn
 
 from anomalib_clipad.adaptors.files import TrainedLayers
+from anomalib_clipad.adaptors.registry import ADAPTORS
 from anomalib_clipad.inspection.inspector import Inspector
 
 MODEL = shallow()
-OPTIONS = [{}, {"text_weight": 0.25}, {"text_weight": 1.0}, {"tiles": [2, 2]}, {"variant": "sdp_plus"}]
+OPTIONS = [{}, {"text_weight": 0.25}, {"text_weight": 1.0}, {"tiles": [2, 2]}]
+OPTIONS += [{"variant": variant} for variant in ADAPTORS]
 
 
 def noise(seed: int, height: int = 64) -> np.ndarray:
@@ -26,7 +28,7 @@ IMAGES = [noise(seed) for seed in range(10, 14)]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Inspectors of the tiny CLIP; no layers of SDP+ are trained for it, so they are drawn."""
+    """Inspectors of the tiny CLIP; no layers are trained for it, so they are drawn."""
 
     def drawn(_: TrainedLayers, layers: nn.Module, *others: Any) -> None:
         del others
@@ -34,10 +36,11 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
         for weights in layers.parameters():
             torch.nn.init.normal_(weights, generator=generator)
 
+    monkeypatch.setattr(TrainedLayers, "settings", lambda _, chosen: dict(chosen))
     monkeypatch.setattr(TrainedLayers, "load", drawn)
 
     def make(**options: Any) -> Inspector:
-        layers = {"adapter": "none"} if options.get("variant") == "sdp_plus" else {}
+        layers = {"adapter": "none"} if "variant" in options else {}
         return Inspector(None if options.get("text_weight") == 0 else "nut", **MODEL, **options, **layers)
 
     return make

@@ -31,6 +31,7 @@ OPTIONS = {
     "solar-cells": "--shots",
     "textiles": "--each",
     "thresholds": "--stream",
+    "variants": "--image_size",
     "web-page-demo": "folder",
     "web-page-measure": "--normal",
     "web-page-picture": "[--category CATEGORY] output",

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import save, shallow
+from conftest import layers, save, shallow
 from pyarrow import parquet
 
 from anomalib_clipad import Inspector
@@ -222,9 +222,11 @@ def test_fits_are_those_of_one_process(ray: Any, folders: dict[str, Path], monke
     assert list(pool.rows) == list(expected.rows)
     with pytest.raises(ValueError, match="at least 2"):
         Inspector("nut", **shallow(), mutual=[images[0], images[0]], fitting=fits.OnCluster())
-    some = {"mutual": 3 * [given[0]] + images, "pool": 4}
-    ours, theirs = (Inspector("nut", **shallow(), **some, fitting=fit) for fit in (fits.OnCluster(), None))
-    assert list(ours.live("").model.pool.rows) == list(theirs.live("").model.pool.rows)
+    some = {"mutual": 3 * [given[0]] + images, "pool": 4, "adapter": layers("af_clip")}  # whose radii are others
+    both = (Inspector("nut", **shallow(), **some, fitting=fit) for fit in (fits.OnCluster(), None))
+    ours, theirs = (one.live("").model.pool for one in both)
+    assert list(ours.rows) == list(theirs.rows)
+    torch.testing.assert_close(ours.distance, theirs.distance, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="0 of 2 can be read"):
         Inspector("nut", **shallow(), mutual=2 * [given[0]], fitting=fits.OnCluster())
 

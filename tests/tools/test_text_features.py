@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+import torch
+from conftest import TINY, layers, shallow
 from safetensors.torch import load_file
 
+from anomalib_clipad.adaptors.registry import ADAPTORS
+from anomalib_clipad.predictor.building import by_name
 from anomalib_clipad.tools import text_features as module
 from anomalib_clipad.tools.text_features import text_features
 
@@ -40,3 +43,15 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         write(path, "bolt", "nut")
     assert list(load_file(path)) == ["bolt"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("variant", ADAPTORS)
+def test_the_vectors_are_those_of_the_trained_layers(tmp_path: Path, variant: str) -> None:
+    path, given = tmp_path / "vectors.safetensors", {**shallow(), "adapter": layers(variant)}
+    text_features(["bolt"], path, given)
+    assert torch.equal(load_file(path)["bolt"], by_name("bolt", **given).model.text_features)
+
+
+def test_without_layers_there_are_no_vectors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="AF-CLIP needs trained layers"):
+        text_features(["bolt"], tmp_path / "vectors.safetensors", {**shallow(), "variant": "af_clip"})
