@@ -1,4 +1,4 @@
-"""One verdict for several pictures of one part, at a false-alarm rate for parts (docs/thresholds.md, Parts).
+"""One verdict for several pictures of one part (docs/thresholds.md, Several pictures of one part).
 
 Five views at a rate of 5 % each call a fifth of all good parts defective. So a part is ranked as a whole: in each view
 among the calibration parts and itself, and what counts is its highest rank in any view; of parts with the same rank the

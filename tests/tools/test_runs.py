@@ -174,7 +174,7 @@ def test_a_file_that_is_exported_again_is_refused(run: Callable[[str], int], mon
     monkeypatch.setattr(sys.modules[__name__], "OPTIONS", "--output out")
     run(f"parts/0.png --model {model}")
     again = onnx.load(model)
-    again.doc_string = "written at another time"
+    onnx.helper.set_model_props(again, {"written": "at another time"})
     onnx.save(again, model)
     with pytest.raises(SystemExit, match="model holds other content than then"):
         run(f"parts --model {model} --resume true")
