@@ -8,14 +8,15 @@ const pictures = [...document.querySelectorAll(".thumbnails")];
 const heats = [...document.querySelectorAll(".heat-maps")];
 const rows = [...document.querySelectorAll(".rows")].flatMap((element, block) =>
   JSON.parse(element.textContent).map((cells, place) => {
-    const [path, score, pValue, label, regions, image, overlay, mask, boxes, size, remark, text, reference, truth] = cells;
+    const [path, score, pValue, label, regions, image, overlay, mask, boxes, size, remark, text, reference, truth, part] = cells;
     return {
       path, score: score ?? Infinity, pValue, label: label === 1, regions, image, overlay, mask, boxes, size, remark, text,
-      reference, truth, block, place, key: path.normalize().toLowerCase(),
+      reference, truth, part, block, place, key: [path, part].join(" ").normalize().toLowerCase(),
     };
   }));
 rows.sort((a, b) => a.score === b.score ? 0 : b.score - a.score); // stable: equal scores stay as in the table
 rows.forEach((row, place) => { row.rank = place + 1; });
+const partRanks = new Map([...rows].reverse().filter((row) => row.part).map((row) => [row.part, row.rank])); // of its first picture
 nameApart();
 
 const ownThreshold = decided ? runThreshold : null; // null: there are no verdicts, or each image has its own threshold
@@ -186,6 +187,10 @@ function select() {
     mistaken: isMistaken,
   }[get("show").value];
   shown = rows.filter((row) => wanted(row) && words.every((part) => row.key.includes(part)));
+  if (get("order").value === "part") {
+    const rank = (row) => partRanks.get(row.part) ?? rows.length + 1;
+    shown.sort((a, b) => rank(a) - rank(b) || a.rank - b.rank);
+  }
   current = Math.max(0, Math.min(current, shown.length - 1));
 }
 
@@ -237,7 +242,7 @@ function paint() {
 const grid = get("grid");
 const tiles = new Map(); // row -> element
 const hasEyes = rows.some((row) => row.text !== null || row.reference !== null);
-const HEIGHT = hasEyes ? 268 : 250, NARROWEST = 186;
+const HEIGHT = 250 + (hasEyes ? 18 : 0) + (partRanks.size ? 18 : 0), NARROWEST = 186;
 const TALLEST = 15e6; // pixels; browsers allow an element no more than about 17 million
 
 const columns = () => Math.max(1, Math.floor(grid.clientWidth / NARROWEST));
@@ -303,6 +308,7 @@ function makeTile(row) {
   make("span", fact, "rank").textContent = `#${count(row.rank)}`;
   if (row.pValue !== null) make("span", fact, "p-value").textContent = `p ${row.pValue.toPrecision(3)}`;
   if (hasEyes) make("span", button, "fact eyes").textContent = eyes(row, "ref.").join(" \u00b7 ");
+  if (partRanks.size) make("span", button, "fact part").textContent = row.part ?? "";
   const file = make("span", button, "file");
   const [, folder, name] = row.name.join("").match(/^(.*?)([\\/]?[^\\/]*[\\/]?)$/s);
   make("span", file, "folder").textContent = folder;
@@ -330,7 +336,7 @@ function label(tile, row, place) {
   button.querySelector(".score").textContent = scoreText(row.score);
   button.querySelector(".verdict").textContent = verdict;
   button.querySelector(".flag").textContent = flag;
-  button.title = [row.path, row.remark].filter(Boolean).join("\n");
+  button.title = [row.path, row.part && `part ${row.part}`, row.remark].filter(Boolean).join("\n");
   const source = heatShown && heatMap(row) || thumbnail(row) || row.image, image = button.querySelector("img");
   if (source && image.getAttribute("src") !== source) image.src = source;
   const sign = button.querySelector(".tick");
@@ -418,7 +424,7 @@ function drawFacts() {
   get("facts").replaceChildren(bold, ` \u00b7 ${facts.join(" \u00b7 ")}`);
   get("facts").className = verdict;
   get("facts").title = [...document.querySelectorAll(".meaning p")].map((line) => line.textContent).join("\n");
-  get("remark").textContent = row.remark ?? "";
+  get("remark").textContent = [row.part && `Part ${row.part}`, row.remark].filter(Boolean).join("; ");
   get("explained").textContent = explanation(row);
   [get("right"), get("wrong")].forEach((button, place) => button.setAttribute("aria-pressed", ANSWERS()[place] === answer));
   drawMarks(row);
@@ -592,6 +598,7 @@ get("threshold").addEventListener("change", (event) => {
 get("reset").addEventListener("click", () => moveTo(ownThreshold));
 get("heat").addEventListener("click", showHeat);
 get("search").addEventListener("input", () => { current = 0; scrollTo(0, 0); later(); });
+get("order").addEventListener("change", () => { current = 0; scrollTo(0, 0); later(); });
 get("show").addEventListener("change", () => { current = 0; scrollTo(0, 0); later(); });
 addEventListener("scroll", () => requestAnimationFrame(drawTiles), {passive: true});
 new ResizeObserver(() => drawTiles()).observe(grid);
@@ -604,6 +611,7 @@ addEventListener("storage", (event) => {
 get("decision").textContent = decision;
 get("notes").hidden = !notes.length;
 for (const note of notes) make("li", get("notes"), "").textContent = note;
+get("ordering").hidden = !partRanks.size;
 get("heat").hidden = !heats.some((element) => element.textContent.trim());
 const bare = pictures.filter((element) => !element.textContent).length;
 if (bare && bare < pictures.length) {

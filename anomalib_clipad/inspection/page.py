@@ -77,6 +77,7 @@ class PageRow(NamedTuple):
         text_score: Score of the text alone, where the model compares with images too.
         reference_score: Score of that comparison alone, likewise.
         truth: Whether it shows a defect, where that is known.
+        part: The part that it shows and the verdict on that, where several pictures show one.
     """
 
     path: str
@@ -95,6 +96,7 @@ class PageRow(NamedTuple):
     text_score: float | None = None
     reference_score: float | None = None
     truth: bool | None = None
+    part: str | None = None
 
 
 def row_of(finding: Finding, path: str, **more: Any) -> PageRow:
@@ -258,7 +260,7 @@ def _cells(row: PageRow) -> list[object]:
             raise ValueError(msg)
     score, p_value, *eyes = (None if value is None else float(value) for value in numbers.values())
     links = [_link(path) for path in (row.image, row.overlay, row.mask)]
-    marks = (row.boxes, row.size, row.remark, *eyes, row.truth)
+    marks = (row.boxes, row.size, row.remark, *eyes, row.truth, row.part)
     return [row.path, score, p_value, int(row.label), int(row.regions), *links, *marks]
 
 

@@ -42,6 +42,11 @@ class Part(NamedTuple):
     views: int = 0
     remark: str | None = None
 
+    def __str__(self) -> str:
+        if self.remark:
+            return f"{self.verdict}, {self.remark}"
+        return f"{self.verdict} by {self.view}" if self.verdict == "defective" else self.verdict
+
 
 class PartNames:
     """Tells part and view by the end of a path.

@@ -36,25 +36,21 @@ def write_run_page(folder: Path, title: str, rule: PartRule | None = None, parts
     start = Path() if run is None else Path(run.folder)
     times = Counter[str]() if run is not None and run.settings.get("grows") else None
     if rule is not None:
-        about = about._replace(decision=" ".join([about.decision, *summary_of(parts, rule.rate)]))
-    remark = _part_remarks(rule, parts)
-    rows = (_row(folder, result._replace(remark=remark(result)), start, times) for result in read_results(folder))
+        about = about._replace(decision=" ".join([f"{about.decision.rstrip('.')}.", *summary_of(parts, rule.rate)]))
+    part_of = _parts_said(rule, parts)
+    rows = (_row(folder, result, start, times)._replace(part=part_of(result.path)) for result in read_results(folder))
     return write_page(folder, rows, title, 0.5 if threshold is None else threshold, about)
 
 
-def _part_remarks(rule: PartRule | None, parts: Iterable[Part]) -> Callable[[Result], str | None]:
-    """What there is to say of a picture, with the verdict on its part where that is not good."""
-    known = {part.name: part for part in parts if part.verdict != "good"}
+def _parts_said(rule: PartRule | None, parts: Iterable[Part]) -> Callable[[str], str | None]:
+    """What there is to say of the part that the picture of a path shows, if it is one of a part."""
+    said = {part.name: f"{part.name}: {part}" for part in parts}
 
-    def remark(result: Result) -> str | None:
-        found = None if rule is None else rule.names.of(result.path)
-        part = None if found is None else known.get(found[0])
-        if part is None:
-            return result.remark
-        why = f"{part.verdict} by {part.view}" if part.view else f"{part.verdict}: {part.remark}"
-        return "; ".join([*([result.remark] if result.remark else []), f"part {part.name} is {why}"])
+    def of(path: str) -> str | None:
+        found = None if rule is None else rule.names.of(path)
+        return None if found is None else said.get(found[0])
 
-    return remark
+    return of
 
 
 def _row(folder: Path, result: Result, start: Path, times: Counter[str] | None) -> PageRow:

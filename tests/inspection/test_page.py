@@ -83,6 +83,7 @@ def test_the_page_holds_what_it_was_given(tmp_path: Path) -> None:
             remark="<seen>",
             text_score=0.1,
             truth=i > 60,
+            part=f"{i // 2}: good",
         )
         for i in range(70)
     ]
@@ -104,6 +105,7 @@ def test_the_page_holds_what_it_was_given(tmp_path: Path) -> None:
             0.1,
             None,
             i > 60,
+            row.part,
         ]
         for i, row in enumerate(given)
     ]
@@ -474,6 +476,24 @@ def opened(browser: Browser, page: Path) -> Tab:
     tab = browser.tab()
     tab.go(page.as_uri())
     return tab
+
+
+@pytest.mark.slow
+def test_pictures_of_a_part_can_be_seen_together(browser: Browser, page: Path, tmp_path: Path) -> None:
+    given = {"a/left": 0.9, "b/left": 0.8, "c": 0.7, "b/right": 0.2, "a/right": 0.1}
+    rows = [
+        PageRow(f"{path}.png", score, None, score > 0.5, JPEG, part=f"{path[0]}: good" if "/" in path else None)
+        for path, score in given.items()
+    ]
+    tab = opened(browser, write_page(tmp_path, rows, "Parts", 0.5))
+    scores = shown_as(tab, ".score")
+    assert sorted(scores, reverse=True) == scores
+    tab.evaluate("get('order').value = 'part', get('order').dispatchEvent(new Event('change'))")
+    tab.until("document.querySelectorAll('.tile .score')[1].textContent === '0.100'")
+    assert shown_as(tab, ".score") == ["0.900", "0.100", "0.800", "0.200", "0.700"]
+    assert shown_as(tab, ".part") == ["a: good", "a: good", "b: good", "b: good", ""]
+    assert opened(browser, page).evaluate("get('ordering').hidden")
+    assert problems(tab) == []
 
 
 def drag(tab: Tab, begin: tuple[float, float], end: tuple[float, float]) -> None:

@@ -112,7 +112,7 @@ def test_a_run_has_a_table_of_parts(run: Callable[..., None], capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "3 parts: " in said
     assert "1 to look at" in said
-    assert "part new/p1 is look: no picture of right" in Path("out/index.html").read_text()
+    assert "new/p1: look, no picture of right" in Path("out/index.html").read_text()
     with pytest.raises(SystemExit, match="part"):
         run("inspect", "new", *model, *rest[:-3], "{part}_{view}", "--output", "out", "--resume", "true")
 
