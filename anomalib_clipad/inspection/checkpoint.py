@@ -52,7 +52,7 @@ def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = Fa
             "it with ClipAD.load_from_checkpoint, pass that pre_processor, and use the engine."
         )
         raise ValueError(msg)
-    if class_name is not None and not module.model.settings.text_weight:
+    if class_name is not None and not module.model.settings.uses_text:
         msg = f"{path} compares images with each other alone, without any words. Leave out class_name '{class_name}'."
         raise ValueError(msg)
     module.prepare()

@@ -18,7 +18,7 @@ from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Shown
 from anomalib_clipad.predictor.live import DROPPED
-from anomalib_clipad.settings import Settings
+from anomalib_clipad.vision.joining import SHARES
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -40,7 +40,7 @@ class Question:
     class_name: str = "object"
     normal: tuple[str, ...] = ()
     abnormal: tuple[str, ...] = ()
-    text_weight: float = Settings.text_weight
+    text_weight: float = SHARES["spread"]
     threshold: float | None = 0.5
     false_alarm_rate: float | None = None
 
