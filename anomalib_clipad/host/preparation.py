@@ -69,7 +69,15 @@ class Preparation:
                 "class_name='hazelnut', helps the model."
             )
         with _logged(validating):
-            self.predictor.look_for(name)
+            self.predictor.look_for(name, anew=self._takes_references_anew())
+
+    def _takes_references_anew(self) -> bool:
+        """Whether the references of a checkpoint, whose images it does not hold, are at hand for other words."""
+        source, joining = self.references, self.predictor.model.detector.joining
+        again = self._origin == _CHECKPOINT and bool(joining.by_peak) and source.few_shot and source.product is None
+        if again:
+            self._origin = None
+        return again
 
     def remember(self, data: Any, validating: bool = False) -> None:
         """Compare with the references from now on, unless that is done or a checkpoint brought them.

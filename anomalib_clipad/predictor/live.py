@@ -179,11 +179,24 @@ class LivePredictor(Predictor):
 
     # Text
 
-    def look_for(self, class_name: str | None = None, prompts: Any = None, text_weight: float | None = None) -> None:
+    def look_for(
+        self,
+        class_name: str | None = None,
+        prompts: Any = None,
+        text_weight: float | None = None,
+        anew: bool = False,
+    ) -> None:
         """Take another class, other prompts or another share of the text; where one is refused, nothing changes.
 
+        Args:
+            class_name: Another class.
+            prompts: Other prompts, as of ``ClipAD``.
+            text_weight: Another share.
+            anew: Whether references are about to follow, which take the place of those of now.
+
         Raises:
-            ValueError: If one is not valid, or the text gets a share and there is no class name.
+            ValueError: If one is not valid, the text gets a share and there is no class name, or references are joined
+                by spread and their images are not at hand.
         """
         before, before_name = self.model.settings, self.class_name
         settings = before if prompts is None else replace(before, prompts=load_prompts(prompts))
@@ -195,7 +208,7 @@ class LivePredictor(Predictor):
         if settings.uses_text and name is None:
             msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
             raise ValueError(msg)
-        measures = settings.uses_text and self._joins_by_spread(settings) and (reworded or not self._knows_spreads)
+        measures = not anew and self._has_to_measure(settings, reworded)
         if measures and not self._shown:
             msg = (
                 "The references are joined with the text by the spread of what it says of them, and their images are "
@@ -219,14 +232,12 @@ class LivePredictor(Predictor):
             memory.learn_text(torch.cat(cast("list[Tensor]", peaks)))
         self.changed(f"the class '{self.class_name}'" if name != before_name else "other words")
 
-    def _joins_by_spread(self, settings: Settings) -> bool:
-        """Whether there are references enough for that, and it is wanted."""
-        return settings.joining == "spread" and len(self.references) >= LEAST
-
-    @property
-    def _knows_spreads(self) -> bool:
+    def _has_to_measure(self, settings: Settings, reworded: bool) -> bool:
+        """Whether the text's spread among the references is needed, and not known."""
         memory = self.model.detector.memory
-        return memory is not None and memory.knows_spreads
+        if memory is None or len(self.references) < LEAST or settings.joining == "sum" or not settings.uses_text:
+            return False
+        return reworded or not memory.knows_spreads
 
     # References
 

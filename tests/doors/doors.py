@@ -495,7 +495,8 @@ def of_playground(asked: Asked, place: Path) -> Answers:
 
 def share(asked: Asked) -> float:
     """What a model takes where nothing else is given; the playground has a slider, which is always somewhere."""
-    return SHARES["spread" if len(asked.references or ()) >= LEAST else "sum"]
+    joining = {**asked.model, **asked.settings}.get("joining", "spread")
+    return SHARES[joining if len(asked.references or ()) >= LEAST else "sum"]
 
 
 def answered(session: Session, asked: Asked, image: Shot, text_weight: float) -> Answer:
