@@ -367,7 +367,7 @@ def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """How verification makes further inputs of a file; see ``inputs_of``."""
     scales = {"text_features": 0.05, "memory": 1.0}
     return {
-        name: {"shape": list(value.shape), "scale": scales[name]} if value.ndim else {"value": float(value)}
+        name: {"shape": list(value.shape), "scale": scales[name]} if name in scales else {"value": value.tolist()}
         for name, value in inputs.items()
     }
 
