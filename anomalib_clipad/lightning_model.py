@@ -57,7 +57,7 @@ from .torch_model import ClipADModel
 from .training.adapter_training import AdapterTraining
 from .training.feature_cache import CACHE_KINDS, CacheKind
 from .training.optimizer import optimizer_of
-from .vision.choices import Precision, Tap
+from .vision.choices import JoiningName, Precision, Tap
 from .vision.tiles import Tiles
 
 logger = logging.getLogger(__name__)
@@ -118,8 +118,11 @@ class ClipAD(AnomalibModule):
             default.
         mutual: Compare the images of a run with each other. None of them needs to be known as normal.
         pool: How many images at most are compared with, where ``mutual``; of more, some are chosen by a fixed seed.
-        text_weight: Share of the text in [0, 1] where images are compared with others too. By default both parts
-            weigh alike; with 0 no class name is needed.
+        text_weight: Share of the text in [0, 1] where images are compared with others too. By default 0.25, or 0.5 of
+            a plain sum; with 0 no class name is needed.
+        joining: How text and other images are joined: ``spread``, each in units of the spread of its own peaks among
+            the normal images (three or more; of unlabelled ones eight or more; else ``sum``), or ``sum``, the
+            published plain sum.
         tiles: Rows and columns of overlapping tiles, for small defects in large images: each tile is seen at the
             model's image size, beside the whole image. The map comes out at the tiles' resolution, with the default
             pre-processor about (1 + 3 rows) / 4 times the image size high; any other may deliver other sizes that the
@@ -170,7 +173,8 @@ class ClipAD(AnomalibModule):
         memory_size: int | None = None,
         mutual: bool = False,
         pool: int = 100,
-        text_weight: float = 0.5,
+        text_weight: float | None = None,
+        joining: JoiningName = "spread",
         tiles: list[int] | None = None,
         aligned: bool = False,
         false_alarm_rate: float | None = None,
@@ -272,7 +276,7 @@ class ClipAD(AnomalibModule):
                 "module Auxiliary, or pass trained ones as `adapter` or in a checkpoint."
             )
             raise RuntimeError(msg)
-        if self.model.settings.text_weight:
+        if self.model.settings.uses_text:
             self.preparation.encode(*self._resolve_class_name(), self._is_running(*_FITTING))
 
     def on_validation_start(self) -> None:
@@ -574,7 +578,7 @@ class ClipAD(AnomalibModule):
             msg = "mutual compares the images of a whole run, which a file cannot. Export with k_shot, or with neither."
             raise RuntimeError(msg)
         if not text_input:
-            if self.model.settings.text_weight and self.model.class_name is None and self.class_name is None:
+            if self.model.settings.uses_text and self.model.class_name is None and self.class_name is None:
                 msg = "An exported model is for one class; give class_name, or a checkpoint that has one."
                 raise RuntimeError(msg)
             self._encode_class()

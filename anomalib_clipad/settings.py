@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 from .checks import check_choice, check_count, check_share, is_number
 from .text.methods import Method, check_options
 from .text.prompts import BUILT_IN, INDUSTRIAL, PromptSet, load_prompts
-from .vision.choices import PRECISIONS, TAPS, Precision, Tap
+from .vision.choices import JOININGS, PRECISIONS, TAPS, JoiningName, Precision, Tap
+from .vision.joining import SHARES
 
 Variant = Literal["sdp", "sdp_plus", "af_clip", "aa_clip"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
@@ -107,10 +108,15 @@ class Settings:
         "Number format of the image tower: `float32`, `bfloat16` (fast on processors with bf16 matrix units) or "
         "`float16` (GPU only). Text features, scores and maps are float32 in any case.",
     )
-    text_weight: float = _option(
-        0.5,
-        "Share of the text in [0, 1] where images are compared with others too. By default both parts weigh alike; "
-        "with 0 no class name is needed.",
+    text_weight: float | None = _option(
+        None,
+        "Share of the text in [0, 1] where images are compared with others too. By default 0.25, or 0.5 of a plain "
+        "sum; with 0 no class name is needed.",
+    )
+    joining: JoiningName = _option(
+        "spread",
+        "How text and other images are joined: `spread`, each in units of the spread of its own peaks among the normal "
+        "images (three or more; of unlabelled ones eight or more; else `sum`), or `sum`, the published plain sum.",
     )
     tiles: tuple[int, int] | None = _option(
         None,
@@ -125,7 +131,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS}
+        choices = {"tap": TAPS, "variant": VARIANTS, "precision": PRECISIONS, "joining": JOININGS}
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
         check_options(self.rvs, self.rvs_options)
@@ -134,7 +140,10 @@ class Settings:
                 f"The smoothing has to be a standard deviation in pixels, from 0 to {_WIDEST}; got {self.smoothing!r}."
             )
             raise ValueError(msg)
-        check_share("text_weight", self.text_weight)
+        if self.text_weight is None and self.joining == "sum":
+            object.__setattr__(self, "text_weight", SHARES["sum"])
+        if self.text_weight is not None:
+            check_share("text_weight", self.text_weight)
         if self.image_size is not None and check_count("image_size", self.image_size) > _LARGEST:
             msg = f"image_size has to be {_LARGEST} at most, or no memory is large enough; got {self.image_size!r}."
             raise ValueError(msg)
@@ -150,6 +159,11 @@ class Settings:
             object.__setattr__(self, name, _absolute(getattr(self, name)))
         for name in ("image_size", "smoothing", "text_weight"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether the text has a share, and so a class name is needed."""
+        return self.text_weight != 0
 
     @classmethod
     def of(

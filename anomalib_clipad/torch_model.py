@@ -109,8 +109,8 @@ class ClipADModel(nn.Module):
         self.encoder = self._encoder(settings, clip)
         patch = patch_size(visual)
         tiles = Tiles(*settings.tiles, self.image_size, patch, settings.aligned) if settings.tiles else None
-        parts = (adapter, memory, settings.text_weight)
-        detector = Detector(visual, self.image_size, smoothing, settings.tap, *parts, tiles)
+        parts = (adapter, memory, settings.text_weight, settings.joining, tiles)
+        detector = Detector(visual, self.image_size, smoothing, settings.tap, *parts)
         self.detector = detector.to(self.text_features.device)
 
     @property
@@ -273,7 +273,7 @@ class ClipADModel(nn.Module):
 
     def _text(self) -> Tensor | None:
         """The text features, if the text has a share."""
-        if not self.settings.text_weight:
+        if not self.settings.uses_text:
             return None
         if self.class_name is None:
             msg = "The model has no text features yet; call setup(class_name) first."

@@ -55,7 +55,7 @@ MEDICAL = [{**DEFAULT, **SDP, "prompts": "medical"}]
 BENCHMARKS = {
     "comparison": Benchmark([{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS}], "MVTecAD", MVTEC_AD, winclip=True),
     "few_shot": Benchmark(
-        [{**MINI, **SDP, "k_shot": k, "text_weight": w} for k in (1, 2, 4, 8) for w in (0.0, 0.5)],
+        [{**MINI, **SDP, "k_shot": k, "joining": "sum", "text_weight": w} for k in (1, 2, 4, 8) for w in (0.0, 0.5)],
         "GeneratedParts",
         HELD_OUT,
     ),
@@ -73,7 +73,9 @@ BENCHMARKS = {
         ("gear", "wood"),
     ),
     "mutual": Benchmark(
-        [{**MINI, **SDP, "mutual": True, "text_weight": w} for w in (0.0, 0.5)], "GeneratedParts", HELD_OUT
+        [{**MINI, **SDP, "mutual": True, "joining": "sum", "text_weight": w} for w in (0.0, 0.5)],
+        "GeneratedParts",
+        HELD_OUT,
     ),
     "mvtec_ad": Benchmark([{**DEFAULT, **SDP, "rvs_options": MVTEC_AD_RVS}], "MVTecAD", MVTEC_AD),
     "mvtec_ad_sdp_plus": Benchmark(

@@ -60,7 +60,8 @@ def test_every_field_is_an_option_that_is_described_and_its_default_makes_the_de
         ({"precision": 3}, "Unknown precision '3'; expected one of float32"),
         ({"precision": []}, r"Unknown precision '\[\]'; expected one of float32"),
         ({"text_weight": "a"}, r"text_weight has to be a share in \[0, 1\]; got 'a'"),
-        ({"text_weight": None}, r"text_weight has to be a share in \[0, 1\]; got None"),
+        ({"text_weight": 1.5}, r"text_weight has to be a share in \[0, 1\]; got 1.5"),
+        ({"joining": "mean"}, "Unknown joining 'mean'; expected one of spread, sum"),
         ({"text_weight": float("nan")}, r"text_weight has to be a share in \[0, 1\]; got nan"),
         ({"tiles": "a"}, "tiles has to be two integers.*; got 'a'"),
         ({"tiles": 3}, "tiles has to be two integers.*; got 3"),
@@ -90,4 +91,12 @@ def test_what_a_user_gives_is_not_always_what_a_field_holds() -> None:
     types = {option.name: option.type for option in Settings.options()}
     assert types["prompts"] is str
     assert types["tiles"] == list[int] | None
-    assert types["text_weight"] is float
+    assert types["text_weight"] == float | None
+
+
+def test_the_plain_sum_has_the_published_share() -> None:
+    assert Settings(joining="sum").text_weight == 0.5
+    assert Settings(joining="sum", text_weight=0.2).text_weight == 0.2
+    assert Settings().text_weight is None
+    assert Settings().uses_text
+    assert not Settings(text_weight=0).uses_text

@@ -104,8 +104,14 @@ class Exporter(ExportMixin):
                 "training."
             )
             raise RuntimeError(msg)
-        if text_input and memory_input and not self.model.settings.text_weight:
+        if text_input and memory_input and not self.model.settings.uses_text:
             msg = "With text_weight 0 the text has no share; export with memory_input alone."
+            raise RuntimeError(msg)
+        if text_input and not memory_input and detector.joining.by_peak and self.model.settings.uses_text:
+            msg = (
+                "The memory is joined with the text of one class, by their spreads, so text_features cannot be an "
+                "input beside it. Export with memory_input too, or construct the model with joining='sum'."
+            )
             raise RuntimeError(msg)
         post_processor = self.post_processor
         if post_processor is not None and (text_input or memory_input):
@@ -217,9 +223,9 @@ class Exporter(ExportMixin):
             model_file_name: Its name.
             input_size: Height and width of all images to come; by default any.
             text_input: Take text features (D, 2) as an input, ``text_features``.
-            memory_input: Take normal images as inputs: ``memory`` (4, M, width) and ``midpoint``, the map value whose
-                probability is 0.5, as product files hold them. With either input there are no verdicts at a
-                false-alarm rate: calibration scores are those of one product.
+            memory_input: Take normal images as inputs: ``memory`` (4, M, width), ``midpoint``, the map value whose
+                probability is 0.5, and ``joining`` (4,) where the text has a share, as product files hold them. With
+                either input there are no verdicts at a false-alarm rate: calibration scores are those of one product.
             certified: Whether to add these verdicts, where there is a rate, and what ``verify`` needs.
             **kwargs: Further arguments of ``torch.onnx.export``.
 
@@ -361,7 +367,7 @@ def _described(inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """How verification makes further inputs of a file; see ``inputs_of``."""
     scales = {"text_features": 0.05, "memory": 1.0}
     return {
-        name: {"shape": list(value.shape), "scale": scales[name]} if value.ndim else {"value": float(value)}
+        name: {"shape": list(value.shape), "scale": scales[name]} if name in scales else {"value": value.tolist()}
         for name, value in inputs.items()
     }
 

@@ -15,6 +15,7 @@ from anomalib_clipad.backbones.tower import Tower
 from anomalib_clipad.predictor.decision import Decision, certified
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.vision.detector import Detector, Prediction
+from anomalib_clipad.vision.joining import Joining
 
 
 class InferenceGraph(nn.Module):
@@ -50,8 +51,10 @@ class InferenceGraph(nn.Module):
         settings = (detector.image_size, detector.smoothing, detector.tap)
         self.text_input, self.memory_input = inputs
         memory = None if self.memory_input else deepcopy(detector.memory)
-        parts = (deepcopy(detector.adapter), memory, detector.text_weight)
-        self.detector = Detector(Tower.copy_of(detector.visual), *settings, *parts, detector.tiles)
+        parts = (deepcopy(detector.adapter), memory)
+        joined = (detector.text_weight, detector.joined_by)
+        self.detector = Detector(Tower.copy_of(detector.visual), *settings, *parts, *joined, detector.tiles)
+        self.joining = detector.joining  # numbers, which a tracer sees as such
         self.metadata = metadata
         self.register_buffer("text_features", text_features.detach().clone())
         self.post_processor = _without_trainer(post_processor)
@@ -72,7 +75,12 @@ class InferenceGraph(nn.Module):
         inputs = {"text_features": self.text_features} if self.text_input else {}
         if self.memory_input:
             inputs |= {"memory": torch.randn(self.memory_shape), "midpoint": torch.tensor(1.0)}
-        return inputs
+        return inputs | ({"joining": torch.ones(4)} if self.joining_input else {})
+
+    @property
+    def joining_input(self) -> bool:
+        """Whether it is told how text and memory are joined."""
+        return self.memory_input and self.detector.uses_text
 
     @torch.no_grad()
     def forward(
@@ -81,6 +89,7 @@ class InferenceGraph(nn.Module):
         text_features: Tensor | None = None,
         memory: Tensor | None = None,
         midpoint: Tensor | None = None,
+        joining: Tensor | None = None,
         false_alarm_rate: float | Tensor | None = None,
     ) -> Prediction:
         """Find defects.
@@ -90,6 +99,7 @@ class InferenceGraph(nn.Module):
             text_features: Representative vectors, normal and abnormal (D, 2), of a model with ``text_input``.
             memory: Patch tokens of normal images, as of ``Memory``, of a model with ``memory_input``.
             midpoint: The raw map value whose probability is 0.5, of a model with ``memory_input``: a scalar.
+            joining: The numbers of ``Joining`` (4,), of a model with ``memory_input`` whose text has a share.
             false_alarm_rate: In place of its own, of a model with a certificate.
 
         Returns:
@@ -99,14 +109,17 @@ class InferenceGraph(nn.Module):
         Raises:
             ValueError: If an input is given that the model does not have, or one is missing.
         """
-        if self.text_input == (text_features is None) or {memory is None, midpoint is None} != {not self.memory_input}:
+        given = (text_features, memory, midpoint, joining)
+        wanted = (self.text_input, self.memory_input, self.memory_input, self.joining_input)
+        if [one is not None for one in given] != list(wanted):
             msg = (
                 "text_features are an input of a model exported with text_input, memory and midpoint of one exported "
-                "with memory_input, and only of such a one."
+                "with memory_input, joining too where its text has a share, and only of such a one."
             )
             raise ValueError(msg)
+        joined = self.joining if joining is None else Joining(*joining.unbind())
         text = self.text_features if text_features is None else text_features
-        raw: Prediction = self.detector(self.pre_processor(images), text, memory)
+        raw: Prediction = self.detector(self.pre_processor(images), text, memory, joined)
         if self.post_processor is None:
             return raw
         if midpoint is None:
@@ -115,7 +128,7 @@ class InferenceGraph(nn.Module):
                 return found
             rate = self.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
             return certified(found.pred_score, found.anomaly_map, self.certificate, rate)
-        decided: Prediction = self.post_processor(raw, scale=self.detector.reference_scale(midpoint))
+        decided: Prediction = self.post_processor(raw, scale=self.detector.reference_scale(midpoint, joined))
         return decided
 
 

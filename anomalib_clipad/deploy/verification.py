@@ -291,7 +291,7 @@ def decode(file: bytes, size: tuple[int, int] | None = None) -> NDArray[np.float
 
 
 def inputs_of(descriptions: dict[str, dict[str, Any]]) -> dict[str, NDArray[np.float32]]:
-    """Further inputs of a file: a number, or a sine of the place in the array times a scale."""
+    """Further inputs of a file: a number or a list of them, or a sine of the place in the array times a scale."""
     made = {}
     for name, how in descriptions.items():
         if "value" in how:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anomalib_clipad.adaptors.files import KEY
 from anomalib_clipad.settings import Settings
-from anomalib_clipad.vision.memory import Memory
+from anomalib_clipad.vision.memory import NUMBERS, Memory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -64,7 +64,7 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
         origin = "version 0.1 of anomalib_clipad" if saved else "another model"
         msg = f"The checkpoint was written by {origin}; this version cannot read it. Fit the model anew."
         raise ValueError(msg)
-    settings = Settings.of(**saved["settings"])
+    settings = Settings.of(**{"joining": "sum", **saved["settings"]})  # version 0.2 had no other one
     own = model.settings
     if saved["image_tower"] != model.fingerprint:
         wanted, have = ([getattr(values, name) for name in _BACKBONE] for values in (settings, own))
@@ -83,7 +83,7 @@ def unpack(checkpoint: dict[str, Any], module: LightningModule, model: ClipADMod
     model.configure(replace(settings, **kept))
     model.class_name = saved["class_name"]
     tokens = checkpoint["state_dict"].get(f"{MEMORY}tokens")
-    numbers = [checkpoint["state_dict"].get(f"{MEMORY}{name}", 0.0) for name in ("farthest", "aspect")]
+    numbers = [checkpoint["state_dict"].get(f"{MEMORY}{name}", 0.0) for name in NUMBERS]
     model.detector.memory = None if tokens is None else Memory(tokens, *numbers).to(model.text_features.device)
     checkpoint["state_dict"] = _completed(checkpoint["state_dict"], module.state_dict())
 

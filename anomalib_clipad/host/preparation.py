@@ -58,7 +58,7 @@ class Preparation:
             validating: Whether statistics are about to be fitted anew.
         """
         known = self.predictor.class_name
-        if not self.predictor.model.settings.text_weight or name == known or (origin == "default" and known):
+        if not self.predictor.model.settings.uses_text or name == known or (origin == "default" and known):
             return
         if origin == "default" and self.references.product is not None:
             return  # the file knows
@@ -69,7 +69,15 @@ class Preparation:
                 "class_name='hazelnut', helps the model."
             )
         with _logged(validating):
-            self.predictor.look_for(name)
+            self.predictor.look_for(name, anew=self._takes_references_anew())
+
+    def _takes_references_anew(self) -> bool:
+        """Whether the references of a checkpoint, whose images it does not hold, are at hand for other words."""
+        source, joining = self.references, self.predictor.model.detector.joining
+        again = self._origin == _CHECKPOINT and bool(joining.by_peak) and source.few_shot and source.product is None
+        if again:
+            self._origin = None
+        return again
 
     def remember(self, data: Any, validating: bool = False) -> None:
         """Compare with the references from now on, unless that is done or a checkpoint brought them.
@@ -95,12 +103,17 @@ class Preparation:
                 logger.info("References: %d normal images: %s.", len(names), ", ".join(names))
                 self.predictor.fit(shown, self.references.memory_size)
         self._origin = origin
-        memory = cast("Memory", self.predictor.model.detector.memory)
+        detector = self.predictor.model.detector
+        memory, text = cast("Memory", detector.memory), ""
+        if detector.joining.by_peak and detector.uses_text:
+            text = ", beside the largest value that the text gives one"
+        elif detector.uses_text:
+            text = " (the text has its own 0.5)"
         logger.info(
             "Without validation data, 0.5 is the distance %.3f, the largest of a normal image to %s%s.",
             float(memory.farthest),
             "the others" if len(self.predictor.references) > 1 else "its mirror images",
-            " (the text has its own 0.5)" if self.predictor.model.settings.text_weight else "",
+            text,
         )
 
     def certify(self, data: Any) -> None:

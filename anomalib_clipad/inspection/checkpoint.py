@@ -12,13 +12,16 @@ from anomalib_clipad.predictor.frame import frame
 from anomalib_clipad.predictor.live import LivePredictor
 
 
-def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = False) -> LivePredictor:
+def from_checkpoint(
+    path: Path, class_name: str | None = None, mutual: bool = False, anew: bool = False
+) -> LivePredictor:
     """The predictor of a checkpoint, with its thresholds, references and calibration.
 
     Args:
         path: ``.ckpt`` of ``ClipAD``.
         class_name: In place of the checkpoint's; thresholds and calibration do not hold for it.
         mutual: Whether images to judge each other will be given.
+        anew: Whether references will be given.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -52,12 +55,12 @@ def from_checkpoint(path: Path, class_name: str | None = None, mutual: bool = Fa
             "it with ClipAD.load_from_checkpoint, pass that pre_processor, and use the engine."
         )
         raise ValueError(msg)
-    if class_name is not None and not module.model.settings.text_weight:
+    if class_name is not None and not module.model.settings.uses_text:
         msg = f"{path} compares images with each other alone, without any words. Leave out class_name '{class_name}'."
         raise ValueError(msg)
     module.prepare()
     transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
     predictor = LivePredictor(module.model, transform, module.post_processor, frame=frame(transform))
     predictor.references = module.preparation.predictor.references
-    predictor.look_for(class_name)
+    predictor.look_for(class_name, anew=anew)
     return predictor

@@ -137,7 +137,7 @@ class Inspector:
         self.batch_size, self.workers = check_count("batch_size", batch_size), check_count("workers", workers)
         self._ignore = None if ignore is None else read_mask(ignore, max_pixels)
         path = None if product is None else Path(product).expanduser()
-        self.model = _predictor(class_name, model, path, mutual is not None, settings)
+        self.model = _predictor(class_name, model, path, mutual is not None, references is not None, settings)
         self._last: tuple[Picture, Scored, int] | None = None
         self._mutual, fitting = mutual is not None, fitting or Fitting()
         with noted() as notes:
@@ -294,6 +294,7 @@ class Inspector:
     ) -> Finding:
         """Look at the last image again, otherwise, without a second pass through the tower.
 
+        For another class or other prompts, references that are joined with the text by spread pass through it again.
         What is given stays so for the images that follow. Another class, other prompts or other references let go of
         thresholds and calibration, which were fitted to other scores, with a warning.
 
@@ -327,7 +328,7 @@ class Inspector:
                 raise ValueError(msg)
             with noted() as notes:
                 shown = [] if references is None else self.shown(_sources(references, "references"), reference=True)
-                live.look_for(class_name, prompts)
+                live.look_for(class_name, prompts, anew=bool(shown))
                 if shown:
                     live.fit(shown)
                 if false_alarm_rate is not None:
@@ -586,7 +587,12 @@ def _is_one(images: Any) -> bool:
 
 
 def _predictor(
-    class_name: str | None, model: str | Path | None, product: Path | None, mutual: bool, settings: dict[str, Any]
+    class_name: str | None,
+    model: str | Path | None,
+    product: Path | None,
+    mutual: bool,
+    anew: bool,
+    settings: dict[str, Any],
 ) -> Predictor:
     """What looks at images.
 
@@ -605,7 +611,7 @@ def _predictor(
             raise ValueError(msg)
         from .checkpoint import from_checkpoint
 
-        predictor = from_checkpoint(path, class_name, mutual)
+        predictor = from_checkpoint(path, class_name, mutual, anew)
     else:
         precision = settings.pop("precision", None)
         if settings:

@@ -22,7 +22,6 @@ from anomalib_clipad.images.picture import Picture, UnreadableError, read
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.parts.samples import named_sample
-from anomalib_clipad.settings import Settings
 
 from .session import Question, Session, as_pixels, read_states
 
@@ -145,7 +144,7 @@ def build(session: Session, limits: Limits) -> Any:
                         file_count="multiple", file_types=["image"], label="Normal images", elem_id="normal"
                     )
                     forget = gr.Button("Forget them", size="sm")
-                    share = session.settings.get("text_weight", Settings.text_weight)
+                    share = session.settings.get("text_weight", Question.text_weight)
                     weight = gr.Slider(0, 1, share, step=0.05, label="Share of the text")
                 way = gr.Radio(["threshold", "false alarms"], value="threshold", label="Decide by", elem_id="way")
                 threshold = gr.Slider(0, 1, 0.5, step=0.005, label="Threshold", elem_id="threshold")

@@ -18,7 +18,7 @@ from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Shown
 from anomalib_clipad.predictor.live import DROPPED
-from anomalib_clipad.settings import Settings
+from anomalib_clipad.vision.joining import SHARES
 
 _TEMPLATES = ("a photo of a {}.", "a close-up photo of the {}.", "a photo of the {} for visual inspection.")
 """Of prompts that are typed; the built-in ones have their own."""
@@ -40,7 +40,7 @@ class Question:
     class_name: str = "object"
     normal: tuple[str, ...] = ()
     abnormal: tuple[str, ...] = ()
-    text_weight: float = Settings.text_weight
+    text_weight: float = SHARES["spread"]
     threshold: float | None = 0.5
     false_alarm_rate: float | None = None
 
@@ -90,9 +90,10 @@ class Session:
             warnings.filterwarnings("ignore", message=DROPPED)  # it is calibrated anew
             typed = bool(question.normal or question.abnormal)
             prompts = question.prompts if typed else self.settings.get("prompts", question.prompts)
-            self._live.look_for(question.class_name, prompts, question.text_weight)
             shown = [self._live.show(one, f"normal image {number}", True) for number, one in enumerate(references, 1)]
-            self._compare_with(shown)
+            known = [one.identity.digest for one in shown]
+            self._live.look_for(question.class_name, prompts, question.text_weight, anew=known != self._known)
+            self._compare_with(shown, known)
             self._calibrate(shown, question)
             self._inspector.decide_by(question.threshold, question.false_alarm_rate)
             last = self._inspector.last
@@ -100,8 +101,7 @@ class Session:
                 return self._inspector.look_again()
             return self._inspector.inspect(picture)
 
-    def _compare_with(self, shown: Sequence[Shown]) -> None:
-        known = [one.identity.digest for one in shown]
+    def _compare_with(self, shown: Sequence[Shown], known: list[str]) -> None:
         if known != self._known:
             if shown:
                 self._live.fit(shown)

@@ -111,7 +111,7 @@ def _class_of(class_name: str | None, file: Product | None, settings: Settings) 
             msg = f"The product file {file.path} {of}. Leave out class_name '{class_name}', or write a file of it."
             raise ValueError(msg)
         class_name = known
-    if class_name is None and settings.text_weight:
+    if class_name is None and settings.uses_text:
         msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
         raise ValueError(msg)
     return class_name
@@ -128,7 +128,7 @@ def _build(
         model = ClipADModel(loaded, settings, cache)
         if model.adapter is not None and layers is not None:
             layers.load(model.adapter, model.settings, model.fingerprint)
-        if settings.text_weight and class_name is not None:
+        if settings.uses_text and class_name is not None:
             model.setup(class_name)
     if cache is not None and layers is None and not notes:
         quick_start.keep(settings, class_name, model, loaded)

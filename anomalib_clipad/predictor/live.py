@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from anomalib_clipad.images.alike import distinct
 from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.settings import Settings
 from anomalib_clipad.text.prompts import load_prompts
 from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.conformal import standing_apart
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
-from anomalib_clipad.vision.detector import Joined, Prediction, Seen
+from anomalib_clipad.vision.detector import Described, Joined, Prediction, Seen, together
+from anomalib_clipad.vision.joining import LEAST
 from anomalib_clipad.vision.pool import Pool, joined, key_of
 from anomalib_clipad.vision.surgery import ScoreScale, calibrate_reference_map
 from anomalib_clipad.vision.tile_grid import TileGrid
@@ -107,6 +109,7 @@ class LivePredictor(Predictor):
         self.passes = 0
         self._seen: Seen | None = None
         self._left_out: Tensor | None = None
+        self._shown: list[Shown] = []
         self.serve()
 
     # What it is made of
@@ -176,11 +179,24 @@ class LivePredictor(Predictor):
 
     # Text
 
-    def look_for(self, class_name: str | None = None, prompts: Any = None, text_weight: float | None = None) -> None:
+    def look_for(
+        self,
+        class_name: str | None = None,
+        prompts: Any = None,
+        text_weight: float | None = None,
+        anew: bool = False,
+    ) -> None:
         """Take another class, other prompts or another share of the text; where one is refused, nothing changes.
 
+        Args:
+            class_name: Another class.
+            prompts: Other prompts, as of ``ClipAD``.
+            text_weight: Another share.
+            anew: Whether references are about to follow, which take the place of those of now.
+
         Raises:
-            ValueError: If one is not valid, or the text gets a share and there is no class name.
+            ValueError: If one is not valid, the text gets a share and there is no class name, or references are joined
+                by spread and their images are not at hand.
         """
         before, before_name = self.model.settings, self.class_name
         settings = before if prompts is None else replace(before, prompts=load_prompts(prompts))
@@ -189,10 +205,17 @@ class LivePredictor(Predictor):
         reworded = name != self.class_name or settings.prompts != before.prompts
         if settings == before and not reworded:
             return
-        if settings.text_weight and name is None:
+        if settings.uses_text and name is None:
             msg = "Say what the images show, as in class_name='hazelnut'; only with text_weight 0 is no name needed."
             raise ValueError(msg)
-        if settings.text_weight and reworded:
+        measures = not anew and self._has_to_measure(settings, reworded)
+        if measures and not self._shown:
+            msg = (
+                "The references are joined with the text by the spread of what it says of them, and their images are "
+                "not at hand for other words. Pass the images again, or joining='sum'."
+            )
+            raise ValueError(msg)
+        if settings.uses_text and reworded:
             model = self.model if self._complete is None else self._complete()
             model.setup(str(name), settings)
             model.detector.memory = self.model.detector.memory
@@ -201,24 +224,39 @@ class LivePredictor(Predictor):
             self.model.configure(settings)
             if reworded:
                 self.model.class_name = None  # its text features are of another one
+        if measures:
+            groups = ([one.prepared for one in batch] for batch in batches(self._shown))
+            peaks = [self._describe(group).text_peaks for group in groups]
+            memory = self.model.detector.memory
+            assert memory is not None, "references were compared with before"
+            memory.learn_text(torch.cat(cast("list[Tensor]", peaks)))
         self.changed(f"the class '{self.class_name}'" if name != before_name else "other words")
+
+    def _has_to_measure(self, settings: Settings, reworded: bool) -> bool:
+        """Whether the text's spread among the references is needed, and not known."""
+        memory = self.model.detector.memory
+        if memory is None or len(self.references) < LEAST or settings.joining == "sum" or not settings.uses_text:
+            return False
+        return reworded or not memory.knows_spreads
 
     # References
 
     def fit(self, shown: Iterable[Shown], memory_size: int | None = None) -> None:
         """See ``Predictor.fit``."""
-        tokens, whose, image = list[Tensor](), list[Shown](), None
+        described, whose = list[Described](), list[Shown]()
         for batch in batches(shown):
-            tokens.append(self.describe([one.prepared for one in batch]))
-            image = batch[0].prepared
-            whose += [one._replace(prepared=np.empty(0, np.float32)) for one in batch]
-        if image is None:
+            described.append(self.describe([one.prepared for one in batch]))
+            whose += batch
+        if not whose:
             msg = "There are no references: no image was given to compare with."
             raise ValueError(msg)
-        self.keep(torch.cat(tokens, dim=1), whose, image, memory_size)
+        self.keep(together(described), whose, whose[0].prepared, memory_size)
 
-    def describe(self, images: Sequence[Prepared]) -> Tensor:
-        """What a memory needs of normal images (places, k, 4, N, width), on the CPU."""
+    def describe(self, images: Sequence[Prepared]) -> Described:
+        """What a memory needs of normal images, on the CPU."""
+        return Described(*(None if one is None else one.cpu() for one in self._describe(images)))  # type: ignore[arg-type]
+
+    def _describe(self, images: Sequence[Prepared]) -> Described:
         self.passes += 1
         batch = self._joined(images)
         self.model.detector.memory, kept = None, self.model.detector.memory
@@ -226,10 +264,16 @@ class LivePredictor(Predictor):
             self.model.detector.check(batch)
         finally:
             self.model.detector.memory = kept
-        return self.model.detector.describe(batch).cpu()
+        text = self.model.text_features if self.model.settings.uses_text and self.class_name is not None else None
+        return self.model.detector.describe(batch, text)
 
-    def keep(self, tokens: Tensor, shown: Sequence[Shown], image: Prepared, memory_size: int | None = None) -> None:
-        """Compare with what was described, here or elsewhere; ``image`` is one of the images."""
+    def keep(
+        self, described: Described, shown: Sequence[Shown], image: Prepared, memory_size: int | None = None
+    ) -> None:
+        """Compare with what was described, here or elsewhere; ``image`` is one of the images.
+
+        For other words the images are described anew: they are kept, where they are at hand.
+        """
         grid = self.grid
         aspects = [one.size[1] / one.size[0] for one in shown]
         if grid is not None:
@@ -239,10 +283,13 @@ class LivePredictor(Predictor):
         rows = distinct(identities)
         choose = None if memory_size is None else (lambda memory: coreset(memory, memory_size))
         detector = self.model.detector
-        kept = tokens[:, rows].to(self.model.device)
+        peaks = None if described.text_peaks is None else described.text_peaks[rows]
+        kept = Described(described.tokens[:, rows].to(self.model.device), peaks)
         self._left_out = detector.keep(kept, self._joined([image]), choose)
         assert detector.memory is not None
         detector.memory.aspect.fill_(aspects[0])
+        at_hand = all(one.prepared.size for one in shown)
+        self._shown = [shown[row] for row in rows] if at_hand else []
         self.references = tuple(identities[row] for row in rows)
         self.changed("other references")
         if self._left_out is not None:
@@ -273,13 +320,13 @@ class LivePredictor(Predictor):
         if product.text_features is not None:
             self.model.text_features.copy_(product.text_features)
             self.model.class_name = product.class_name
-        self.references, self._left_out = product.references, None
+        self.references, self._left_out, self._shown = product.references, None, []
         self.changed("a product file")
 
     def forget_references(self) -> None:
         """Compare with no images any more."""
         if self.model.detector.memory is not None:
-            self.model.detector.memory, self.references, self._left_out = None, (), None
+            self.model.detector.memory, self.references, self._left_out, self._shown = None, (), None, []
             self.changed("no references")
 
     def gather(self, groups: Iterable[Sequence[Prepared]]) -> None:
@@ -325,7 +372,7 @@ class LivePredictor(Predictor):
             raise ValueError(msg)
         kept = [by_digest[digest] for digest in references]
         self.passes += -(-len(kept) // BATCH)
-        text = self.model.text_features if self.model.settings.text_weight else None
+        text = self.model.text_features if self.model.settings.uses_text else None
         groups = (self._joined([one.prepared for one in batch]) for batch in batches(kept))
         raw = self._arrays(self.model.detector.leave_one_out(groups, text, self._left_out))
         peaks = np.array(peaks_of(kept, raw.anomaly_map, look), np.float32)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from anomalib_clipad.images.alike import Identity, from_plain, to_plain
 from anomalib_clipad.storage import atomic_folder
+from anomalib_clipad.vision.joining import published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class Product(NamedTuple):
 
     Attributes:
         path: Where it is.
-        tensors: ``memory`` (4, M, width), ``farthest``, ``aspect``, ``midpoint`` and, if the text has a share,
+        tensors: ``memory`` (4, M, width), its numbers, ``midpoint``, ``joining`` (4,) and, if the text has a share,
             ``text_features`` (D, 2).
         about: Settings, class name, digests of tower and layers.
         references: The normal images of its memory, where the file knows which they are.
@@ -67,7 +68,7 @@ class Product(NamedTuple):
         Raises:
             ValueError: If it does not; the message names the first difference.
         """
-        ignored = _NAMES if brings_text and self.about["text_weight"] else _NAMES | _TEXT
+        ignored = _NAMES if brings_text and self.about["text_weight"] != 0 else _NAMES | _TEXT
         for name in (name for name in self.about if name not in ignored):  # all that the file says
             if name not in other:
                 msg = f"{what} does not say its {name}: it was written by version 0.2 or earlier. Export it anew."
@@ -95,6 +96,9 @@ def read_product(path: Path) -> Product:
             tensors["midpoint"] = tensors.pop("undecided")
         if about.get("variant") == "sdp":
             about.setdefault("layers", "None")
+        if "joining" not in tensors:  # by version 0.2, which had the plain sum alone
+            about.setdefault("joining", "sum")
+            tensors["joining"] = np.array(published(float(about["text_weight"]), by_patches=False), np.float32)
         references = from_plain(about.pop("references", ()))
         for name in ("memory", "farthest", "aspect", "midpoint"):
             tensors[name]
@@ -131,15 +135,15 @@ def load_product(product: Product, model: ClipADModel) -> Loaded:
     """
     import torch
 
-    from anomalib_clipad.vision.memory import Memory
+    from anomalib_clipad.vision.memory import NUMBERS, Memory
 
     ours = about(model)
     if model.class_name is None:
         ours["class_name"] = product.class_name
     product.check(ours, "this model", brings_text=True)
     values = {name: torch.from_numpy(np.array(value)) for name, value in product.tensors.items()}
-    memory = Memory(values["memory"], values["farthest"], values["aspect"])
-    text_features = values["text_features"] if model.settings.text_weight else None
+    memory = Memory(values["memory"], *(values.get(name, 0.0) for name in NUMBERS))
+    text_features = values["text_features"] if model.settings.uses_text else None
     return Loaded(memory, text_features, product.class_name, product.references)
 
 
@@ -147,9 +151,9 @@ def save_product(path: Path, predictor: LivePredictor) -> None:
     """Write a product file.
 
     Its tensors are inputs of a graph exported with ``memory_input``: ``memory`` (4, M, width), ``midpoint``, the map
-    value whose probability is 0.5, and, if the text has a share, ``text_features`` (D, 2). ``farthest`` is the scale of
-    the memory, ``aspect`` the shape of its images. Metadata: class name, settings, digests of the image tower and of
-    trained layers, and which images the references are.
+    value whose probability is 0.5, and, if the text has a share, ``text_features`` (D, 2) and ``joining`` (4,), see
+    ``Joining``. The others are the numbers of ``Memory``. Metadata: class name, settings, digests of the image tower
+    and of trained layers, and which images the references are.
 
     Args:
         path: File to write; replaced as a whole or not at all.
@@ -158,20 +162,23 @@ def save_product(path: Path, predictor: LivePredictor) -> None:
     Raises:
         ValueError: If it lacks one.
     """
+    import torch
     from safetensors.torch import save_file
+
+    from anomalib_clipad.vision.memory import NUMBERS
 
     model = predictor.model
     detector = model.detector
-    if detector.memory is None or (model.settings.text_weight and model.class_name is None):
+    if detector.memory is None or (model.settings.uses_text and model.class_name is None):
         msg = "A product file holds normal images and, unless text_weight is 0, a class name; pass both."
         raise ValueError(msg)
     tensors = {
         "memory": detector.memory.tokens,
-        "farthest": detector.memory.farthest,
-        "aspect": detector.memory.aspect,
-        "midpoint": detector.midpoint(detector.memory.farthest),
+        **{name: getattr(detector.memory, name) for name in NUMBERS},
+        "midpoint": detector.midpoint,
+        "joining": torch.tensor(detector.joining),
     }
-    if model.settings.text_weight:
+    if model.settings.uses_text:
         tensors["text_features"] = model.text_features
     facts = {**about(model), "references": to_plain(predictor.references)}
     with atomic_folder(path.parent) as folder:
@@ -181,7 +188,7 @@ def save_product(path: Path, predictor: LivePredictor) -> None:
 
 def about(model: ClipADModel) -> dict[str, Any]:
     """All that the scores of a model depend on besides its references, as plain data."""
-    name = model.class_name if model.settings.text_weight else None
+    name = model.class_name if model.settings.uses_text else None
     return {
         **model.settings.as_dict(),
         "class_name": name,

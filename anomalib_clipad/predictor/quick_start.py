@@ -102,7 +102,7 @@ def recall(settings: Settings, class_name: str | None) -> tuple[ClipADModel, Bac
         **parts,
     )
     model = ClipADModel(backbone, settings)
-    if settings.text_weight:
+    if settings.uses_text:
         model.text_features.copy_(entry.tensors["text_features"])
         model.class_name = class_name
     return model, backbone
@@ -135,7 +135,7 @@ def keep(settings: Settings, class_name: str | None, model: ClipADModel, backbon
     except (OSError, SafetensorError, AttributeError, KeyError, ValueError, RuntimeError) as error:
         logger.info("%s is not noted for a quick start: %s", settings.backbone, error)
         return
-    features = {"text_features": model.text_features} if settings.text_weight else {}
+    features = {"text_features": model.text_features} if settings.uses_text else {}
     Cache("start").put(_key(settings, class_name), Entry(features, json.dumps(note._asdict())))
 
 

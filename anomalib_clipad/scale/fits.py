@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anomalib_clipad.inspection.fitting import Fitting, check_several
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.predictor.base import Measured, Shown
-from anomalib_clipad.vision.detector import Evidence
+from anomalib_clipad.vision.detector import Described, Evidence, together
 from anomalib_clipad.vision.pool import Pool, drawn, first_of_each, joined, key_of, picked
 from anomalib_clipad.vision.references import mutual_rows
 
@@ -33,9 +33,9 @@ class OnCluster(Fitting):
         """See ``Fitting.references``."""
         live = inspector.live("references")
         parts = _spread(_describe, inspector, images)
-        tokens = torch.cat([torch.from_numpy(np.array(tokens)) for tokens, _ in parts], dim=1)
+        described = together([Described(*map(_tensor, arrays)) for arrays, _ in parts])
         shown = list(chain.from_iterable(shown for _, shown in parts))
-        live.keep(tokens, shown, inspector.show(images[0], reference=True).prepared, memory_size)
+        live.keep(described, shown, inspector.show(images[0], reference=True).prepared, memory_size)
         return ()
 
     def calibration(self, inspector: Inspector, images: Sequence[Path], rate: float | None) -> None:
@@ -95,11 +95,11 @@ def _inspector(shipped: list[Any]) -> Inspector:
     return _received[shipped[0]]
 
 
-def _describe(shipped: list[Any], files: Sequence[Path]) -> tuple[NDArray[np.float32], list[Shown]]:
+def _describe(shipped: list[Any], files: Sequence[Path]) -> tuple[list[Any], list[Shown]]:
     inspector = _inspector(shipped)
     shown = inspector.shown(files, reference=True)
-    tokens = inspector.live("references").describe([one.prepared for one in shown])
-    return tokens.numpy(), [one._replace(prepared=np.empty(0, np.float32)) for one in shown]
+    described = inspector.live("references").describe([one.prepared for one in shown])
+    return list(map(_array, described)), [one._replace(prepared=np.empty(0, np.float32)) for one in shown]
 
 
 def _measure(shipped: list[Any], files: Sequence[Path]) -> Measured:
@@ -115,12 +115,19 @@ def _examine(shipped: list[Any], files: Sequence[Path]) -> tuple[tuple[Any, ...]
         return (), [], []
     images = [torch.from_numpy(one.taken) for one in ahead]
     evidence = inspector.live("mutual").model.examine(torch.stack(images))
-    arrays = tuple(None if one is None else one.numpy() for one in evidence)
-    return arrays, list(map(key_of, images)), [one.number for one in ahead]
+    return tuple(map(_array, evidence)), list(map(key_of, images)), [one.number for one in ahead]
 
 
 def _evidence(arrays: Sequence[Any]) -> Evidence:
-    return Evidence(*(None if one is None else torch.tensor(one) for one in arrays))  # type: ignore[arg-type]
+    return Evidence(*map(_tensor, arrays))
+
+
+def _array(tensor: Any) -> Any:
+    return None if tensor is None else tensor.numpy()
+
+
+def _tensor(array: Any) -> Any:
+    return None if array is None else torch.tensor(array)
 
 
 def _rows(tokens: list[Any], start: int, stop: int, radii: Sequence[int]) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ def product(
     if "references" not in decision:
         msg = "Pass --references, a folder of normal images."
         raise ValueError(msg)
-    if settings.get("text_weight", Settings.text_weight) and class_name is None:
+    if settings.get("text_weight", Settings.text_weight) != 0 and class_name is None:
         msg = "Pass --class_name, what the images show, or --text_weight 0 to compare with the references alone."
         raise ValueError(msg)
     model = ClipAD(

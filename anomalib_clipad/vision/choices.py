@@ -8,3 +8,5 @@ Tap = Literal["reference", "block"]
 TAPS: tuple[str, ...] = get_args(Tap)
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+JoiningName = Literal["spread", "sum"]
+JOININGS: tuple[str, ...] = get_args(JoiningName)

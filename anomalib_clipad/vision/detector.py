@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from .choices import Tap
+from .choices import JoiningName, Tap
+from .joining import LEAST, SHARES, Joining, by_spread, published, spread
 from .memory import Memory
 from .reader import Read, Reader, View
 from .references import leave_one_out, nearest_distance
@@ -70,6 +71,18 @@ def patch_size(visual: nn.Module) -> int:
     return int(cast("nn.Conv2d", visual.conv1).stride[0])
 
 
+class Described(NamedTuple):
+    """What a memory needs of B normal images.
+
+    Attributes:
+        tokens: Patch tokens of each view (places, B, 4, N, width).
+        text_peaks: Largest value of the text's map of each (B,), if the text has a share.
+    """
+
+    tokens: Tensor
+    text_peaks: Tensor | None = None
+
+
 class Seen(NamedTuple):
     """What the tower makes of images, before they are compared with anything.
 
@@ -113,7 +126,9 @@ class Detector(nn.Module):
         tap: Where the ordinary path is read at the end of a stage.
         adapter: Trained layers, which read the tower in their own way; without them it is SDP.
         memory: Normal images to compare with, if any.
-        text_weight: Share of the text where there is something to compare with, in [0, 1].
+        text_weight: Share of the text where there is something to compare with, in [0, 1]; by default that of the
+            joining.
+        joining: How text and references are joined where the spreads of both are known: ``spread`` or ``sum``.
         tiles: How larger images are cut, if they are: whole and tiles go through the tower in one batch.
 
     Raises:
@@ -145,7 +160,8 @@ class Detector(nn.Module):
         tap: Tap = "reference",
         adapter: Reader | None = None,
         memory: Memory | None = None,
-        text_weight: float = 0.5,
+        text_weight: float | None = None,
+        joining: JoiningName = "spread",
         tiles: Tiles | None = None,
     ) -> None:
         super().__init__()
@@ -153,8 +169,8 @@ class Detector(nn.Module):
             msg = f"A smoothing of {smoothing:g} pixels is wider than the images, which have {image_size}; pass less."
             raise ValueError(msg)
         self.visual, self.adapter, self.memory = visual, adapter, memory
-        self.image_size, self.smoothing, self.tap, self.text_weight = image_size, smoothing, tap, text_weight
-        self.tiles = tiles
+        self.image_size, self.smoothing, self.tap = image_size, smoothing, tap
+        self.text_weight, self.joined_by, self.tiles = text_weight, joining, tiles
         grid = image_size // patch_size(visual)
         blur = blur_matrix(image_size, smoothing)
         smoothed = smoothing_matrix(grid, image_size, smoothing)
@@ -176,31 +192,58 @@ class Detector(nn.Module):
         return View(self.visual, self.tap, self.smoothing_matrix, blur)
 
     @property
-    def scale(self) -> ScoreScale:
-        """How its raw outputs become probabilities."""
-        if self.memory is not None:
-            return self.reference_scale(self.midpoint(self.memory.farthest))
-        return self.reader.scale
+    def uses_text(self) -> bool:
+        """Whether the text has a share where there is something to compare with."""
+        return self.text_weight != 0
 
     @property
-    def factors(self) -> tuple[float, float]:
-        """Factors of the text's and of the references' part: as their shares, the larger one 1."""
-        larger = max(self.text_weight, 1 - self.text_weight)
-        return self.text_weight / larger, (1 - self.text_weight) / larger
+    def scale(self) -> ScoreScale:
+        """How its raw outputs become probabilities."""
+        return self.reader.scale if self.memory is None else self.reference_scale(self.midpoint, self.joining)
 
-    def reference_scale(self, midpoint: Tensor) -> ScoreScale:
-        """The scale where images are compared with others, by the raw map value whose probability is 0.5."""
+    @property
+    def joining(self) -> Joining:
+        """How text and references are joined, with the memory of now."""
+        spreads = None
+        if self.memory is not None and self.memory.knows_spreads:
+            spreads = float(self.memory.text_spread), float(self.memory.spread)
+        return self.joining_of(spreads)
+
+    def joining_of(self, spreads: tuple[float, float] | None) -> Joining:
+        """How text and references are joined, by their spreads, if these are known."""
+        if self.joined_by == "spread" and spreads is not None and self.uses_text:
+            return by_spread(self.share("spread"), *spreads)
+        return published(self.share("sum"), self.reader.by_patches)
+
+    def share(self, joining: JoiningName) -> float:
+        """Share of the text, in [0, 1]."""
+        return SHARES[joining] if self.text_weight is None else self.text_weight
+
+    def reference_scale(self, midpoint: Tensor, joining: Joining) -> ScoreScale:
+        """The scale where images are compared with others.
+
+        Args:
+            midpoint: The raw map value whose probability is 0.5.
+            joining: Of text and references.
+        """
         probability = partial(calibrate_reference_map, midpoint=midpoint)
-        if self.reader.by_patches:
-            return ScoreScale(probability, midpoint, peak_weight=0.0, raw_probability=probability)
-        return ScoreScale(probability, midpoint, score_weight=self.factors[0])
+        raw = probability if self.reader.by_patches else None
+        return ScoreScale(probability, midpoint, joining.score, joining.peak, raw)
 
-    def midpoint(self, distance: Tensor) -> Tensor:
-        """The raw map value between normal and abnormal, by the distance between."""
-        text, references = self.factors
-        return text * self.reader.undecided + references * distance
+    @property
+    def midpoint(self) -> Tensor:
+        """The raw map value between normal and abnormal, with the memory of now."""
+        memory, joining = cast("Memory", self.memory), self.joining
+        text = memory.text_peak if joining.by_peak else self.reader.undecided
+        return joining.text * text + joining.references * memory.farthest
 
-    def forward(self, images: Tensor, text: Tensor | None, memory: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        images: Tensor,
+        text: Tensor | None,
+        memory: Tensor | None = None,
+        joining: Joining | None = None,
+    ) -> Prediction:
         """Find defects.
 
         Args:
@@ -208,6 +251,7 @@ class Detector(nn.Module):
             text: Representative vectors, normal and abnormal: (D, 2), or (B, D, 2), one pair per image. ``None`` where
                 the text has no share.
             memory: Patch tokens of normal images, in place of the detector's own, as of ``Memory``.
+            joining: In place of the detector's own; of a memory that is given, the published one by default.
 
         Returns:
             ``pred_score`` and ``anomaly_map`` of the reader, or the map's maximum as score where the text has no share.
@@ -217,11 +261,10 @@ class Detector(nn.Module):
             memory = normalize(memory.float(), dim=-1)
         elif self.memory is not None:
             memory = self.memory.tokens
-        if memory is None or (self.text_weight and text is not None):
-            return self.conclude(self.observe(images, outputs=memory is not None), text, memory)
+        if memory is None or (self.uses_text and text is not None):
+            return self.conclude(self.observe(images, outputs=memory is not None), text, memory, joining)
         evidence = self.examine(self._views(images), None)
-        judged = self.judge(evidence, self._distance(evidence.tokens, memory))
-        return self._merge_judged(evidence, judged, images.shape[-2:])
+        return self._judged(evidence, self._distance(evidence.tokens, memory), images.shape[-2:], joining)
 
     def observe(self, images: Tensor, outputs: bool) -> Seen:
         """One pass through the tower.
@@ -233,13 +276,16 @@ class Detector(nn.Module):
         read = self.reader.read(self.view, self._views(images), outputs)
         return Seen(read, (images.shape[-2], images.shape[-1]))
 
-    def conclude(self, seen: Seen, text: Tensor | None, memory: Tensor | None) -> Prediction:
+    def conclude(
+        self, seen: Seen, text: Tensor | None, memory: Tensor | None, joining: Joining | None = None
+    ) -> Prediction:
         """Compare what was observed with text and references, as ``forward`` does.
 
         Args:
             seen: Of ``observe``; with its ``outputs``, where there is a memory.
             text: As in ``forward``.
             memory: As in ``forward``; ``None`` for none at all.
+            joining: As in ``forward``.
         """
         if self.tiles is not None and text is not None and text.ndim == 3:
             text = text.repeat(self.tiles.places, 1, 1)
@@ -247,10 +293,9 @@ class Detector(nn.Module):
             assert text is not None, "without references there is nothing but the text"
             found = self.reader.compare(self.view, seen.read.features, text)
             return self._merge(found.score, found.anomaly_map, seen.size)
-        evidence = self._evidence(seen.read, text if self.text_weight else None)
+        evidence = self._evidence(seen.read, text if self.uses_text else None)
         distance = self._distance(evidence.tokens, memory)
-        judged = self.judge(evidence, distance)
-        merged = self._merge_judged(evidence, judged, seen.size)
+        merged = self._judged(evidence, distance, seen.size, joining)
         if evidence.text_map is None or self.memory is None:
             return merged
         return Joined.of(merged, partial(self._alone, evidence, distance, self.memory.farthest, seen.size))
@@ -277,7 +322,7 @@ class Detector(nn.Module):
             images: Normalised images (B, 3, H, W) of the detector's size.
             text: As in ``forward``.
         """
-        if not self.text_weight or text is None:
+        if not self.uses_text or text is None:
             tokens, cls = self.reader.read_tokens(self.view, images)
             return Evidence(_stage_by_stage(tokens), cls)
         return self._evidence(self.reader.read(self.view, images, tokens=True), text)
@@ -288,43 +333,52 @@ class Detector(nn.Module):
         found = (None, None) if text is None else self.reader.compare(self.view, read.features, text)
         return Evidence(tokens, cls, *found)
 
-    def judge(self, evidence: Evidence, distance: Tensor) -> Prediction:
+    def judge(self, evidence: Evidence, distance: Tensor, joining: Joining | None = None) -> Prediction:
         """Join text and images (docs/algorithm.md, References).
 
         Args:
             evidence: Of ``examine``.
             distance: Distance of each patch to other images, summed over the sets of tokens (B, N).
+            joining: As in ``forward``.
 
         Returns:
-            ``anomaly_map``: weighted sum of the text's part and the smoothed distances; with both shares alike it is
-            their plain sum, as published. ``pred_score`` as in ``forward``, or by the reader's own rule.
+            ``anomaly_map``: weighted sum of the text's part and the smoothed distances. ``pred_score``: the map's
+            maximum, or as it was published: as in ``forward``, or by the reader's own rule.
         """
-        text, references = self.factors
-        anomaly_map = references * smooth(distance, self.reference_matrix)  # (B, H, W)
-        largest = references * distance.amax(dim=-1) if self.reader.by_patches else anomaly_map.amax(dim=(-2, -1))
+        joining = joining or self.joining
+        anomaly_map = joining.references * smooth(distance, self.reference_matrix)  # (B, H, W)
+        own = joining.references * distance.amax(dim=-1)  # with by_patches
         if evidence.text_map is None:
+            largest = own if self.reader.by_patches else anomaly_map.amax(dim=(-2, -1))
             return Prediction(pred_score=largest, anomaly_map=anomaly_map)
-        anomaly_map = anomaly_map + text * self.reader.text_part(evidence.text_map)
+        anomaly_map = anomaly_map + joining.text * self.reader.text_part(evidence.text_map)
         score = cast("Tensor", evidence.probability)
         if self.reader.by_patches:
-            score = largest + text * self.reader.text_part(score)
+            score = own + joining.text * self.reader.text_part(score)
         return Prediction(pred_score=score, anomaly_map=anomaly_map)
 
     @torch.no_grad()
-    def describe(self, images: Tensor) -> Tensor:
-        """What a memory needs of normal images (B, 3, H, W): patch tokens of each view, (places, B, 4, N, width)."""
+    def describe(self, images: Tensor, text: Tensor | None = None) -> Described:
+        """What a memory needs of normal images (B, 3, H, W), by a text as in ``forward``."""
         places = 1 if self.tiles is None else self.tiles.places
-        return self.examine(self._views(images), None).tokens.unflatten(0, (places, -1))
+        seen = self.examine(self._views(images), text)
+        tokens = seen.tokens.unflatten(0, (places, -1))
+        if seen.text_map is None:
+            return Described(tokens)
+        maps = self._merge_maps(self.reader.text_part(seen.text_map), *images.shape[-2:])
+        return Described(tokens, maps.amax(dim=(-2, -1)))
 
     @torch.no_grad()
-    def keep(self, tokens: Tensor, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
+    def keep(
+        self, described: Described, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor | None:
         """Fill the memory with normal images that were described before.
 
         Its scale is the largest value in the maps of the normal images, each compared with all the others; of a single
         image's, compared with its two mirror images.
 
         Args:
-            tokens: Of k images, in order (places, k, 4, N, width).
+            described: Of k images, in order.
             image: One of the images (1, 3, H, W).
             choose: Which patches to keep: of all, (4, M, width), some, (4, m, width).
 
@@ -335,15 +389,20 @@ class Detector(nn.Module):
         Raises:
             ValueError: If an image has values that are no numbers.
         """
+        tokens = described.tokens
         memory = tokens.movedim(1, 2).flatten(2, 3)  # (places, 4, k N, width)
         if self.tiles is None:
             memory = memory.squeeze(0)
         left_out = self._left_out(tokens.flatten(0, 1)) if tokens.shape[1] > 1 else None
         distance = self._mirrored(image, normalize(memory, dim=-1)) if left_out is None else left_out
-        farthest = self.peaks(distance, image.shape[-2:]).max()
+        peaks = self.peaks(distance, image.shape[-2:])
         if choose is not None:
             memory = choose(memory) if self.tiles is None else torch.stack([choose(place) for place in memory])
-        self.memory = Memory(memory, farthest)
+        self.memory = Memory(memory, peaks.max())
+        if left_out is not None and tokens.shape[1] >= LEAST:
+            self.memory.spread.copy_(spread(self._map_peaks(left_out, image.shape[-2:])))
+        if described.text_peaks is not None:
+            self.memory.learn_text(described.text_peaks)
         return left_out
 
     def peaks(self, distance: Tensor, size: Sequence[int]) -> Tensor:
@@ -351,7 +410,11 @@ class Detector(nn.Module):
         if self.reader.by_patches:
             largest = distance.amax(dim=-1)
             return largest if self.tiles is None else self.tiles.merge_scores(largest)
-        return cast("Tensor", self._merge(None, smooth(distance, self.reference_matrix), size).pred_score)
+        return self._map_peaks(distance, size)
+
+    def _map_peaks(self, distance: Tensor, size: Sequence[int]) -> Tensor:
+        """Largest values (B,) of the smoothed maps of images, by the distances of their views (V, N)."""
+        return self._merge_maps(smooth(distance, self.reference_matrix), *size).amax(dim=(-2, -1))
 
     @torch.no_grad()
     def leave_one_out(
@@ -369,8 +432,7 @@ class Detector(nn.Module):
         for image in batches:
             seen.append(self.examine(self._views(image), text))
         joined = Evidence(*(_by_place(parts, places) for parts in zip(*seen, strict=True)))
-        judged = self.judge(joined, self._left_out(joined.tokens) if distance is None else distance)
-        return self._merge_judged(joined, judged, image.shape[-2:])
+        return self._judged(joined, self._left_out(joined.tokens) if distance is None else distance, image.shape[-2:])
 
     def _distance(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Distance of each view's patches to the nearest of a memory of unit vectors, summed over the stages (V, N)."""
@@ -416,10 +478,18 @@ class Detector(nn.Module):
         score = probability if self.tiles is None else self.tiles.merge_scores(probability)
         return Prediction(pred_score=score, anomaly_map=anomaly_map)
 
-    def _merge_judged(self, evidence: Evidence, judged: Prediction, size: Sequence[int]) -> Prediction:
-        """One prediction for each image (H, W) large, of what is judged of the views."""
-        maxima = evidence.probability is None and not self.reader.by_patches  # of merged maps, not of the views'
-        return self._merge(None if maxima else judged.pred_score, cast("Tensor", judged.anomaly_map), size)
+    def _judged(
+        self, evidence: Evidence, distance: Tensor, size: Sequence[int], joining: Joining | None = None
+    ) -> Prediction:
+        """``judge``, and one prediction for each image (H, W) large of those of the views."""
+        joining = joining or self.joining
+        judged = self.judge(evidence, distance, joining)
+        alone = evidence.probability is None and not self.reader.by_patches
+        merged = self._merge(judged.pred_score, cast("Tensor", judged.anomaly_map), size)
+        peak = cast("Tensor", merged.anomaly_map).amax(dim=(-2, -1))
+        if isinstance(joining.by_peak, Tensor):  # of a graph for any memory
+            return merged._replace(pred_score=torch.where(joining.by_peak, peak, merged.pred_score))
+        return merged._replace(pred_score=peak) if alone or joining.by_peak else merged
 
     def _merge_maps(self, maps: Tensor, height: int, width: int) -> Tensor:
         return maps if self.tiles is None else self.tiles.merge_maps(maps, height, width)
@@ -456,6 +526,12 @@ class Detector(nn.Module):
         if self.visual.proj.dtype == torch.float16 and images.device.type == "cpu":
             msg = "float16 does not run on a CPU; use precision='bfloat16' or 'float32', or a GPU."
             raise ValueError(msg)
+
+
+def together(parts: Sequence[Described]) -> Described:
+    """What was described of several batches as one."""
+    peaks = [one.text_peaks for one in parts if one.text_peaks is not None]
+    return Described(torch.cat([one.tokens for one in parts], dim=1), torch.cat(peaks) if peaks else None)
 
 
 def _by_place(parts: Sequence[Any], places: int) -> Any:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from .detector import Alone, Detector, Evidence, Joined, Prediction
+from .joining import Joining, outspread, spread
 from .references import mutual_scores, ranged, rescore, scores_against
+from .smoothing import smooth
 from .surgery import ScoreScale, calibrate_reference_map
 
 _SPREADS = 3.0
@@ -20,8 +22,6 @@ _SPREADS = 3.0
 _SEED = 0
 FEW = 8
 """From how many images on it is worth while."""
-_NORMAL = 1.4826
-"""Standard deviation of a normal distribution, in median absolute deviations."""
 
 
 def choose(count: int, limit: int) -> list[int]:
@@ -72,10 +72,11 @@ class Pool:
             scores = mutual_scores(evidence.tokens, reader.radii)
         self.distance = reader.mutual_unit * scores  # (n, N)
         self.rows = {key: row for row, key in enumerate(keys)}
-        self.peak = self._peak(detector.judge(evidence, self.distance))  # (n,)
+        self.joining = self._joined()
+        self.peak = self._peak(detector.judge(evidence, self.distance, self.joining))  # (n,)
         self.score = self._image_scores(self.peak, evidence.cls, evidence.probability)  # (n,)
         self._midpoint = _outlying(self.score)
-        scale = detector.reference_scale(_outlying(self.peak))
+        scale = detector.reference_scale(_outlying(self.peak), self.joining)
         self.scale: ScoreScale = scale._replace(score_weight=1.0, peak_weight=0.0, raw_probability=None)
 
     def judge(self, evidence: Evidence, keys: Sequence[str]) -> Prediction:
@@ -101,6 +102,15 @@ class Pool:
             return prediction
         return Joined.of(prediction, partial(self._alone, evidence, distance, rows))
 
+    def _joined(self) -> Joining:
+        """How text and distances are joined: from eight images on by the spreads of their peaks."""
+        detector, text_map = self.detector, self.evidence.text_map
+        if text_map is None or len(self.distance) < FEW:
+            return detector.joining_of(None)
+        maps = detector.reader.text_part(text_map), smooth(self.distance, detector.reference_matrix)
+        text, images = (float(spread(one.amax(dim=(-2, -1)), robust=True)) for one in maps)
+        return detector.joining_of((text, images))
+
     @cached_property
     def _without_text(self) -> Pool:
         """The same images, compared with each other alone."""
@@ -115,7 +125,7 @@ class Pool:
 
     def _judge(self, evidence: Evidence, distance: Tensor, rows: Sequence[int | None]) -> Prediction:
         """``judge``, by distances (B, N) and the rows of the images in the pool."""
-        prediction = self.detector.judge(evidence, distance)
+        prediction = self.detector.judge(evidence, distance, self.joining)
         peak = self._peak(prediction)
         scores = [
             self.score[row] if row is not None else self._score_beside(evidence, peak, index)
@@ -126,7 +136,7 @@ class Pool:
 
     def _peak(self, prediction: Prediction) -> Tensor:
         """What is rescored (B,): maxima of maps or, with ``by_patches``, joined scores."""
-        if self.detector.reader.by_patches:
+        if self.detector.reader.by_patches and not self.joining.by_peak:
             return prediction.pred_score
         return cast("Tensor", prediction.anomaly_map).amax(dim=(-2, -1))
 
@@ -142,12 +152,12 @@ class Pool:
     def _image_scores(self, peak: Tensor, cls: Tensor, probability: Tensor | None) -> Tensor:
         """The paper's sum of two min-maxes over all images, the second one rescored: (n,).
 
-        With ``by_patches`` it is the second one alone: the text has its part in that already.
+        By spread, or with ``by_patches``, it is the second one alone: the text has its part in that already.
         """
         scores = rescore(peak, cls)
-        if probability is None or self.detector.reader.by_patches:
+        if probability is None or self.joining.by_peak or self.detector.reader.by_patches:
             return scores
-        return scores + self.detector.factors[0] * ranged(probability)
+        return scores + self.joining.score * ranged(probability)
 
 
 def _wordless(evidence: Evidence) -> Evidence:
@@ -157,8 +167,7 @@ def _wordless(evidence: Evidence) -> Evidence:
 
 def _outlying(values: Tensor) -> Tensor:
     """Three spreads above the median, by the median absolute deviation, which a few outliers do not move: a scalar."""
-    median = values.median()
-    spread = _NORMAL * (values - median).abs().median()
+    median, spread = outspread(values)
     return (median + _SPREADS * spread).clamp(min=torch.finfo(values.dtype).tiny)
 
 

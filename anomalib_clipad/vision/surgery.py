@@ -105,8 +105,8 @@ class ScoreScale(NamedTuple):
 
     probability: Callable[[Tensor], Tensor]
     midpoint: float | Tensor
-    score_weight: float = 1.0
-    peak_weight: float = 1.0
+    score_weight: float | Tensor = 1.0
+    peak_weight: float | Tensor = 1.0
     raw_probability: Callable[[Tensor], Tensor] | None = None
     by_pixels: bool = False
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.torch_model import ClipADModel
 
 from .graph import page_graph
 from .page import InspectorPage, PageClass
@@ -66,8 +70,8 @@ def build(
     for name in names:
         live = Inspector(name, **given, **settings).live("a page")
         model = live.model
-        text = model.text_features.numpy().copy() if model.settings.text_weight else None
-        classes.append(PageClass(model.class_name, text, live.normal))
+        text = model.text_features.numpy().copy() if model.settings.uses_text else None
+        classes.append(PageClass(model.class_name, text, live.normal, _memory_inputs(model)))
     graph = page_graph(live)
     shown = ", ".join(str(one.name) for one in classes if one.name is not None)
     return InspectorPage(
@@ -81,3 +85,12 @@ def build(
         dict(examples or {}),
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
+
+
+def _memory_inputs(model: ClipADModel) -> dict[str, NDArray[np.float32]]:
+    """What the graph is told beside a memory, for a class."""
+    detector = model.detector
+    if detector.memory is None:
+        return {}
+    joining = {"joining": np.array(detector.joining, np.float32)} if detector.uses_text else {}
+    return {"midpoint": np.asarray(detector.midpoint, np.float32), **joining}

@@ -28,10 +28,10 @@ _STEPS = 32767
 def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
     """The model as one ONNX graph for onnxruntime-web.
 
-    Inputs are ``image`` and, if the text has a share, ``text_features``; outputs ``pred_score`` (1,) and
-    ``anomaly_map`` (1, S, S), with 0.5 between good and defective. A memory of normal images is part of the graph. What
-    onnxruntime would do to a graph when it loads it, and what any runtime understands, is done already: that saves a
-    browser a second.
+    Inputs are ``image``, ``text_features``, if the text has a share, and with a memory of normal images, which is part
+    of the graph, ``midpoint`` and ``joining``, which depend on the text. Outputs are ``pred_score`` (1,) and
+    ``anomaly_map`` (1, S, S), with 0.5 between good and defective. What onnxruntime would do to a graph when it loads
+    it, and what any runtime understands, is done already: that saves a browser a second.
 
     Args:
         predictor: Of a backbone by its name and whole images (no tiles), with text features if the text has a share.
@@ -61,7 +61,7 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
         path = exporter.to_onnx(
             folder,
             input_size=(size, size),
-            text_input=bool(model.settings.text_weight),
+            text_input=model.settings.uses_text,
             memory_input=memory is not None,
             certified=False,
         )
@@ -70,8 +70,7 @@ def page_graph(predictor: LivePredictor) -> onnx.ModelProto:
         _optimize(exported, Path(folder) / "optimized.onnx")
     _compact(exported.graph)
     if memory is not None:
-        midpoint = model.detector.midpoint(memory.farthest)
-        _fill_in(exported.graph, memory.tokens.cpu().numpy(), np.asarray(midpoint.cpu(), np.float32))
+        _fill_in(exported.graph, memory.tokens.cpu().numpy())
     _take_levels(exported.graph, size)
     onnx.checker.check_model(exported)
     return exported
@@ -122,8 +121,8 @@ def _compact(graph: onnx.GraphProto) -> None:
     _put_first(graph, casts)
 
 
-def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32], midpoint: NDArray[np.float32]) -> None:
-    """Make inputs of a memory and its scale parts of the graph.
+def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32]) -> None:
+    """Make the input of a memory a part of the graph.
 
     Unit vectors are kept in 65,535 steps between plus and minus their largest value, which halves their bytes and moves
     a cosine by a hundred-thousandth at most.
@@ -132,14 +131,14 @@ def _fill_in(graph: onnx.GraphProto, memory: NDArray[np.float32], midpoint: NDAr
 
     largest = np.float32(np.abs(memory).max())
     steps = np.round(memory / largest * _STEPS).astype(np.int16)
-    constants: dict[str, NDArray[Any]] = {"midpoint": midpoint, "memory_steps": steps}
+    constants: dict[str, NDArray[Any]] = {"memory_steps": steps}
     constants["memory_step"] = np.array(largest / _STEPS, np.float32)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     nodes = [
         helper.make_node("Cast", ["memory_steps"], ["memory_levels"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["memory_levels", "memory_step"], ["memory"]),
     ]
-    kept = [entry for entry in graph.input if entry.name not in {"memory", "midpoint"}]
+    kept = [entry for entry in graph.input if entry.name != "memory"]
     del graph.input[:]
     graph.input.extend(kept)
     _put_first(graph, nodes)

@@ -252,6 +252,10 @@ addEventListener("DOMContentLoaded", () => {
     const one = chosen();
     const inputs = { image: new ort.Tensor("uint8", resized(data, width, height, settings.size), [1, 3, settings.size, settings.size]) };
     if (one.text) inputs.text_features = new ort.Tensor("float32", one.text, [one.text.length / 2, 2]);
+    for (const [name, values] of Object.entries(one.inputs)) {
+      const numbers = Float32Array.from([values].flat());
+      inputs[name] = new ort.Tensor("float32", numbers, Array.isArray(values) ? [numbers.length] : []);
+    }
     const answer = await session.run(inputs);
     found = { score: answer.pred_score.data[0], map: answer.anomaly_map.data, side: settings.size };
     $("time").textContent = `${((performance.now() - start) / 1000).toFixed(2)} s`;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -34,11 +34,13 @@ class PageClass:
         name: What an image shows; ``None`` where the text has no share.
         text: Representative vectors (D, 2), where it has one.
         normal: Scores of normal images, where verdicts follow a false-alarm rate.
+        inputs: Further inputs of the graph, by name: scalars or vectors.
     """
 
     name: str | None
     text: NDArray[np.float32] | None = None
     normal: NormalScores | None = None
+    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class InspectorPage:
 def _entry(one: PageClass) -> dict[str, Any]:
     scores, peaks = (None, None) if one.normal is None else (values.tolist() for values in one.normal.bounds)
     text = None if one.text is None else _base64(np.ascontiguousarray(one.text, "<f4").tobytes())
-    return {"name": one.name, "text": text, "scores": scores, "peaks": peaks}
+    inputs = {name: values.tolist() for name, values in one.inputs.items()}
+    return {"name": one.name, "text": text, "scores": scores, "peaks": peaks, "inputs": inputs}
 
 
 def _base64(content: bytes) -> str:

@@ -83,13 +83,14 @@ def check(
     predict: Callable[[Path], Any],
     map_tolerance: float = 1e-4,
     mask_pixels: int = 0,
+    score_tolerance: float = 1e-4,
 ) -> None:
-    """Scores to 1e-4 and equal labels; maps to ``map_tolerance``, masks up to ``mask_pixels``."""
+    """Scores and maps to their tolerances, and equal labels; masks up to ``mask_pixels``."""
     for name, wanted in predicted(model, images, folder).items():
         found = predict(images / name)
         for field in ("pred_score", "anomaly_map"):
             value = torch.as_tensor(np.asarray(getattr(found, field))).squeeze()
-            tolerance = map_tolerance if field == "anomaly_map" else 1e-4
+            tolerance = map_tolerance if field == "anomaly_map" else score_tolerance
             torch.testing.assert_close(
                 value, getattr(wanted, field).squeeze(), atol=tolerance, rtol=0, msg=f"{name} {field}"
             )

@@ -168,10 +168,10 @@ def test_a_memory_and_its_scale_count_where_they_are_inputs(calibrated: ClipAD, 
     graph, detector = calibrated.deployed(memory_input=True), calibrated.model.detector
     assert graph.detector.memory is None
     assert detector.memory is not None
-    midpoint = detector.midpoint(detector.memory.farthest)
-    found = graph(noise, memory=detector.memory.tokens, midpoint=midpoint)
+    midpoint, joining = detector.midpoint, torch.tensor(detector.joining)
+    found = graph(noise, memory=detector.memory.tokens, midpoint=midpoint, joining=joining)
     torch.testing.assert_close(found.pred_score, calibrated(noise).pred_score, atol=1e-5, rtol=0)
-    other = graph(noise, memory=detector.memory.tokens, midpoint=midpoint / 2)
+    other = graph(noise, memory=detector.memory.tokens, midpoint=midpoint / 2, joining=joining)
     assert (other.pred_score - found.pred_score).min() > 0.01
 
 

@@ -30,6 +30,7 @@ from anomalib_clipad.playground.session import Question, Session
 from anomalib_clipad.predictor.products import save_product
 from anomalib_clipad.predictor.runtimes import load
 from anomalib_clipad.tools import cli
+from anomalib_clipad.vision.joining import LEAST, SHARES
 
 _REFUSES = (ValueError, OSError, RuntimeError, TypeError, SystemExit)
 BROWSER: list[Browser] = []
@@ -473,14 +474,16 @@ def started(words: Sequence[str]) -> Session:
 def of_playground(asked: Asked, place: Path) -> Answers:
     """A session of the playground: references and rate are asked in it, all else when it is started."""
     given = {**asked.model, **asked.options}
-    text_weight = given.pop("text_weight", 0.5)
+    text_weight = given.pop("text_weight", share(asked))
     given |= compared(replace(asked, references=None, rate=None), place, INSPECTOR)
     given |= {"mutual": True if asked.mutual else None, "post_processor": dict(asked.processor) or None}
     given |= {"pre_processor": asked.transform and "crop"}
     session = started(flags(given))
     if asked.before is not None:
         with suppress(ValueError):
-            answered(session, asked.before, asked.images[0], asked.before.settings.get("text_weight", 0.5))
+            answered(
+                session, asked.before, asked.images[0], asked.before.settings.get("text_weight", share(asked.before))
+            )
     found: Answers = {}
     for one in asked.images:
         try:
@@ -488,6 +491,12 @@ def of_playground(asked: Asked, place: Path) -> Answers:
         except ValueError as error:  # noqa: PERF203  # each image has its own
             found[one.name] = Refusal(error)
     return found
+
+
+def share(asked: Asked) -> float:
+    """What a model takes where nothing else is given; the playground has a slider, which is always somewhere."""
+    joining = {**asked.model, **asked.settings}.get("joining", "spread")
+    return SHARES[joining if len(asked.references or ()) >= LEAST else "sum"]
 
 
 def answered(session: Session, asked: Asked, image: Shot, text_weight: float) -> Answer:

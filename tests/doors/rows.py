@@ -303,6 +303,7 @@ JUDGE = {
     **said((("page", "playground"), "--mutual")),
 }
 """Doors without images that judge each other."""
+SUM = {"joining": "sum"}
 QUICK = ("Engine", "Inspector", "inspect", "playground")
 """Doors that take no export, no cluster and no checkpoint."""
 UNTRAINED = "The layers of SDP+ are not trained"
@@ -355,7 +356,18 @@ ROWS = (
         lambda: sequence(compared(calibration=None, rate=None), references=textures("other", 4, 150)),
         KEEPS,
     ),
-    Row(3, "another class", lambda: sequence(compared(calibration=None, rate=None), class_name="bolt"), OF_ANOTHER),
+    Row(
+        3,
+        "another class",
+        lambda: sequence(compared(calibration=None, rate=None), class_name="bolt"),
+        {**OF_ANOTHER, **said((("inspect", "Ray", "checkpoint"), "Pass the images again, or joining='sum'"))},
+    ),
+    Row(
+        3,
+        "another class, a plain sum",
+        lambda: sequence(compared(settings=SUM, calibration=None, rate=None), settings=SUM, class_name="bolt"),
+        OF_ANOTHER,
+    ),
     Row(
         3,
         "another class, at a rate that the old one was calibrated for",
@@ -363,7 +375,7 @@ ROWS = (
         {
             **OF_ANOTHER,
             **CALIBRATES,
-            **said((("inspect", "Ray", "checkpoint"), "are not at hand. Pass calibration")),
+            **said((("inspect", "Ray", "checkpoint"), "Pass the images again, or joining='sum'")),
             "Inspector": "The calibration does not hold for another class",
             "Engine": "false_alarm_rate takes normal images",
         },
@@ -614,6 +626,7 @@ ROWS = (
 _STAYS = "the engine stays with the class of a checkpoint, and says so in a warning"
 UNEQUAL: dict[tuple[str, str], str] = {
     ("another class", "Engine"): _STAYS,
+    ("another class, a plain sum", "Engine"): _STAYS,
     ("another class, at a rate that the old one was calibrated for", "Engine"): _STAYS,
 }
 """Cells that are neither, and why."""

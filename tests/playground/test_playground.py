@@ -156,7 +156,7 @@ def test_the_command_is_what_does_the_same(session: Session) -> None:
     assert "--references path/to/normal --text_weight 0.2 --threshold 0.6 --prompts prompts.yaml" in line
     assert "abnormal:\n- broken {}" in file
     by_rate = session.command(Question("nut", threshold=None, false_alarm_rate=0.05), "part.png", references=True)
-    assert by_rate.endswith("--text_weight 0.5 --false_alarm_rate 0.05")
+    assert by_rate.endswith("--text_weight 0.25 --false_alarm_rate 0.05")
 
 
 def test_the_command_writes_values_as_a_command_line_takes_them(session: Session) -> None:

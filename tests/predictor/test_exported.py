@@ -28,6 +28,7 @@ SAID = {
     "tap": "reference",
     "smoothing": "8.0",
     "text_weight": "0.5",
+    "joining": "sum",
     "tiles": "None",
     "aligned": "False",
     "prompts": "industrial",
@@ -66,7 +67,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def product_of(path: Path, **facts: Any) -> Path:
-    names = ("memory", "farthest", "undecided", "text_features", "aspect")
+    names = ("memory", "farthest", "undecided", "text_features", "aspect", "joining")
     tensors = {name: np.full((), 1.5, np.float32) for name in names}
     about = {**SAID, **facts, "references": to_plain([identify(picture(0), "0.png")])}
     save_file(tensors, path, {"settings": json.dumps(about)})

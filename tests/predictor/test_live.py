@@ -33,7 +33,7 @@ def make(backbone: Backbone) -> Make:
 
     def make(class_name: str = "bottle", complete: Any = None, **settings: Any) -> LivePredictor:
         model = ClipADModel(backbone, **settings)
-        if model.settings.text_weight:
+        if model.settings.uses_text:
             model.setup(class_name)
         transform = Resized(model.input_size, Standardize(backbone.mean, backbone.std))
         return LivePredictor(model, transform, complete=complete)
@@ -89,10 +89,11 @@ def test_a_change_lets_go_of_the_calibration_and_tells_the_scale(change: Any, ma
 
 
 def test_what_changes_nothing_lets_go_of_nothing(make: Make) -> None:
-    predictor = make()
+    predictor = make(text_weight=0.5)
     predictor.keep_normal(NormalScores(np.ones(3), np.ones(3)))
     before = predictor.version
-    predictor.look_for("bottle", "industrial", 0.5)
+    predictor.look_for(text_weight=0.5)
+    predictor.look_for("bottle", "industrial")
     predictor.forget_references()
     assert predictor.normal is not None
     assert predictor.version == before
@@ -106,13 +107,38 @@ def test_other_words_score_as_a_model_made_with_them(make: Make) -> None:
     assert predictor.score([image]).score == pytest.approx(expected.score([image]).score, abs=1e-6)
 
 
-def test_references_go_along_to_other_words_of_a_complete_model(make: Make) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+def test_references_go_along_to_other_words_of_a_complete_model(make: Make, count: int) -> None:
+    """With four of them the spread of what the text says of them is another one."""
     expected, quick = make("cable"), make(complete=lambda: make().model)
     for predictor in (expected, quick):
-        predictor.fit(shown(predictor, [1, 2]))
+        predictor.fit(shown(predictor, [*range(1, count + 1), 1]))
     quick.look_for("cable")
     image = quick.prepare(picture(0))
-    np.testing.assert_allclose(quick.score([image]).anomaly_map, expected.score([image]).anomaly_map, atol=1e-5)
+    for one, other in zip(quick.score([image])[:2], expected.score([image])[:2], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_share_for_the_text_needs_its_spread(make: Make) -> None:
+    expected, predictor = make(), make(text_weight=0.0)
+    predictor.model.setup("bottle")
+    for one in (expected, predictor):
+        one.fit(shown(one, range(1, 5)))
+    predictor.look_for("bottle", text_weight=0.25)
+    image = predictor.prepare(picture(0))
+    assert predictor.score([image]).score == pytest.approx(expected.score([image]).score, abs=1e-5)
+
+
+def test_other_words_are_refused_where_the_images_of_the_references_are_not_at_hand(make: Make, tmp_path: Path) -> None:
+    predictor, plain = make(), make(joining="sum")
+    for one in (predictor, plain):
+        one.fit(shown(one, range(1, 5)))
+        save_product(tmp_path / "product.safetensors", one)
+        one.fit_product(read_product(tmp_path / "product.safetensors"))
+    with pytest.raises(ValueError, match=r"joined with the text by the spread .* Pass the images again, or joining='"):
+        predictor.look_for("cable")
+    assert predictor.class_name == "bottle"
+    plain.look_for("cable")
 
 
 def test_without_words_the_class_of_before_is_none(make: Make) -> None:
@@ -181,7 +207,9 @@ def test_references_of_a_product_file_are_known_and_forgotten(make: Make, tmp_pa
 # Left out in turn
 
 
-@pytest.mark.parametrize("settings", [{}, {"text_weight": 0.0}, {"tiles": [1, 2]}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"joining": "sum"}, {"text_weight": 0.0}, {"joining": "sum", "tiles": [1, 2]}], ids=str
+)
 def test_a_reference_left_out_scores_as_with_a_memory_of_the_others(make: Make, settings: dict) -> None:
     predictor, alone = make(**settings), make(**settings)
     images = shown(predictor, range(3))
@@ -194,6 +222,19 @@ def test_a_reference_left_out_scores_as_with_a_memory_of_the_others(make: Make, 
         expected = alone.measure([one])
         assert known.image_scores[row] == pytest.approx(expected.score[0], abs=1e-5)
         assert known.region_scores[row] == pytest.approx(expected.peak[0], abs=1e-5)
+
+
+def test_references_left_out_are_joined_as_new_images_are(make: Make) -> None:
+    predictor, alone = make(), make(joining="sum")
+    images = shown(predictor, range(4))
+    predictor.fit(images)
+    predictor.calibrate_left_out(images, 0.3)
+    joining = predictor.model.detector.joining
+    alone.model.detector.joining_of = lambda spreads: joining
+    for row, one in enumerate(images):
+        alone.fit([*images[:row], *images[row + 1 :]])
+        raw = alone.model.predict(torch.from_numpy(one.prepared)[None])
+        assert predictor.processor.normal.image_scores[row] == pytest.approx(float(raw.anomaly_map.max()), abs=1e-5)
 
 
 def test_left_out_references_are_looked_at_in_part_too(make: Make) -> None:

@@ -15,13 +15,14 @@ from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.predictor.live import LivePredictor
 from anomalib_clipad.predictor.products import Product, about, load_product, read_product, save_product
 
-TOWER = ["image_tower", "variant", "layers", "image_size", "tap", "smoothing", "text_weight", "tiles", "aligned"]
+TOWER = ["image_tower", "variant", "layers", "image_size", "tap", "smoothing", "text_weight", "joining", "tiles"]
+TOWER += ["aligned"]
 TEXT = ["class_name", "prompts", "rvs", "rvs_options"]
 
 
 def predictor_of(backbone: Backbone, class_name: str = "bottle", **settings: Any) -> LivePredictor:
     model = ClipADModel(backbone, **settings)
-    if model.settings.text_weight:
+    if model.settings.uses_text:
         model.setup(class_name)
     return LivePredictor(model, lambda images: images)
 

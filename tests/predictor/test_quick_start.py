@@ -156,7 +156,7 @@ def test_no_cache_no_note(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 OTHERS = {
     "backbone": "ViT-B-16", "pretrained": "openai", "image_size": 96, "prompts": load_prompts("medical"), "rvs": "kde",
     "rvs_options": {"eps": 0.1}, "smoothing": 4.0, "tap": "block", "variant": "sdp_plus", "precision": "bfloat16",
-    "text_weight": 0.0, "tiles": (2, 2), "aligned": True,
+    "text_weight": 0.0, "joining": "sum", "tiles": (2, 2), "aligned": True,
 }  # fmt: skip
 
 

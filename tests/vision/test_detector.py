@@ -75,7 +75,9 @@ def test_by_default_text_and_references_are_summed(
     ("share", "factors"), [(0.0, (0, 1)), (0.2, (0.25, 1)), (0.5, (1, 1)), (0.75, (1, 1 / 3)), (1.0, (1, 0))]
 )
 def test_the_share_of_the_text(backbone: Backbone, share: float, factors: tuple[float, float]) -> None:
-    assert Detector(backbone.clip.visual, 64, text_weight=share).factors == pytest.approx(factors)
+    joining = Detector(backbone.clip.visual, 64, text_weight=share).joining
+    assert joining[:2] == pytest.approx(factors)
+    assert joining[2:] == pytest.approx((factors[0], 1))
 
 
 def test_all_of_the_share_is_the_texts_map(backbone: Backbone, reference_numbers: dict[str, Tensor]) -> None:
@@ -151,7 +153,7 @@ def test_an_image_from_outside_is_scored_beside_the_pool(
     backbone: Backbone, reference_numbers: dict[str, Tensor], share: float
 ) -> None:
     images = reference_numbers["images"]
-    model = ClipADModel(backbone, text_weight=share)
+    model = ClipADModel(backbone, text_weight=share, joining="sum")
     model.setup("bottle")
     model.pool = pool_of(model, images)
     inside = model(images[-1:])

@@ -85,7 +85,8 @@ def test_the_graph_of_a_page_gives_what_python_gives(page: Path, settings: dict)
     )
     for entry in json.loads(part(page, "settings"))["classes"]:
         text = np.frombuffer(b64decode(entry["text"]), np.float32).reshape(-1, 2)
-        score, anomaly_map = session.run(None, {"image": levels[None], "text_features": text})
+        others = {name: np.array(value, np.float32) for name, value in entry["inputs"].items()}
+        score, anomaly_map = session.run(None, {"image": levels[None], "text_features": text, **others})
         expected = inspector(entry["name"], settings).inspect(image)
         assert score[0] == pytest.approx(expected.score, abs=1e-5)
         np.testing.assert_allclose(anomaly_map[0], expected.anomaly_map, atol=2e-5)

@@ -69,7 +69,7 @@ def deployment(
     threads: int = 2,
     formats: list[str] | None = None,
     k_shot: int | None = None,
-    text_weight: float = 0.5,
+    text_weight: float | None = None,
 ) -> None:
     """Export to every format, measure size, speed and metrics, and print a table.
 

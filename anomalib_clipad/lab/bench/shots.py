@@ -19,9 +19,17 @@ from anomalib_clipad.metrics import Metrics
 from anomalib_clipad.parts.categories import HELD_OUT_CATEGORIES
 from anomalib_clipad.tools.evaluation import format_table, with_mean
 from anomalib_clipad.tools.tables import Row, markdown_table
+from anomalib_clipad.vision.joining import LEAST
 
 Ways = Mapping[str, dict[str, Any]]
 """Options of ``ClipAD`` by what they are called in a table."""
+
+JOININGS: Ways = {
+    "plain sum": {"joining": "sum"},
+    "by spread": {"joining": "spread"},
+    "images alone": {"text_weight": 0.0},
+}
+"""How images join the text, by what that is called in a table."""
 
 _REMEMBERED = 4
 """Normal images of which a smaller memory keeps some patches."""
@@ -63,12 +71,14 @@ def main(
 
 
 def ways_of(shots: Sequence[int]) -> Ways:
-    """With the text, and without it."""
-    ways: dict[str, dict[str, Any]] = {"text alone": {}}
-    for share in (0.5, 0.0):
-        others = {f"k_shot {count}": {"k_shot": count} for count in shots} | {"mutual": {"mutual": True}}
-        ways |= {f"{name}, text_weight {share:g}": given | {"text_weight": share} for name, given in others.items()}
-    return ways
+    """With the text, joined in both ways, and without it."""
+    others = {f"k_shot {count}": {"k_shot": count} for count in shots} | {"mutual": {"mutual": True}}
+    return {"text alone": {}} | {
+        f"{name}, {how}": given | options
+        for how, options in JOININGS.items()
+        for name, given in others.items()
+        if how != "by spread" or given.get("k_shot", LEAST) >= LEAST
+    }
 
 
 def photograph_ways(shots: Sequence[int]) -> Ways:

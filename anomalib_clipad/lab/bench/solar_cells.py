@@ -17,6 +17,8 @@ from sklearn.metrics import roc_auc_score
 from anomalib_clipad import Inspector
 from anomalib_clipad.tools.tables import Row, markdown_table
 
+from .shots import ways_of
+
 _KINDS = ("mono", "poly")
 """Of one crystal, or of many: these have grain, which is normal."""
 
@@ -56,19 +58,19 @@ def draw(folder: Path, kind: str, seed: int, normal: int = 8, each: int = 30) ->
 def auroc(
     drawn: Draw,
     backbone: str,
-    text_weight: float,
-    normal: int = 0,
+    k_shot: int = 0,
     mutual: bool = False,
     class_name: str = "solar cell",
+    **options: Any,
 ) -> float:
     """Image AUROC with some of the normal images, with the scored ones among themselves, or with the text alone."""
     others = drawn.images if mutual else None
     inspector = Inspector(
         class_name,
         backbone=backbone,
-        text_weight=text_weight,
-        references=drawn.normal[:normal] or None,
+        references=drawn.normal[:k_shot] or None,
         mutual=others,
+        **options,
     )
     return float(roc_auc_score(drawn.labels, [finding.score for finding in inspector.inspect(drawn.images)]))
 
@@ -91,12 +93,8 @@ def main(backbone: str = "clipad-mini", shots: Sequence[int] = (1, 4, 8), draws:
     folder = Path(found.origin).parent / "data"
     drawn = {kind: [draw(folder, kind, seed, max(shots)) for seed in range(draws)] for kind in _KINDS}
 
-    how: list[tuple[str, float, dict[str, Any]]] = [("nothing: text alone", 1.0, {})]
-    for share in (0.0, 0.5):
-        how += [(f"k_shot {count}", share, {"normal": count}) for count in shots]
-        how.append(("mutual", share, {"mutual": True}))
     rows: list[Row] = [
-        [what, share, *(mean(auroc(one, backbone, share, **given) for one in drawn[kind]) for kind in _KINDS)]
-        for what, share, given in how
+        [way, *(mean(auroc(one, backbone, **options) for one in drawn[kind]) for kind in _KINDS)]
+        for way, options in ways_of(shots).items()
     ]
-    print(markdown_table([("compared with", ""), ("text_weight", ".1f"), *((kind, ".3f") for kind in _KINDS)], rows))
+    print(markdown_table([("image_AUROC", ""), *((kind, ".3f") for kind in _KINDS)], rows))

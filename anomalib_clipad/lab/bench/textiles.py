@@ -11,12 +11,12 @@ from pathlib import Path
 from anomalib_clipad.checks import check_counts
 from anomalib_clipad.tools.tables import Row, markdown_table
 
+from .shots import JOININGS, Ways
 from .solar_cells import Draw, auroc
 
 _KINDS = ("local", "global")
 """Of one place, or of the whole picture."""
-_WAYS = {"text alone": (1.0, 0), "k_shot 4, text_weight 0.5": (0.5, 4), "k_shot 4, text_weight 0": (0.0, 4)}
-"""Share of the text and number of normal images."""
+_SHOTS = 4
 
 
 def draw(folder: Path, kind: str, normal: int = 4, each: int = 60) -> Draw:
@@ -50,8 +50,12 @@ def main(backbone: str = "clipad-mini", each: int = 60) -> None:
         raise ModuleNotFoundError(msg, name="conformal_clip_data")
     folder = Path(found.origin).parent / "data/textile_images/simulated"
     drawn = [draw(folder, kind, each=each) for kind in _KINDS]
+    ways: Ways = {
+        "text alone": {},
+        **{f"k_shot {_SHOTS}, {how}": {"k_shot": _SHOTS, **options} for how, options in JOININGS.items()},
+    }
     rows: list[Row] = [
-        [way, *(auroc(one, backbone, share, normal, class_name="textile") for one in drawn)]
-        for way, (share, normal) in _WAYS.items()
+        [way, *(auroc(one, backbone, class_name="textile", **options) for one in drawn)]
+        for way, options in ways.items()
     ]
     print(markdown_table([("image_AUROC", ""), *((f"{kind} defects", ".3f") for kind in _KINDS)], rows))

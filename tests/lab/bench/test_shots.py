@@ -13,7 +13,8 @@ from anomalib_clipad.metrics import METRICS, Metrics
 def value(model: Any, data: Any) -> Metrics:
     """What a test can tell apart: by number of references, share of the text, and category."""
     few, settings = model.references, model.model.settings
-    number = (few.k_shot or 0) / 100 + settings.text_weight / 10 + (0.05 if data.category == "wood" else 0)
+    share = {"sum": 0.5, "spread": 0.25}[settings.joining] if settings.uses_text else 0
+    number = (few.k_shot or 0) / 100 + share / 10 + (0.05 if data.category == "wood" else 0)
     return {name: number + (0.5 if name == "pixel_PRO" else 0) for name in METRICS}
 
 
@@ -31,10 +32,12 @@ def test_means_and_categories_of_each_way_are_its_own(
     means, cells = found[2 : 2 + len(ways)], found[4 + len(ways) :]
     assert [row[0] for row in means] == [row[0] for row in cells] == list(ways)
     by_name = {row[0]: row[1:] for row in means}
-    assert (by_name["text alone"][0], by_name["text alone"][6]) == ("0.075", "0.575")
-    assert by_name["k_shot 4, text_weight 0"][0] == "0.065"
+    assert (by_name["text alone"][0], by_name["text alone"][6]) == ("0.050", "0.550")
+    assert by_name["k_shot 4, images alone"][0] == "0.065"
+    assert by_name["k_shot 4, by spread"][0] == "0.090"
+    assert "k_shot 1, by spread" not in by_name, "one image tells no spread"
     assert dict(zip(found[2 + len(ways)], cells[2], strict=True)) == {
-        "image_AUROC / pixel_PRO": "k_shot 4, text_weight 0.5",
+        "image_AUROC / pixel_PRO": "k_shot 4, plain sum",
         "gear": "0.090 / 0.590",
         "wood": "0.140 / 0.640",
     }

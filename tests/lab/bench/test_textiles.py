@@ -38,7 +38,7 @@ def test_text_and_normal_images_are_compared_for_both_kinds(
     head, _, *lines = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in head.split("|")[2:4]] == ["local defects", "global defects"]
     assert all(0 <= float(value) <= 1 for line in lines for value in line.split("|")[2:4])
-    assert len(lines) == 3
+    assert len(lines) == 4
 
 
 def test_without_the_photographs_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
