@@ -22,7 +22,8 @@ from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.picture import UnreadableError, read
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.predictor.runtimes import Arrays
-from anomalib_clipad.verdicts.normal_scores import TIE, NormalScores
+from anomalib_clipad.verdicts.conformal import TIE
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 KEY = "verification"
 """Name of the record in a file's metadata."""

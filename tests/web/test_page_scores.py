@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from anomalib_clipad.verdicts.conformal import allowed
-from anomalib_clipad.verdicts.normal_scores import TIE, NormalScores
+from anomalib_clipad.verdicts.conformal import TIE, allowed
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.web.page import InspectorPage, PageClass
 
 RATE = 0.2
