@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FILES = ("model", "product", "prompts", "adapter", "backbone", "pretrained")
 """What may be a file or, of a backbone, a folder: then its content counts, and not its name."""
-FITTED = ("references", "calibration", "ignore", "mutual")
+FITTED = ("references", "calibration", "defects", "ignore", "mutual")
 """What an inspector was fitted to: that counts, and not the name of a folder."""
 
 
@@ -50,6 +50,10 @@ def depends_on(inspector: Inspector, asked: Mapping[str, Any], together: Iterabl
     if normal is not None:
         known = [one["digest"] for one in normal.identities]
         found["calibration"] = digest_of_all(known or [normal.image_scores.tobytes(), normal.region_scores.tobytes()])
+    defects = None if normal is None else normal.defects
+    if defects is not None:
+        known = [one["digest"] for one in defects.identities]
+        found["defects"] = digest_of_all(known or [defects.image_scores.tobytes(), defects.region_scores.tobytes()])
     if inspector.ignored is not None:
         found["ignore"] = digest_of_all([repr(inspector.ignored.shape), np.packbits(inspector.ignored).tobytes()])
     if together:

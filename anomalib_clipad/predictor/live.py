@@ -157,6 +157,11 @@ class LivePredictor(Predictor):
         """Scores of normal images, on the scale of its outputs."""
         return self.processor.normal_scores()
 
+    @property
+    def raw_normal(self) -> NormalScores | None:
+        """The same before its statistics."""
+        return self.processor.normal
+
     def keep_normal(self, normal: NormalScores | None) -> None:
         """Take over raw scores of normal images."""
         self.processor.normal = normal

@@ -41,6 +41,19 @@ _DECISION = (
         "references, or a model that is calibrated.",
     ),
     Option(
+        "miss_rate",
+        float,
+        None,
+        "Largest share of defects that are called good, such as 0.1, beside the false-alarm rate: what is neither good "
+        "nor defective is to look at. It needs known defects.",
+    ),
+    Option(
+        "defects",
+        Path,
+        None,
+        "Known defects of a random or complete inspection: a folder.",
+    ),
+    Option(
         "threshold",
         float,
         0.5,

@@ -176,7 +176,7 @@ def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Resul
         if watching:
             rare = "" if result.p_value is None else f"  p-value {result.p_value:.3f}"
             remark = f"  ({result.remark})" if result.remark else ""
-            verdict = f"  {result.label}" if result.decided else ""
+            verdict = f"  {result.verdict or result.label}" if result.decided else ""
             print(f"{result.path}  {result.score:.3f}{rare}{verdict}{remark}", flush=True)
 
     return each

@@ -106,6 +106,7 @@ def test_the_page_holds_what_it_was_given(tmp_path: Path) -> None:
             None,
             i > 60,
             row.part,
+            row.verdict,
         ]
         for i, row in enumerate(given)
     ]
