@@ -70,7 +70,8 @@ def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
     """
     decision = inspector.decision
     text = decision.text if decision.decided else decision.sorting(f"run: {command} {decision.options} --overwrite")
-    return {"decided": decision.decided, "decision": text, "notes": list(inspector.notes)}
+    said = " ".join([f"{text.rstrip('.')}.", *audited]) if (audited := inspector.audited) else text
+    return {"decided": decision.decided, "decision": said, "notes": list(inspector.notes)}
 
 
 def _file(name: str, value: Any) -> Path | None:

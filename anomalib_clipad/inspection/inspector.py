@@ -30,6 +30,7 @@ from anomalib_clipad.verdicts.regions import find_regions
 from .ahead import Ahead, OnError, T, in_batches
 from .finding import Finding, at_size
 from .fitting import Fitting, remark_doubt, remark_few
+from .ticks import Ticks, missed_in_words, read_ticks
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import LivePredictor
@@ -67,8 +68,9 @@ class Inspector:
             iterable. Copies count once.
         miss_rate: Largest share of defects that are called good, beside ``false_alarm_rate``: then there are three
             verdicts, and what is neither is to *look* at. It needs ``defects``, or a model that has known ones.
-        defects: Known defects, neither scored nor among the other images: a folder, or an iterable. They have to come
-            from a random or complete inspection, not from the top of a sorted list. Copies count once.
+        defects: Known defects, neither scored nor among the other images: the ticks of an audit (``ticks.csv``), a
+            folder, or an iterable. They have to come from a random or complete inspection, not from the top of a
+            sorted list. Copies count once.
         threshold: An image is defective if its score is above it, in place of the model's own decision; likewise a
             pixel by its map value.
         ignore: What is never looked at: a mask file, or an array (H, W), where it is white, of the images' aspect. The
@@ -137,7 +139,8 @@ class Inspector:
         check_counts(2, pool=pool)
         if false_alarm_rate is not None:
             check_rate(false_alarm_rate)
-        _check_second(miss_rate, defects, threshold)
+        self._ticks = read_ticks(Path(defects).expanduser()) if _is_table(defects) else None
+        _check_second(miss_rate, defects, threshold, self._ticks)
         _check_compared(references, memory_size, product, settings.get("aligned"))
         if calibration is not None and false_alarm_rate is None and threshold is None:
             msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05, or a threshold."
@@ -169,8 +172,10 @@ class Inspector:
                     )
                     raise ValueError(msg)
                 fitting.left_out(self, given, shown, false_alarm_rate)
-            if defects is not None:
+            if self._ticks is None and defects is not None:
                 fitting.defects(self, _sources(defects, "defects"), miss_rate)
+            elif self._ticks is not None and self._ticks.defects:
+                fitting.defects(self, list(self._ticks.defects), miss_rate)
             else:
                 self._known_defects(miss_rate)
         self._notes = tuple(notes)
@@ -225,6 +230,20 @@ class Inspector:
     def decision(self) -> Decision:
         """By what images are called defective now, and where that comes from."""
         return self._decision_by(*self._asked, self.model.normal)
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """What the ticks of an audit say, in words: how many defects there are, and how many are missed now."""
+        if self._ticks is None:
+            return ()
+        decision, normal = self.decision, self.model.normal
+        if not decision.decided or normal is None or normal.defects is None or not self._ticks.defects:
+            return (self._ticks.said(),)
+        defects, limits = normal.defects, decision.limits
+        missed = (
+            defects.image_scores <= limits.score if self._ignore is None else defects.region_scores <= limits.region
+        )
+        return self._ticks.said(), missed_in_words(int(missed.sum()), len(defects))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -584,14 +603,21 @@ def _check_mutual(others: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def _check_second(miss_rate: float | None, defects: Any, threshold: float | None) -> None:
+def _is_table(images: Any) -> bool:
+    """Whether it is a file of ticks."""
+    return isinstance(images, (str, os.PathLike)) and Path(images).suffix.lower() == ".csv"
+
+
+def _check_second(miss_rate: float | None, defects: Any, threshold: float | None, ticks: Ticks | None) -> None:
     """Check what is asked of a second rate, before anything is loaded."""
     if miss_rate is not None:
         check_rate(miss_rate, "miss_rate")
+        if ticks is not None:
+            ticks.check(miss_rate)
         if threshold is not None:
             msg = "Three verdicts follow two rates; pass miss_rate with false_alarm_rate, and no threshold."
             raise ValueError(msg)
-    elif defects is not None:
+    elif defects is not None and ticks is None:
         msg = "defects are what a miss rate is calibrated on; pass miss_rate too, such as 0.1."
         raise ValueError(msg)
 

@@ -3,15 +3,15 @@
 
 // What there is: a row for each image, the most abnormal first; before them those whose score is no number.
 const get = (id) => document.getElementById(id);
-const {threshold: runThreshold, decided, decision, notes} = JSON.parse(get("settings").textContent);
+const {threshold: runThreshold, decided, decision, notes, audit} = JSON.parse(get("settings").textContent);
 const pictures = [...document.querySelectorAll(".thumbnails")];
 const heats = [...document.querySelectorAll(".heat-maps")];
 const rows = [...document.querySelectorAll(".rows")].flatMap((element, block) =>
   JSON.parse(element.textContent).map((cells, place) => {
-    const [path, score, pValue, label, regions, image, overlay, mask, boxes, size, remark, text, reference, truth, part, verdict] = cells;
+    const [path, score, pValue, label, regions, image, overlay, mask, boxes, size, remark, text, reference, truth, part, verdict, digest] = cells;
     return {
       path, score: score ?? Infinity, pValue, label: label === 1, regions, image, overlay, mask, boxes, size, remark, text,
-      reference, truth, part, verdict, block, place, key: [path, part].join(" ").normalize().toLowerCase(),
+      reference, truth, part, verdict, digest, block, place, key: [path, part].join(" ").normalize().toLowerCase(),
     };
   }));
 rows.sort((a, b) => a.score === b.score ? 0 : b.score - a.score); // stable: equal scores stay as in the table
@@ -63,6 +63,7 @@ function apart(value, others) {
 }
 
 function scoreText(score) {
+  if (audit) return "";
   if (score === Infinity) return "no number";
   return apart(score, threshold === null ? [] : [threshold]);
 }
@@ -201,6 +202,7 @@ function select() {
 
 function summary(defective) {
   const images = `${count(rows.length)} ${rows.length === 1 ? "image" : "images"}`;
+  if (audit) return [`${images}, drawn at random`];
   if (!judged()) return [`${images}, the most suspicious first`];
   const marked = document.createElement("b");
   const times = (verdict) => count(rows.filter((row) => verdictOf(row) === verdict).length);
@@ -222,6 +224,7 @@ function paint() {
     ? `${count(ticked)} ticked: ${count(answers.length - seconds)} ${first}, ${count(seconds)} ${second}`
       + (kept ? "" : ". This browser does not keep ticks: download them")
     : "Nothing ticked yet";
+  if (audit && answers.length < rows.length) get("ticked").append(`; ${count(rows.length - answers.length)} still to tick`);
   get("download").disabled = !ticked;
   get("found").textContent = shown.length === rows.length ? "" : `${count(shown.length)} shown`;
   get("nothing").hidden = shown.length > 0;
@@ -339,7 +342,7 @@ function label(tile, row, place) {
   const said = answer || (missed.length || alarms.length ? "marked" : "");
   tile.className = `tile ${verdict}`;
   button.tabIndex = place === current ? 0 : -1;
-  button.setAttribute("aria-label", [row.path, `rank ${row.rank}`, `score ${scoreText(row.score)}`, verdict,
+  button.setAttribute("aria-label", [row.path, `rank ${row.rank}`, !audit && `score ${scoreText(row.score)}`, verdict,
     row.pValue !== null && `p-value ${row.pValue.toPrecision(3)}`, said && `ticked ${said}`, flag].filter(Boolean).join(", "));
   button.querySelector(".score").textContent = scoreText(row.score);
   button.querySelector(".verdict").textContent = verdict;
@@ -425,11 +428,12 @@ function drawFacts() {
   const row = shown[current], verdict = verdictOf(row), answer = tickOf(row);
   const bold = document.createElement("b");
   bold.textContent = verdict || `#${count(row.rank)}`;
-  const facts = [`score ${scoreText(row.score)}`];
+  const facts = audit ? [] : [`score ${scoreText(row.score)}`];
   if (row.pValue !== null) facts.push(`p-value ${row.pValue.toPrecision(3)}`);
-  facts.push(...eyes(row), `${count(row.regions)} ${row.regions === 1 ? "region" : "regions"}`);
+  facts.push(...eyes(row));
+  if (!audit) facts.push(`${count(row.regions)} ${row.regions === 1 ? "region" : "regions"}`);
   if (verdict) facts.push(`#${count(row.rank)}`);
-  get("facts").replaceChildren(bold, ` \u00b7 ${facts.join(" \u00b7 ")}`);
+  get("facts").replaceChildren(bold, ...facts.map((fact) => ` \u00b7 ${fact}`));
   get("facts").className = verdict;
   get("facts").title = [...document.querySelectorAll(".meaning p")].map((line) => line.textContent).join("\n");
   get("remark").textContent = [row.part && `Part ${row.part}`, row.remark].filter(Boolean).join("; ");
@@ -583,11 +587,12 @@ function csv() {
   };
   const boxes = (several) => several.map((box) => box.join(" ")).join("; ");
   const table = [["path", "score", "p_value", "threshold", "label", "tick", "truth", "missed", "false_regions"]];
+  if (audit) table[0].push("digest", "audit");
   for (const row of rows) {
-    if (!marks.has(row.path)) continue;
-    const {truth, missed, alarms} = mark(row), score = row.score === Infinity ? "nan" : row.score;
+    if (!marks.has(row.path) && !audit) continue; // of an audit, what is not ticked counts too
+    const {truth, missed, alarms} = mark(row), score = audit ? "" : row.score === Infinity ? "nan" : row.score;
     const verdict = judged() ? [threshold, verdictOf(row), asksVerdict() ? tickOf(row) : ""] : ["", "", ""];
-    table.push([row.path, score, row.pValue, ...verdict, truth, boxes(missed), boxes(alarms)]);
+    table.push([row.path, score, row.pValue, ...verdict, truth, boxes(missed), boxes(alarms), ...audit ? [row.digest, audit] : []]);
   }
   return table.map((cells) => `${cells.map(cell).join(",")}\r\n`).join("");
 }
@@ -621,6 +626,10 @@ addEventListener("storage", (event) => {
 get("decision").textContent = decision;
 get("notes").hidden = !notes.length;
 for (const note of notes) make("li", get("notes"), "").textContent = note;
+if (audit) {
+  for (const element of document.querySelectorAll(".scores, .meaning, label:has(#threshold), #reset")) element.hidden = true;
+  grid.setAttribute("aria-label", "Images, in the order in which they were drawn");
+}
 get("ordering").hidden = !partRanks.size;
 get("heat").hidden = !heats.some((element) => element.textContent.trim());
 const bare = pictures.filter((element) => !element.textContent).length;

@@ -47,11 +47,13 @@ class About(NamedTuple):
         decided: Whether its labels are verdicts; else its scores only sort images by suspicion.
         decision: Where its threshold comes from, or how to get one, in words.
         notes: What looks wrong with its calibration, in words.
+        audit: Where the images of an audit come from; then none has a score, and each is ticked.
     """
 
     decided: bool = True
     decision: str = ""
     notes: tuple[str, ...] = ()
+    audit: str = ""
 
 
 _UNSAID = About()
@@ -79,6 +81,7 @@ class PageRow(NamedTuple):
         truth: Whether it shows a defect, where that is known.
         part: The part that it shows and the verdict on that, where several pictures show one.
         verdict: ``good``, ``look`` or ``defective`` at the page's threshold, where there are three verdicts.
+        digest: Of the file, in an audit.
     """
 
     path: str
@@ -99,6 +102,7 @@ class PageRow(NamedTuple):
     truth: bool | None = None
     part: str | None = None
     verdict: str | None = None
+    digest: str = ""
 
 
 def row_of(finding: Finding, path: str, **more: Any) -> PageRow:
@@ -263,7 +267,7 @@ def _cells(row: PageRow) -> list[object]:
             raise ValueError(msg)
     score, p_value, *eyes = (None if value is None else float(value) for value in numbers.values())
     links = [_link(path) for path in (row.image, row.overlay, row.mask)]
-    marks = (row.boxes, row.size, row.remark, *eyes, row.truth, row.part, row.verdict)
+    marks = (row.boxes, row.size, row.remark, *eyes, row.truth, row.part, row.verdict, row.digest)
     return [row.path, score, p_value, int(row.label), int(row.regions), *links, *marks]
 
 

@@ -51,7 +51,7 @@ _DECISION = (
         "defects",
         Path,
         None,
-        "Known defects of a random or complete inspection: a folder.",
+        "Known defects of a random or complete inspection: the ticks of an audit (`ticks.csv`), or a folder.",
     ),
     Option(
         "threshold",
