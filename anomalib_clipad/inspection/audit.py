@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from anomalib_clipad.checks import check_count
+from anomalib_clipad.data.ticks import Audit, digest_of_drawn
+from anomalib_clipad.images.content import digest_of, digest_of_all
 from anomalib_clipad.images.picture import MAX_PIXELS, Picture, UnreadableError, read
 
-from .content import digest_of, digest_of_all
-from .lines import readable
 from .lock import folder_lock
 from .page import About, PageRow, thumbnail, write_page
 from .run_folder import new_run, take_folder
 from .run_page import relative_to
 from .sources import Source
-from .ticks import Audit, digest_of_drawn
 
 
 def write_audit(
@@ -59,7 +58,7 @@ def write_audit(
     if not rows:
         msg = f"There is no image to audit that can be read: {'; '.join(passed[:3])}."
         raise ValueError(msg)
-    names = digest_of_all(readable(str(source.path)) for source in listed)
+    names = digest_of_all(str(source.path) for source in listed)
     audit = Audit(seed, len(rows), len(listed) - len(passed), names[:12], digest_of_drawn(row.digest for row in rows))
     about = About(
         decided=False, decision=f"An audit: {audit}. Tick every image; scores are not shown.", audit=str(audit)
@@ -88,7 +87,7 @@ def _drawn(
             continue
         count -= 1
         yield PageRow(
-            readable(str(source.path)),
+            str(source.path),
             None,
             None,
             False,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anomalib_clipad.images.content import digest_of, digest_of_all
 from anomalib_clipad.settings import path_in
-
-from .content import digest_of, digest_of_all
 
 if TYPE_CHECKING:
     from .inspector import Inspector

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.checks import check_count, check_counts, in_a_line, is_number
+from anomalib_clipad.data.ticks import Ticks, missed_in_words, read_ticks
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in, is_folder
 from anomalib_clipad.images.mask import read_mask
@@ -30,7 +31,6 @@ from anomalib_clipad.verdicts.regions import find_regions
 from .ahead import Ahead, OnError, T, in_batches
 from .finding import Finding, at_size
 from .fitting import Fitting, remark_doubt, remark_few
-from .ticks import Ticks, missed_in_words, read_ticks
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import LivePredictor

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anomalib_clipad.images.content import Content, Stamp
 from anomalib_clipad.verdicts.regions import Region
 
-from .content import Content, Stamp
 from .lines import readable, whole_lines
 
 if TYPE_CHECKING:

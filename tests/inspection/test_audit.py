@@ -13,12 +13,12 @@ from conftest import save
 from scipy.stats import beta
 from stand_ins import Brightness
 
+from anomalib_clipad.data.ticks import Audit, read_ticks
 from anomalib_clipad.inspection import inspector
 from anomalib_clipad.inspection.audit import write_audit
 from anomalib_clipad.inspection.dependencies import about_of
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.sources import find
-from anomalib_clipad.inspection.ticks import Audit, read_ticks
 from anomalib_clipad.lab.bench.browser import Browser
 from anomalib_clipad.tools import cli
 from anomalib_clipad.verdicts.proportion import interval

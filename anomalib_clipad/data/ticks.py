@@ -13,12 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from anomalib_clipad.images.content import digest_of, digest_of_all
 from anomalib_clipad.verdicts.conformal import images_needed
 from anomalib_clipad.verdicts.defect_scores import check_defects
 from anomalib_clipad.verdicts.proportion import in_words, interval
-
-from .content import digest_of, digest_of_all
-from .lines import as_given
 
 _SAID = re.compile(r"seed (\d+), (\d+) of (\d+) images, list ([0-9a-f]+), drawn ([0-9a-f]+)")
 _GUARDED = re.compile(r"\A'(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
@@ -136,9 +134,7 @@ def read_ticks(file: Path) -> Ticks:
 def _found(row: dict[str, str], file: Path) -> Path:
     """The file of a defective image, as it was in the audit."""
     given = row["path"]
-    path = next(
-        (one for one in (Path(as_given(given)), Path(as_given(_GUARDED.sub("", given)))) if one.is_file()), None
-    )
+    path = next((one for one in (Path(given), Path(_GUARDED.sub("", given))) if one.is_file()), None)
     if path is None:
         msg = f"{given}, ticked in {file}, is not there. Call this from the folder in which the audit was started."
         raise FileNotFoundError(msg)
