@@ -245,7 +245,11 @@ def _follows(found: Arrays, normal: NormalScores) -> bool:
     limits = normal.limits()
     label = bool(found["pred_label"][0]) == (not score <= limits.score) or abs(score - limits.score) <= _SLACK
     mask = (found["pred_mask"][0] == ~(values <= limits.region)) | (np.abs(values - limits.region) <= _SLACK)
-    return bool(low - _SLACK <= p_value <= high + _SLACK and label and mask.all())
+    follows = bool(low - _SLACK <= p_value <= high + _SLACK and label and mask.all())
+    if not normal.three or "verdict" not in found:
+        return follows and normal.three == ("verdict" in found)
+    least, most = normal.judge([score - _SLACK, score + _SLACK])
+    return follows and bool(least <= found["verdict"][0] <= most)
 
 
 def pictures(source: Path | None) -> list[bytes]:

@@ -69,8 +69,9 @@ class Plain:
 
     def forget(self) -> list[str]:
         """Let go of the calibration."""
-        had, self.normal = self.normal is not None, None
-        return ["calibration"] if had else []
+        had, self.normal = self.normal, None
+        known = ["known defects"] if had is not None and had.defects is not None else []
+        return [] if had is None else ["calibration", *known]
 
     def serve(self, scale: ScoreScale) -> None:
         """Take over the scale."""
