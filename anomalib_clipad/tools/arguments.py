@@ -95,7 +95,16 @@ CLUSTER = (
 
 _TAKEN = {
     "inspect": {option.name for option in _DECISION},
-    "page": {"references", "memory_size", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
+    "page": {
+        "references",
+        "memory_size",
+        "calibration",
+        "false_alarm_rate",
+        "miss_rate",
+        "defects",
+        "threshold",
+        "max_pixels",
+    },
     "product": {"references", "memory_size"},
 }
 
