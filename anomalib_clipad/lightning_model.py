@@ -35,7 +35,7 @@ from .checks import check_choice, check_count, is_number
 from .data.validation import ensure_validation_data
 from .deploy.exporter import Exporter
 from .deploy.graph import InferenceGraph
-from .host.calibration import check_guarantee
+from .host.calibration import DefectSource, check_guarantee
 from .host.checkpoints import KEY, pack, take_normal, unpack
 from .host.command_line import message_alone
 from .host.evaluator import SevenMetrics
@@ -135,6 +135,10 @@ class ClipAD(AnomalibModule):
         calibration_source: Folder of normal images that are neither references nor scored; ``validation``, the
             datamodule's validation split; or ``references``, those normal images, each left out in turn. By default
             the validation split where it has no defective images, else the references.
+        miss_rate: Largest share of defects that are called good, such as 0.1, beside ``false_alarm_rate``: predictions
+            then have ``verdict`` too: 0 good, 1 look, 2 defective. It takes 1 / rate - 1 known defects or more.
+        defect_source: Known defects, neither scored nor among the other images: the ticks of an audit (``ticks.csv``),
+            or a folder of those of a random or complete inspection.
         verify_images: Folder of images that exports carry with their scores, for ``anomalib-clipad verify``; by
             default generated ones.
         pre_processor: anomalib pre-processor, or whether to use the default: bicubic resize to the square, or with
@@ -179,6 +183,8 @@ class ClipAD(AnomalibModule):
         aligned: bool = False,
         false_alarm_rate: float | None = None,
         calibration_source: str | Path | None = None,
+        miss_rate: float | None = None,
+        defect_source: str | Path | None = None,
         verify_images: str | Path | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -193,6 +199,7 @@ class ClipAD(AnomalibModule):
             source = None if few_shot_source is None else Path(few_shot_source).expanduser()
             references = References(k_shot, source, memory_size, mutual, pool)
             normal = check_guarantee(false_alarm_rate, calibration_source, mutual)
+            known = DefectSource.of(miss_rate, defect_source, false_alarm_rate)
             chosen = {option.name: _plain(given[option.name]) for option in Settings.options()}
             layers = None if adapter is None else TrainedLayers(adapter)
             if layers is not None:
@@ -229,14 +236,14 @@ class ClipAD(AnomalibModule):
         own = self.post_processor if isinstance(self.post_processor, ClipADPostProcessor) else None
         if own is not None and false_alarm_rate is not None:
             own.false_alarm_rate = false_alarm_rate
-        self.preparation = Preparation(LivePredictor(model, self._pre_process, own), references, normal)
+        self.preparation = Preparation(LivePredictor(model, self._pre_process, own), references, normal, known)
         self.verify_images = None if verify_images is None else Path(verify_images).expanduser()
         self._record_settings()
 
     def _record_settings(self) -> None:
         """Keep the model's settings as hyper-parameters: plain data, with which a checkpoint constructs it again."""
         sources = ("k_shot", "calibration_source", "verify_images", "few_shot_source", "memory_size", "adapter")
-        emptied = dict.fromkeys(sources)  # a checkpoint has the memory itself
+        emptied = dict.fromkeys((*sources, "miss_rate", "defect_source"))  # a checkpoint has the memory itself
         self.hparams.update({**self.model.settings.as_dict(), **emptied, "aligned": False})
         self.hparams.update({"mutual": self.references.mutual, "pool": self.references.pool})
 
@@ -587,8 +594,8 @@ class ClipAD(AnomalibModule):
         if not (text_input or memory_input):
             self.preparation.certify(self._datamodule)
         transform = cast("nn.Module | None", self.pre_processor.transform if self.pre_processor else None)
-        images = self.preparation.calibration_images()
-        return Exporter(self.preparation.predictor, transform, self.post_processor, images, self.verify_images)
+        images, defects = self.preparation.calibration_images(), self.preparation.known_defects()
+        return Exporter(self.preparation.predictor, transform, self.post_processor, images, self.verify_images, defects)
 
     # Components
 

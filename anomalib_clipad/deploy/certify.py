@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.export import Dim
 
 from anomalib_clipad.predictor.runtimes import RATE
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.verdicts.defect_scores import DefectScores
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .verification import Run
@@ -26,22 +29,40 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
-OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask", "p_value")
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask", "p_value", "verdict")
+"""Outputs in their order; ``verdict`` where there are three verdicts."""
+_TAIL = ("p_value", "pred_label", "pred_mask", "verdict")
+"""Outputs of the graph behind, likewise, as ``Verdict`` has them."""
 _KEPT = {"pred_score", "anomaly_map"}
 _OPSET = 18
 
 
-def measure(run: Run, images: Iterable[tuple[str, NDArray[np.float32]]], **about: Any) -> NormalScores:
+Named = Iterable[tuple[str, NDArray[np.float32]]]
+"""Names of images and their pixels (3, H, W) in [0, 1]."""
+
+
+def measure(run: Run, images: Named, **about: Any) -> NormalScores:
     """The scores that a file gives to the calibration images.
 
     Args:
         run: The file in its runtime.
-        images: Names and pixels (3, H, W) in [0, 1].
+        images: The images.
         **about: The other attributes of ``NormalScores``.
 
     Raises:
         ValueError: If the file cannot take an image, or a score is no number.
     """
+    return NormalScores.of(_scored(run, images), **about)
+
+
+def measure_defects(run: Run, images: Named, live: DefectScores) -> DefectScores:
+    """The scores that it gives to the known defects, in place of those of the live model; as ``measure``."""
+    found = NormalScores.of(_scored(run, images))
+    return replace(live, image_scores=found.image_scores, region_scores=found.region_scores)
+
+
+def _scored(run: Run, images: Named) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Scores and maps of each image."""
     scored = []
     for name, pixels in images:
         try:
@@ -49,7 +70,7 @@ def measure(run: Run, images: Iterable[tuple[str, NDArray[np.float32]]], **about
         except Exception as error:  # each runtime raises its own
             raise not_taken(name, pixels.shape[1:]) from error
         scored.append((found["pred_score"], found["anomaly_map"]))
-    return NormalScores.of(scored, **about)
+    return scored
 
 
 def not_taken(name: str, size: tuple[int, ...]) -> ValueError:
@@ -61,9 +82,16 @@ def not_taken(name: str, size: tuple[int, ...]) -> ValueError:
     )
 
 
+class _Tail(Certificate):
+    """Without what there is not: graphs have no outputs that are ``None``."""
+
+    def forward(self, score: Tensor, anomaly_map: Tensor, false_alarm_rate: Tensor) -> Any:
+        return tuple(one for one in super().forward(score, anomaly_map, false_alarm_rate) if one is not None)
+
+
 def verdict_model(normal: NormalScores, path: Path) -> onnx.ModelProto:
     """The graph behind: inputs ``pred_score``, ``anomaly_map`` and the rate; outputs ``pred_label``, ``pred_mask``,
-    ``p_value``.
+    ``p_value`` and, with three verdicts, ``verdict``.
     """  # noqa: D205
     import onnx
 
@@ -71,11 +99,11 @@ def verdict_model(normal: NormalScores, path: Path) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name: batch")  # both inputs have it
         torch.onnx.export(
-            Certificate(normal).eval(),
+            _Tail(normal).eval(),
             (torch.zeros(2), torch.zeros(2, 5, 7), torch.tensor(0.5)),
             path,
             input_names=["pred_score", "anomaly_map", RATE],
-            output_names=["p_value", "pred_label", "pred_mask"],
+            output_names=list(_TAIL if normal.three else _TAIL[:-1]),
             dynamic_shapes=({0: batch}, {0: batch, 1: Dim("rows"), 2: Dim("columns")}, None),
             opset_version=_OPSET,
             dynamo=True,
@@ -99,7 +127,7 @@ def add_to_onnx(model: onnx.ModelProto, verdicts: onnx.ModelProto, rate: float) 
     graph.input.extend(entry for entry in tail.input if entry.name == RATE)
     outputs = {output.name: output for output in (*graph.output, *tail.output)}
     del graph.output[:]
-    graph.output.extend(outputs[name] for name in OUTPUTS)
+    graph.output.extend(outputs[name] for name in OUTPUTS if name in outputs)
     onnx.checker.check_model(model)
 
 
@@ -131,7 +159,7 @@ def add_to_openvino(model: openvino.Model, verdicts: Path, rate: float) -> openv
         parameter.output(0).replace(sources[parameter.output(0).any_name])
     sources |= {output.any_name: output.node.input_value(0) for output in tail.outputs}
     results = []
-    for name in OUTPUTS:
+    for name in (one for one in OUTPUTS if one in sources):
         sources[name].get_tensor().set_names({name})
         results.append(operations.result(sources[name]))
     return openvino.Model(results, [operations.assign(default, RATE)], model.get_parameters(), "clip_ad")

@@ -69,6 +69,7 @@ class Exporter(ExportMixin):
         post_processor: Its post-processing, if any.
         calibration: Files of the calibration images, where it has a false-alarm rate and they are at hand.
         verify_images: Folder of images for ``anomalib-clipad verify``; by default generated ones.
+        defects: Files of the known defects, where it has a miss rate and they are at hand.
     """
 
     model: ClipADModel
@@ -80,10 +81,11 @@ class Exporter(ExportMixin):
         post_processor: nn.Module | None,
         calibration: Sequence[str] | None = None,
         verify_images: Path | None = None,
+        defects: Sequence[str] | None = None,
     ) -> None:
         self.model, self.references = predictor.model, predictor.references
         self.transform, self.post_processor = transform, post_processor
-        self.calibration, self.verify_images = calibration, verify_images
+        self.calibration, self.verify_images, self.defects = calibration, verify_images, defects
 
     def graph(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:
         """The model as one module on the CPU, from images in [0, 1] to scores, labels, maps and masks.
@@ -179,16 +181,18 @@ class Exporter(ExportMixin):
         if self.false_alarm_rate is None:
             return None
         live = cast("NormalScores", cast("ClipADPostProcessor", self.post_processor).normal_scores())
-        if self.calibration is not None:
-            named = ((file, read(file).levels) for file in self.calibration)
+        if self.calibration is not None and (live.defects is None or self.defects is not None):
             about = {"rate": self.false_alarm_rate, "computed_in": computed_in, "identities": live.identities}
-            return certify.measure(run, named, **about)
+            if live.defects is not None:
+                about["defects"] = certify.measure_defects(run, _read(self.defects), live.defects)
+            return certify.measure(run, _read(self.calibration), **about)
         if compressed or self.model.settings.precision != "float32":
             msg = (
                 "A compressed file, or one of a model in another precision than float32, gives other scores, so it has "
                 "to be calibrated itself, and the calibration images are not at hand (references that were left out in "
-                "turn cannot be, a checkpoint's may have been moved). Pass calibration_source, a folder of normal "
-                "images; or export in float32 without compression."
+                "turn cannot be, a checkpoint's may have been moved); nor can known defects that are not. Pass "
+                "calibration_source, a folder of normal images, and defect_source if there are known defects; or "
+                "export in float32 without compression."
             )
             raise ValueError(msg)
         if not live.left_out:
@@ -242,7 +246,7 @@ class Exporter(ExportMixin):
             raise ValueError(msg)
         path = _file(export_root, ExportType.ONNX, f"{model_file_name}.onnx")
         if input_size and not (text_input or memory_input):  # before anything is converted, which takes its time
-            for file in self.calibration or ():
+            for file in (*(self.calibration or ()), *(self.defects or ())):
                 if (size := read_size(file)) != tuple(input_size):
                     raise certify.not_taken(file, size)
         graph = self.graph(text_input, memory_input)
@@ -350,6 +354,11 @@ class Exporter(ExportMixin):
         if precision == "f32":
             logger.info("OpenVINO computes in bfloat16 where it can: run %s with INFERENCE_PRECISION_HINT f32.", path)
         return path
+
+
+def _read(files: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+    """Names of images and their pixels (3, H, W) in [0, 1]."""
+    return ((file, read(file).levels) for file in files or ())
 
 
 def _metadata(normal: NormalScores | None, own: Record) -> dict[str, str]:

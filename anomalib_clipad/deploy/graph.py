@@ -104,7 +104,8 @@ class InferenceGraph(nn.Module):
 
         Returns:
             ``pred_score`` (B,), ``pred_label`` (B,), ``anomaly_map`` (B, h, w) and ``pred_mask`` (B, h, w), of the
-            model's own size h, w; with a certificate, ``p_value`` (B,) as an attribute.
+            model's own size h, w; with a certificate, ``p_value`` (B,) as an attribute, and ``verdict`` (B,), which is
+            ``None`` without a miss rate.
 
         Raises:
             ValueError: If an input is given that the model does not have, or one is missing.

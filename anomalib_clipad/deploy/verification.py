@@ -22,7 +22,8 @@ from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.images.picture import UnreadableError, read
 from anomalib_clipad.parts.samples import named_sample
 from anomalib_clipad.predictor.runtimes import Arrays
-from anomalib_clipad.verdicts.normal_scores import TIE, NormalScores
+from anomalib_clipad.verdicts.conformal import TIE
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 KEY = "verification"
 """Name of the record in a file's metadata."""
@@ -244,7 +245,11 @@ def _follows(found: Arrays, normal: NormalScores) -> bool:
     limits = normal.limits()
     label = bool(found["pred_label"][0]) == (not score <= limits.score) or abs(score - limits.score) <= _SLACK
     mask = (found["pred_mask"][0] == ~(values <= limits.region)) | (np.abs(values - limits.region) <= _SLACK)
-    return bool(low - _SLACK <= p_value <= high + _SLACK and label and mask.all())
+    follows = bool(low - _SLACK <= p_value <= high + _SLACK and label and mask.all())
+    if not normal.three or "verdict" not in found:
+        return follows and normal.three == ("verdict" in found)
+    least, most = normal.judge([score - _SLACK, score + _SLACK])
+    return follows and bool(least <= found["verdict"][0] <= most)
 
 
 def pictures(source: Path | None) -> list[bytes]:

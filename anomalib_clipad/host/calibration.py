@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from anomalib.data import AnomalibDataModule
 
+from anomalib_clipad.data.ticks import read_ticks
 from anomalib_clipad.images.listing import files_in
 from anomalib_clipad.verdicts.conformal import check_rate
 
@@ -75,6 +76,58 @@ def check_guarantee(rate: float | None, source: str | Path | None, mutual: bool)
         )
         raise ValueError(msg)
     return CalibrationSource.of(source)
+
+
+@dataclass(frozen=True)
+class DefectSource:
+    """Where known defects come from, which calibrate a second rate.
+
+    Args:
+        rate: Largest share of defects that are called good.
+        path: The ticks of an audit (``.csv``), a folder of defects, or a single one; ``None`` for those that a
+            checkpoint brings.
+
+    Raises:
+        ValueError: If the rate is no share, or there is none for a source.
+        FileNotFoundError: If there is no such file or folder.
+    """
+
+    rate: float | None = None
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, rate: float | None, source: str | Path | None, false_alarm_rate: float | None) -> DefectSource:
+        """What a user asks for, checked before anything is loaded."""
+        if source is not None and (rate is None or false_alarm_rate is None):
+            msg = "defect_source calibrates the second of two rates; pass miss_rate and false_alarm_rate with it."
+            raise ValueError(msg)
+        return cls(rate, None if source is None else Path(source).expanduser())
+
+    def __post_init__(self) -> None:
+        if self.rate is not None:
+            check_rate(self.rate, "miss_rate")
+        if self.path is not None and not self.path.exists():
+            msg = f"There is no '{self.path}' to take known defects from. Give a folder of them, or ticks of an audit."
+            raise FileNotFoundError(msg)
+
+    def files(self) -> list[str]:
+        """The files of the known defects.
+
+        Raises:
+            ValueError: If they are ticks that do not count, or too few.
+            FileNotFoundError: If there are none.
+        """
+        assert self.path is not None
+        if self.path.suffix.lower() == ".csv":
+            ticks = read_ticks(self.path)
+            if self.rate is not None:
+                ticks.check(self.rate)
+            return list(map(str, ticks.defects))
+        found = files_in(self.path) if self.path.is_dir() else [self.path]
+        if not found:
+            msg = f"There are no images of defects in {self.path}."
+            raise FileNotFoundError(msg)
+        return list(map(str, found))
 
 
 def calibration_files(source: CalibrationSource, references: References, data: Any) -> tuple[list[str] | None, str]:

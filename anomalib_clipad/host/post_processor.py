@@ -53,9 +53,11 @@ class CertifiedBatch(InferenceBatch):
 
     Attributes:
         p_value: Conformal p-value of each image (B,).
+        verdict: 0 good, 1 look, 2 defective (B,), where there are known defects and a miss rate; else ``None``.
     """
 
     p_value: Tensor
+    verdict: Tensor | None = None
 
 
 class ClipADPostProcessor(PostProcessor):
@@ -125,6 +127,8 @@ class ClipADPostProcessor(PostProcessor):
         """Let go of thresholds, ranges and calibration, which belong to other scores; what that was, in words."""
         fitted = ["thresholds and ranges"] if drop_statistics(self) else []
         calibrated = ["calibration"] if self.normal is not None else []
+        if self.normal is not None and self.normal.defects is not None:
+            calibrated.append("known defects")
         self.normal = None
         return fitted + calibrated
 
@@ -199,6 +203,8 @@ class ClipADPostProcessor(PostProcessor):
             batch.pred_mask = processed.pred_mask
         if isinstance(processed, CertifiedBatch):
             batch.p_value = processed.p_value  # type: ignore[attr-defined]  # beside anomalib's fields
+            if processed.verdict is not None:
+                batch.verdict = processed.verdict  # type: ignore[attr-defined]
 
     def forward(
         self,
@@ -222,7 +228,7 @@ class ClipADPostProcessor(PostProcessor):
             return InferenceBatch(*found)
         sure = certified(found.pred_score, found.anomaly_map, certificate, self.false_alarm_rate or 0)
         batch = CertifiedBatch(*sure)
-        batch.p_value = sure.p_value
+        batch.p_value, batch.verdict = sure.p_value, sure.verdict
         return batch
 
 

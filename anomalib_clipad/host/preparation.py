@@ -17,7 +17,7 @@ from anomalib_clipad.predictor.live import DROPPED, LivePredictor
 from anomalib_clipad.predictor.products import read_product
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
-from .calibration import CalibrationSource, calibration_files
+from .calibration import CalibrationSource, DefectSource, calibration_files
 from .post_processor import ClipADPostProcessor
 from .references import References, fill_pool, reference_images
 
@@ -35,14 +35,23 @@ class Preparation:
         predictor: The model's.
         references: What images are compared with, besides the text.
         source: Where calibration images come from.
+        known: Where known defects come from.
 
     Attributes:
         files: The calibration images, once they are scored; none if they are the references.
+        defects: The known defects, likewise.
     """
 
-    def __init__(self, predictor: LivePredictor, references: References, source: CalibrationSource) -> None:
-        self.predictor, self.references, self.source = predictor, references, source
+    def __init__(
+        self,
+        predictor: LivePredictor,
+        references: References,
+        source: CalibrationSource,
+        known: DefectSource = DefectSource(),  # noqa: B008  # it is frozen
+    ) -> None:
+        self.predictor, self.references, self.source, self.known = predictor, references, source, known
         self.files: list[str] = []
+        self.defects: list[str] = []
         self._origin: Hashable = None  # where the references came from
         self._split: Hashable = None  # the datamodule whose images calibrate, unless they came from a folder or file
         self._seen: dict[str, str] = {}
@@ -117,7 +126,7 @@ class Preparation:
         )
 
     def certify(self, data: Any) -> None:
-        """Score the calibration images, if there is a rate and that is not done yet.
+        """Score the calibration images, and the known defects, if there is a rate and that is not done yet.
 
         Raises:
             ValueError: If there are none, too few for the rate, defective or reference images among them, or a score is
@@ -126,6 +135,9 @@ class Preparation:
         """
         processor: Any = self.predictor.processor
         if not isinstance(processor, ClipADPostProcessor) or processor.false_alarm_rate is None:
+            if self.known.rate is not None:
+                msg = "miss_rate is the second of two rates; pass false_alarm_rate too, such as 0.05."
+                raise ValueError(msg)
             return
         split, rate = split_of(data), processor.false_alarm_rate
         changed = self._split not in {None, split} and data is not None
@@ -139,8 +151,29 @@ class Preparation:
                     self.predictor.calibrate((self.predictor.show(read(file), file) for file in files), rate)
             assert processor.normal is not None
             self.files = [] if files is None else [one["name"] for one in processor.normal.identities]
+            self._certify_defects(processor)
             logger.warning("%s: %s", origin, processor.normal.promise(rate))  # the command line hides infos
+        else:
+            self._certify_defects(processor)
         replace(processor.normal, rate=rate).limits()
+
+    def _certify_defects(self, processor: Any) -> None:
+        """Score the known defects, unless that is done; of a checkpoint they may be at another rate.
+
+        Raises:
+            ValueError: If there are none for a miss rate, or they do not count.
+        """
+        defects, rate = processor.normal.defects, self.known.rate
+        if defects is None and self.known.path is not None:
+            with _logged(False):
+                shown = (self.predictor.show(read(file), file) for file in self.known.files())
+                self.predictor.certify_defects(self.predictor.measure(shown), rate)
+            self.defects = [one["name"] for one in processor.normal.defects.identities]
+        elif defects is None and rate is not None:
+            msg = "miss_rate takes known defects: pass defect_source, a folder of them or the ticks of an audit."
+            raise ValueError(msg)
+        elif defects is not None and rate not in {None, defects.rate}:
+            self.predictor.keep_normal(replace(processor.normal, defects=replace(defects, rate=rate)))
 
     def gather(self, loader: Any, rank: int, world: int) -> None:
         """Let the images of a loader judge each other, if they are to.
@@ -178,8 +211,8 @@ class Preparation:
         if self._seen:
             pairs = ", ".join(f"{file} is, or looks like, {name}" for file, name in list(self._seen.items())[:5])
             logger.warning(
-                "%d of the scored images are references or calibration images too, and nothing can be said about "
-                "them: %s.",
+                "%d of the scored images are references or calibration images too, or known defects, and nothing can "
+                "be said about them: %s.",
                 len(self._seen),
                 pairs,
             )
@@ -197,6 +230,7 @@ class Preparation:
             "reference_identities": to_plain(self.predictor.references),
             "normal": None if normal is None else normal.to_json(),
             "calibration": [str(Path(file).absolute()) for file in self.files],
+            "defects": [str(Path(file).absolute()) for file in self.defects],
         }
 
     def restore(self, state: dict[str, Any], old: dict[str, Any]) -> None:
@@ -215,6 +249,13 @@ class Preparation:
         self._origin = _CHECKPOINT if remembers else None
         self.predictor.serve()
         if self.source.given:  # other images than those of the checkpoint
+            kept = state.get("normal")
+            if self.known.path is None and kept is not None and NormalScores.from_json(kept).defects is not None:
+                msg = (
+                    "The known defects of the checkpoint go with its calibration images. Pass defect_source with "
+                    "calibration_source, or neither."
+                )
+                raise ValueError(msg)
             return
         calibration, normal = state.get("calibration", ()), None
         if state.get("normal") is not None:
@@ -231,8 +272,11 @@ class Preparation:
                 f"precision='{normal.computed_in}', or pass calibration_source to calibrate it anew."
             )
             raise ValueError(msg)
+        if normal is not None and self.known.path is not None:  # other ones than those of the checkpoint
+            normal = replace(normal, defects=None)
         self.predictor.keep_normal(normal)
         self.files = list(calibration)
+        self.defects = [] if normal is None or normal.defects is None else list(state.get("defects", ()))
 
     def _others_given(self) -> bool:
         """Whether a source was given whose images are not those of the checkpoint."""
@@ -260,12 +304,21 @@ class Preparation:
 
     def calibration_images(self) -> list[str] | None:
         """The files of the calibration images, if all are still there and can be run through an exported file."""
-        return self.files if self.files and all(Path(file).is_file() for file in self.files) else None
+        return _at_hand(self.files)
+
+    def known_defects(self) -> list[str] | None:
+        """The files of the known defects, likewise."""
+        return _at_hand(self.defects)
 
     def _references(self, data: Any) -> tuple[list[str], Iterator[Shown]]:
         names, images = reference_images(self.references, data)
         shown = (self.predictor.show(image, name, reference=True) for name, image in zip(names, images, strict=True))
         return names, shown
+
+
+def _at_hand(files: list[str]) -> list[str] | None:
+    """Files, if there are any and all are still there."""
+    return files if files and all(Path(file).is_file() for file in files) else None
 
 
 def split_of(data: Any) -> Hashable:

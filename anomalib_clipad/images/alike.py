@@ -125,12 +125,17 @@ def distinct(identities: Sequence[Identity]) -> list[int]:
     return rows
 
 
-def check_apart(references: Sequence[Identity], calibration: Sequence[Identity]) -> None:
+def check_apart(
+    references: Sequence[Identity],
+    calibration: Sequence[Identity],
+    kinds: tuple[str, str] = ("reference", "calibration image"),
+) -> None:
     """Check that no image is compared with itself; warns where one looks like another.
 
     Args:
         references: Images that are compared with.
         calibration: Images that set the threshold.
+        kinds: What the former and the latter are called, where they are others.
 
     Raises:
         ValueError: If an image is in both.
@@ -139,7 +144,7 @@ def check_apart(references: Sequence[Identity], calibration: Sequence[Identity])
     for one in calibration:
         if one.digest in known:
             msg = (
-                f"The calibration image {one.name} is also a reference ({known[one.digest].name}). It would be "
+                f"The {kinds[1]} {one.name} is also a {kinds[0]} ({known[one.digest].name}). It would be "
                 "compared with itself: use each image once."
             )
             raise ValueError(msg)

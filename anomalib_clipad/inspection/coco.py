@@ -27,7 +27,8 @@ def write_coco(folder: Path, once: bool = True) -> None:
     """Write ``coco.json`` of a record, one image in memory at a time.
 
     ``file_name`` is the path of an image as in all tables: it leads to the file from where the run was started. An
-    annotation's ``score`` is the peak of its region; ``attributes`` hold the mean and the p-value.
+    annotation's ``score`` is the peak of its region; ``attributes`` hold the mean and the p-value. With three
+    verdicts an image has its ``verdict``.
 
     Args:
         folder: Of the run; the file is replaced as a whole or not at all.
@@ -41,10 +42,7 @@ def write_coco(folder: Path, once: bool = True) -> None:
         kept = (result for number, result in found if last is None or last[hash(result.path)] == number)
         return enumerate(kept, 1)
 
-    images = (
-        {"id": number, "file_name": PurePath(result.path).as_posix(), "width": result.width, "height": result.height}
-        for number, result in results()
-    )
+    images = ({"id": number, **_image(result)} for number, result in results())
     boxes = (
         {"image_id": number, **_annotation(region, shape)}
         for number, result in results()
@@ -57,6 +55,12 @@ def write_coco(folder: Path, once: bool = True) -> None:
         file.write('],\n"annotations": [')
         file.writelines(_separated(annotations))
         file.write("],\n" + json.dumps(rest)[1:] + "\n")
+
+
+def _image(result: Result) -> dict[str, Any]:
+    verdict = {} if result.verdict is None else {"verdict": result.verdict}
+    path = PurePath(result.path).as_posix()
+    return {"file_name": path, "width": result.width, "height": result.height, **verdict}
 
 
 def _annotation(region: Region, shape: Any) -> dict[str, Any]:

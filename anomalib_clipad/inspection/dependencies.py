@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anomalib_clipad.images.content import digest_of, digest_of_all
 from anomalib_clipad.settings import path_in
-
-from .content import digest_of, digest_of_all
 
 if TYPE_CHECKING:
     from .inspector import Inspector
 
 FILES = ("model", "product", "prompts", "adapter", "backbone", "pretrained")
 """What may be a file or, of a backbone, a folder: then its content counts, and not its name."""
-FITTED = ("references", "calibration", "ignore", "mutual")
+FITTED = ("references", "calibration", "defects", "ignore", "mutual")
 """What an inspector was fitted to: that counts, and not the name of a folder."""
 
 
@@ -50,6 +49,10 @@ def depends_on(inspector: Inspector, asked: Mapping[str, Any], together: Iterabl
     if normal is not None:
         known = [one["digest"] for one in normal.identities]
         found["calibration"] = digest_of_all(known or [normal.image_scores.tobytes(), normal.region_scores.tobytes()])
+    defects = None if normal is None else normal.defects
+    if defects is not None:
+        known = [one["digest"] for one in defects.identities]
+        found["defects"] = digest_of_all(known or [defects.image_scores.tobytes(), defects.region_scores.tobytes()])
     if inspector.ignored is not None:
         found["ignore"] = digest_of_all([repr(inspector.ignored.shape), np.packbits(inspector.ignored).tobytes()])
     if together:
@@ -66,7 +69,8 @@ def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
     """
     decision = inspector.decision
     text = decision.text if decision.decided else decision.sorting(f"run: {command} {decision.options} --overwrite")
-    return {"decided": decision.decided, "decision": text, "notes": list(inspector.notes)}
+    said = " ".join([f"{text.rstrip('.')}.", *audited]) if (audited := inspector.audited) else text
+    return {"decided": decision.decided, "decision": said, "notes": list(inspector.notes)}
 
 
 def _file(name: str, value: Any) -> Path | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from anomalib_clipad.images.content import digest_of_all
 from anomalib_clipad.verdicts.drift import Drift
 
-from .content import digest_of_all
 from .lines import Lines, whole_lines
 from .lock import folder_lock
 from .records import Result, read_results

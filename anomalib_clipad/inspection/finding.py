@@ -47,6 +47,8 @@ class Finding:
             these images that nothing is fitted to, 0.5 at its midpoint. ``None`` where the text has no share, of an
             exported file, and where something is ignored.
         reference_score: The score of that comparison alone, likewise: that of a model with ``text_weight=0``.
+        verdict: ``good``, ``look`` or ``defective``, where known defects and a miss rate stand beside the false-alarm
+            rate. ``label`` is by the false-alarm rate alone.
     """
 
     image: NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Finding:
     decided: bool = True
     text_score: float | None = None
     reference_score: float | None = None
+    verdict: str | None = None
 
     def __repr__(self) -> str:
         name = "" if self.path is None else f"{str(self.path)!r}, "
@@ -125,6 +128,7 @@ class Finding:
             "score": self.score,
             "p_value": self.p_value,
             "label": self.label,
+            "verdict": self.verdict,
             "decided": self.decided,
             "text_score": self.text_score,
             "reference_score": self.reference_score,

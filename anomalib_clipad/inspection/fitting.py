@@ -35,6 +35,11 @@ class Fitting:
         """Calibrate on these images."""
         inspector.model.calibrate(inspector.shown(images), rate, inspector.look)
 
+    def defects(self, inspector: Inspector, images: Sequence[Any], rate: float | None) -> None:
+        """Let verdicts follow a miss rate among these known defects, too."""
+        shown = inspector.shown(images, purpose="defects")
+        inspector.model.certify_defects(inspector.model.measure(shown, inspector.look), rate)
+
     def pool(self, inspector: Inspector, images: Sequence[Any], limit: int) -> None:
         """Let images judge each other, and those that are inspected: these, or so many of them that can be read."""
         from anomalib_clipad.vision.pool import drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.checks import check_count, check_counts, in_a_line, is_number
+from anomalib_clipad.data.ticks import Ticks, missed_in_words, read_ticks
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in, is_folder
 from anomalib_clipad.images.mask import read_mask
@@ -22,6 +24,7 @@ from anomalib_clipad.predictor.exported import ExportedPredictor
 from anomalib_clipad.predictor.frame import WHOLE
 from anomalib_clipad.verdicts.conformal import check_rate
 from anomalib_clipad.verdicts.decision import Decision
+from anomalib_clipad.verdicts.defect_scores import VERDICTS
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
 
@@ -63,6 +66,11 @@ class Inspector:
             ``references``, or a model that is calibrated.
         calibration: Normal images that set the threshold, neither scored nor in ``references``: a folder, or an
             iterable. Copies count once.
+        miss_rate: Largest share of defects that are called good, beside ``false_alarm_rate``: then there are three
+            verdicts, and what is neither is to *look* at. It needs ``defects``, or a model that has known ones.
+        defects: Known defects, neither scored nor among the other images: the ticks of an audit (``ticks.csv``), a
+            folder, or an iterable. They have to come from a random or complete inspection, not from the top of a
+            sorted list. Copies count once.
         threshold: An image is defective if its score is above it, in place of the model's own decision; likewise a
             pixel by its map value.
         ignore: What is never looked at: a mask file, or an array (H, W), where it is white, of the images' aspect. The
@@ -104,6 +112,8 @@ class Inspector:
         pool: int | None = None,
         false_alarm_rate: float | None = None,
         calibration: Any = None,
+        miss_rate: float | None = None,
+        defects: Any = None,
         threshold: float | None = None,
         ignore: Any = None,
         min_area: int = 0,
@@ -121,6 +131,7 @@ class Inspector:
             raise ValueError(msg)
         if mutual is not None:
             others = {"references": references, "product": product, "calibration": calibration}
+            others |= {"defects": defects, "miss_rate": miss_rate}
             _check_mutual({**others, "tiles": settings.get("tiles"), "false_alarm_rate": false_alarm_rate})
         elif pool is not None:
             msg = "pool says how many images judge each other; pass it with mutual, or leave it out."
@@ -128,6 +139,8 @@ class Inspector:
         check_counts(2, pool=pool)
         if false_alarm_rate is not None:
             check_rate(false_alarm_rate)
+        self._ticks = read_ticks(Path(defects).expanduser()) if _is_table(defects) else None
+        _check_second(miss_rate, defects, threshold, self._ticks)
         _check_compared(references, memory_size, product, settings.get("aligned"))
         if calibration is not None and false_alarm_rate is None and threshold is None:
             msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05, or a threshold."
@@ -159,8 +172,38 @@ class Inspector:
                     )
                     raise ValueError(msg)
                 fitting.left_out(self, given, shown, false_alarm_rate)
+            if self._ticks is None and defects is not None:
+                fitting.defects(self, _sources(defects, "defects"), miss_rate)
+            elif self._ticks is not None and self._ticks.defects:
+                fitting.defects(self, list(self._ticks.defects), miss_rate)
+            else:
+                self._known_defects(miss_rate)
         self._notes = tuple(notes)
         self.decide_by(threshold, false_alarm_rate)
+        if miss_rate is not None and self.decision.rate is None:
+            msg = "miss_rate is the second of two rates; pass false_alarm_rate too, such as 0.05."
+            raise ValueError(msg)
+
+    def _known_defects(self, miss_rate: float | None) -> None:
+        """Take over the known defects of the model, at another miss rate if one is asked for.
+
+        Raises:
+            ValueError: If there are none, or they were scored by what is ignored now.
+        """
+        normal = self.model.raw_normal
+        if normal is None or normal.defects is None:
+            if miss_rate is not None:
+                msg = "miss_rate takes known defects; pass defects, a folder of them or the ticks of an audit."
+                raise ValueError(msg)
+            return
+        if self._ignore is not None:
+            msg = (
+                "The known defects of the model were scored with all of each image, and now a part is ignored, so its "
+                "miss rate would not hold. Pass defects anew, or leave out ignore."
+            )
+            raise ValueError(msg)
+        if miss_rate is not None:
+            self.model.keep_normal(replace(normal, defects=replace(normal.defects, rate=miss_rate)))
 
     def decide_by(self, threshold: float | None = None, false_alarm_rate: float | None = None) -> None:
         """Decide by another threshold or false-alarm rate from now on; by default as the model does.
@@ -187,6 +230,20 @@ class Inspector:
     def decision(self) -> Decision:
         """By what images are called defective now, and where that comes from."""
         return self._decision_by(*self._asked, self.model.normal)
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """What the ticks of an audit say, in words: how many defects there are, and how many are missed now."""
+        if self._ticks is None:
+            return ()
+        decision, normal = self.decision, self.model.normal
+        if not decision.decided or normal is None or normal.defects is None or not self._ticks.defects:
+            return (self._ticks.said(),)
+        defects, limits = normal.defects, decision.limits
+        missed = (
+            defects.image_scores <= limits.score if self._ignore is None else defects.region_scores <= limits.region
+        )
+        return self._ticks.said(), missed_in_words(int(missed.sum()), len(defects))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -405,7 +462,11 @@ class Inspector:
         found = None if known is None else known.find(identify(picture, str(picture.path or "an image")))
         if found is None:
             return None
-        return f"it is, or looks like, the reference or calibration image {found.name}: nothing can be said about it"
+        kind = "reference or calibration image"
+        defects = None if self.model.normal is None else self.model.normal.defects
+        if defects is not None and found.digest in {one["digest"] for one in defects.identities}:
+            kind = "known defect"
+        return f"it is, or looks like, the {kind} {found.name}: nothing can be said about it"
 
     def _conclude(self, taken: _Taken, scored: Scored, index: int = 0) -> Finding:
         picture, normal = taken.picture, self.model.normal
@@ -418,7 +479,9 @@ class Inspector:
         if ignored is not None:
             score, limits = float(large.max()), Limits(limits.region, limits.region)
             by_text = by_references = None
-        p_value = None
+        p_value = verdict = None
+        if normal is not None and normal.three and decision.rate is not None:
+            verdict = VERDICTS[int(normal.judge([score], decision.rate, regions=ignored is not None)[0])]
         if normal is not None:
             p_value = normal.p_value(score) if ignored is None else normal.region_p_value(score)
         if taken.remark is not None:
@@ -441,6 +504,7 @@ class Inspector:
             decided=decision.decided,
             text_score=None if by_text is None else float(by_text[index]),
             reference_score=None if by_references is None else float(by_references[index]),
+            verdict=verdict,
         )
 
     def read_ahead(
@@ -460,12 +524,13 @@ class Inspector:
 
         return in_batches(images, one, self.workers, self.batch_size, on_error)
 
-    def shown(self, images: Iterable[Any], reference: bool = False) -> list[Shown]:
-        """Normal images, read and prepared.
+    def shown(self, images: Iterable[Any], reference: bool = False, purpose: str = "calibration") -> list[Shown]:
+        """Normal images, or known defects, read and prepared.
 
         Args:
             images: One or more.
             reference: Whether they are to be compared with.
+            purpose: What those are called that have no name, with their numbers.
 
         Raises:
             ValueError: If one cannot be read or does not fit.
@@ -475,7 +540,7 @@ class Inspector:
             return self.show(picture, reference)
 
         shown = [one.taken for batch in self.read_ahead(images, take, None) for one in batch]
-        purpose = "references" if reference else "calibration"
+        purpose = "references" if reference else purpose
         return [
             one if one.identity.name else one._replace(identity=one.identity._replace(name=f"{purpose} {number}"))
             for number, one in enumerate(shown, 1)
@@ -536,6 +601,25 @@ def _check_mutual(others: Mapping[str, Any]) -> None:
             f"mutual lets whole images judge each other, so their scores depend on each other; it cannot be used with "
             f"{', '.join(given)}. Choose one of them."
         )
+        raise ValueError(msg)
+
+
+def _is_table(images: Any) -> bool:
+    """Whether it is a file of ticks."""
+    return isinstance(images, (str, os.PathLike)) and Path(images).suffix.lower() == ".csv"
+
+
+def _check_second(miss_rate: float | None, defects: Any, threshold: float | None, ticks: Ticks | None) -> None:
+    """Check what is asked of a second rate, before anything is loaded."""
+    if miss_rate is not None:
+        check_rate(miss_rate, "miss_rate")
+        if ticks is not None:
+            ticks.check(miss_rate)
+        if threshold is not None:
+            msg = "Three verdicts follow two rates; pass miss_rate with false_alarm_rate, and no threshold."
+            raise ValueError(msg)
+    elif defects is not None and ticks is None:
+        msg = "defects are what a miss rate is calibrated on; pass miss_rate too, such as 0.1."
         raise ValueError(msg)
 
 

@@ -3,15 +3,15 @@
 
 // What there is: a row for each image, the most abnormal first; before them those whose score is no number.
 const get = (id) => document.getElementById(id);
-const {threshold: runThreshold, decided, decision, notes} = JSON.parse(get("settings").textContent);
+const {threshold: runThreshold, decided, decision, notes, audit} = JSON.parse(get("settings").textContent);
 const pictures = [...document.querySelectorAll(".thumbnails")];
 const heats = [...document.querySelectorAll(".heat-maps")];
 const rows = [...document.querySelectorAll(".rows")].flatMap((element, block) =>
   JSON.parse(element.textContent).map((cells, place) => {
-    const [path, score, pValue, label, regions, image, overlay, mask, boxes, size, remark, text, reference, truth, part] = cells;
+    const [path, score, pValue, label, regions, image, overlay, mask, boxes, size, remark, text, reference, truth, part, verdict, digest] = cells;
     return {
       path, score: score ?? Infinity, pValue, label: label === 1, regions, image, overlay, mask, boxes, size, remark, text,
-      reference, truth, part, block, place, key: [path, part].join(" ").normalize().toLowerCase(),
+      reference, truth, part, verdict, digest, block, place, key: [path, part].join(" ").normalize().toLowerCase(),
     };
   }));
 rows.sort((a, b) => a.score === b.score ? 0 : b.score - a.score); // stable: equal scores stay as in the table
@@ -63,6 +63,7 @@ function apart(value, others) {
 }
 
 function scoreText(score) {
+  if (audit) return "";
   if (score === Infinity) return "no number";
   return apart(score, threshold === null ? [] : [threshold]);
 }
@@ -77,11 +78,15 @@ function thresholdText() {
 const judged = () => decided || threshold !== null;
 const isDefective = (row) => judged() && (decided && threshold === runThreshold ? row.label : row.score > threshold);
 const word = (defective) => defective ? "defective" : "good";
+// Of three verdicts, that of the run holds at its own threshold alone.
+const hasThree = rows.some((row) => row.verdict !== null);
+const verdictOf = (row) => !judged() ? "" : row.verdict && threshold === runThreshold ? row.verdict : word(isDefective(row));
 const truthOf = (row) => marks.get(row.path)?.truth || "";
 const isKnown = rows.some((row) => row.truth !== null);
 const isMistaken = (row) => judged() && row.truth !== null && row.truth !== isDefective(row);
-const ANSWERS = () => judged() ? ["right", "wrong"] : ["defect", "no defect"];
-const answered = (row, answer) => word(judged() ? isDefective(row) === (answer === "right") : answer === "defect");
+const asksVerdict = () => judged() && !hasThree; // whether "look" is right, nobody can say
+const ANSWERS = () => asksVerdict() ? ["right", "wrong"] : ["defect", "no defect"];
+const answered = (row, answer) => word(asksVerdict() ? isDefective(row) === (answer === "right") : answer === "defect");
 const tickOf = (row) => ANSWERS().find((answer) => truthOf(row) === answered(row, answer)) || "";
 
 // Ticks are kept by the browser, for this file.
@@ -180,8 +185,9 @@ function select() {
   const words = get("search").value.normalize().toLowerCase().split(/\s+/).filter(Boolean);
   const wanted = {
     all: () => true,
-    defective: isDefective,
-    good: (row) => !isDefective(row),
+    defective: (row) => verdictOf(row) === "defective",
+    look: (row) => verdictOf(row) === "look",
+    good: (row) => verdictOf(row) === "good",
     open: (row) => !marks.has(row.path),
     wrong: (row) => tickOf(row) === "wrong",
     mistaken: isMistaken,
@@ -196,13 +202,16 @@ function select() {
 
 function summary(defective) {
   const images = `${count(rows.length)} ${rows.length === 1 ? "image" : "images"}`;
+  if (audit) return [`${images}, drawn at random`];
   if (!judged()) return [`${images}, the most suspicious first`];
   const marked = document.createElement("b");
-  marked.textContent = `${count(defective)} defective`;
+  const times = (verdict) => count(rows.filter((row) => verdictOf(row) === verdict).length);
+  const three = hasThree && threshold === runThreshold;
+  marked.textContent = `${three ? times("defective") : count(defective)} defective`;
   const missed = rows.filter((row) => isMistaken(row) && row.truth).length;
   const alarms = rows.filter((row) => isMistaken(row) && !row.truth).length;
   const by = threshold === null ? ", by the threshold of each" : ` at ${thresholdText()}${ownThreshold === null ? ", your threshold" : ""}`;
-  return [marked, ` of ${images}${by}`
+  return [marked, `${three ? `, ${times("look")} to look at, ${times("good")} good` : ""} of ${images}${by}`
     + (isKnown ? `; by the truth ${count(missed)} missed, ${count(alarms)} false ${alarms === 1 ? "alarm" : "alarms"}` : "")];
 }
 
@@ -215,17 +224,19 @@ function paint() {
     ? `${count(ticked)} ticked: ${count(answers.length - seconds)} ${first}, ${count(seconds)} ${second}`
       + (kept ? "" : ". This browser does not keep ticks: download them")
     : "Nothing ticked yet";
+  if (audit && answers.length < rows.length) get("ticked").append(`; ${count(rows.length - answers.length)} still to tick`);
   get("download").disabled = !ticked;
   get("found").textContent = shown.length === rows.length ? "" : `${count(shown.length)} shown`;
   get("nothing").hidden = shown.length > 0;
   for (const option of get("show").options) {
-    option.hidden = option.disabled = ["defective", "good", "wrong", "mistaken"].includes(option.value) && !judged()
+    option.hidden = option.disabled = ["defective", "look", "good", "wrong", "mistaken"].includes(option.value) && !judged()
+      || option.value === "look" && !hasThree || option.value === "wrong" && !asksVerdict()
       || option.value === "mistaken" && !isKnown;
   }
   for (const [name, text] of [["first", first], ["second", second]]) {
     for (const element of document.querySelectorAll(`.${name}`)) element.textContent = text[0].toUpperCase() + text.slice(1);
   }
-  get("question").textContent = judged() ? "Is this verdict right?" : "Does this image show a defect?";
+  get("question").textContent = asksVerdict() ? "Is this verdict right?" : "Does this image show a defect?";
   const edge = get("above").firstElementChild, place = threshold !== null ? along(threshold) : 1000;
   edge.setAttribute("x", place);
   edge.setAttribute("width", 1000 - place);
@@ -325,13 +336,13 @@ const eyes = (row, references = "references") => [["text", row.text], [reference
   .filter(([, score]) => score !== null).map(([name, score]) => `${name} ${score.toFixed(decimals)}`);
 
 function label(tile, row, place) {
-  const verdict = judged() ? word(isDefective(row)) : "", answer = tickOf(row), button = tile.firstElementChild;
+  const verdict = verdictOf(row), answer = tickOf(row), button = tile.firstElementChild;
   const {missed, alarms} = mark(row);
   const flag = isMistaken(row) ? (row.truth ? "missed" : "false alarm") : row.remark ? "remark" : "";
   const said = answer || (missed.length || alarms.length ? "marked" : "");
   tile.className = `tile ${verdict}`;
   button.tabIndex = place === current ? 0 : -1;
-  button.setAttribute("aria-label", [row.path, `rank ${row.rank}`, `score ${scoreText(row.score)}`, verdict,
+  button.setAttribute("aria-label", [row.path, `rank ${row.rank}`, !audit && `score ${scoreText(row.score)}`, verdict,
     row.pValue !== null && `p-value ${row.pValue.toPrecision(3)}`, said && `ticked ${said}`, flag].filter(Boolean).join(", "));
   button.querySelector(".score").textContent = scoreText(row.score);
   button.querySelector(".verdict").textContent = verdict;
@@ -341,7 +352,7 @@ function label(tile, row, place) {
   if (source && image.getAttribute("src") !== source) image.src = source;
   const sign = button.querySelector(".tick");
   sign.textContent = said;
-  sign.className = `tick ${judged() && answer ? answer : "marked"}`;
+  sign.className = `tick ${asksVerdict() && answer ? answer : "marked"}`;
 }
 
 // Small pictures stay text in the page until one of their block is seen.
@@ -414,14 +425,15 @@ function show(id, address, description, substitute) {
 }
 
 function drawFacts() {
-  const row = shown[current], verdict = judged() ? word(isDefective(row)) : "", answer = tickOf(row);
+  const row = shown[current], verdict = verdictOf(row), answer = tickOf(row);
   const bold = document.createElement("b");
   bold.textContent = verdict || `#${count(row.rank)}`;
-  const facts = [`score ${scoreText(row.score)}`];
+  const facts = audit ? [] : [`score ${scoreText(row.score)}`];
   if (row.pValue !== null) facts.push(`p-value ${row.pValue.toPrecision(3)}`);
-  facts.push(...eyes(row), `${count(row.regions)} ${row.regions === 1 ? "region" : "regions"}`);
+  facts.push(...eyes(row));
+  if (!audit) facts.push(`${count(row.regions)} ${row.regions === 1 ? "region" : "regions"}`);
   if (verdict) facts.push(`#${count(row.rank)}`);
-  get("facts").replaceChildren(bold, ` \u00b7 ${facts.join(" \u00b7 ")}`);
+  get("facts").replaceChildren(bold, ...facts.map((fact) => ` \u00b7 ${fact}`));
   get("facts").className = verdict;
   get("facts").title = [...document.querySelectorAll(".meaning p")].map((line) => line.textContent).join("\n");
   get("remark").textContent = [row.part && `Part ${row.part}`, row.remark].filter(Boolean).join("; ");
@@ -433,7 +445,9 @@ function drawFacts() {
 function explanation(row) {
   const said = [];
   if (row.truth !== null) said.push(`In truth it ${row.truth ? "shows a defect" : "is good"}.`);
-  if (judged() && isDefective(row) && !row.regions) {
+  if (hasThree && verdictOf(row) === "look") {
+    said.push("To look at: neither rare enough among normal images to be defective nor among known defects to be good, or both.");
+  } else if (judged() && isDefective(row) && !row.regions) {
     said.push("Defective without a region: the score of the image is above its threshold, but no part of the map that is as "
       + "large as the smallest region that counts is above the map's, which is a threshold of its own.");
   } else if (judged() && !isDefective(row) && row.regions) {
@@ -573,11 +587,12 @@ function csv() {
   };
   const boxes = (several) => several.map((box) => box.join(" ")).join("; ");
   const table = [["path", "score", "p_value", "threshold", "label", "tick", "truth", "missed", "false_regions"]];
+  if (audit) table[0].push("digest", "audit");
   for (const row of rows) {
-    if (!marks.has(row.path)) continue;
-    const {truth, missed, alarms} = mark(row), score = row.score === Infinity ? "nan" : row.score;
-    const verdict = judged() ? [threshold, word(isDefective(row)), tickOf(row)] : ["", "", ""];
-    table.push([row.path, score, row.pValue, ...verdict, truth, boxes(missed), boxes(alarms)]);
+    if (!marks.has(row.path) && !audit) continue; // of an audit, what is not ticked counts too
+    const {truth, missed, alarms} = mark(row), score = audit ? "" : row.score === Infinity ? "nan" : row.score;
+    const verdict = judged() ? [threshold, verdictOf(row), asksVerdict() ? tickOf(row) : ""] : ["", "", ""];
+    table.push([row.path, score, row.pValue, ...verdict, truth, boxes(missed), boxes(alarms), ...audit ? [row.digest, audit] : []]);
   }
   return table.map((cells) => `${cells.map(cell).join(",")}\r\n`).join("");
 }
@@ -611,6 +626,10 @@ addEventListener("storage", (event) => {
 get("decision").textContent = decision;
 get("notes").hidden = !notes.length;
 for (const note of notes) make("li", get("notes"), "").textContent = note;
+if (audit) {
+  for (const element of document.querySelectorAll(".scores, .meaning, label:has(#threshold), #reset")) element.hidden = true;
+  grid.setAttribute("aria-label", "Images, in the order in which they were drawn");
+}
 get("ordering").hidden = !partRanks.size;
 get("heat").hidden = !heats.some((element) => element.textContent.trim());
 const bare = pictures.filter((element) => !element.textContent).length;

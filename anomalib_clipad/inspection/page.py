@@ -47,11 +47,13 @@ class About(NamedTuple):
         decided: Whether its labels are verdicts; else its scores only sort images by suspicion.
         decision: Where its threshold comes from, or how to get one, in words.
         notes: What looks wrong with its calibration, in words.
+        audit: Where the images of an audit come from; then none has a score, and each is ticked.
     """
 
     decided: bool = True
     decision: str = ""
     notes: tuple[str, ...] = ()
+    audit: str = ""
 
 
 _UNSAID = About()
@@ -78,6 +80,8 @@ class PageRow(NamedTuple):
         reference_score: Score of that comparison alone, likewise.
         truth: Whether it shows a defect, where that is known.
         part: The part that it shows and the verdict on that, where several pictures show one.
+        verdict: ``good``, ``look`` or ``defective`` at the page's threshold, where there are three verdicts.
+        digest: Of the file, in an audit.
     """
 
     path: str
@@ -97,6 +101,8 @@ class PageRow(NamedTuple):
     reference_score: float | None = None
     truth: bool | None = None
     part: str | None = None
+    verdict: str | None = None
+    digest: str = ""
 
 
 def row_of(finding: Finding, path: str, **more: Any) -> PageRow:
@@ -114,6 +120,7 @@ def row_of(finding: Finding, path: str, **more: Any) -> PageRow:
         finding.p_value,
         finding.label,
         thumbnail(finding.image),
+        verdict=finding.verdict,
         regions=len(finding.regions),
         boxes=tuple(region.box for region in finding.regions),
         size=(width, height),
@@ -260,7 +267,7 @@ def _cells(row: PageRow) -> list[object]:
             raise ValueError(msg)
     score, p_value, *eyes = (None if value is None else float(value) for value in numbers.values())
     links = [_link(path) for path in (row.image, row.overlay, row.mask)]
-    marks = (row.boxes, row.size, row.remark, *eyes, row.truth, row.part)
+    marks = (row.boxes, row.size, row.remark, *eyes, row.truth, row.part, row.verdict, row.digest)
     return [row.path, score, p_value, int(row.label), int(row.regions), *links, *marks]
 
 

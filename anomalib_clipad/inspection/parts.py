@@ -111,6 +111,9 @@ class PartRule:
             ValueError: If there is none with a rate, or its pictures are not those of parts in the same views.
         """
         names = PartNames(pattern)
+        if normal is not None and normal.three:
+            msg = "A part is judged at a false-alarm rate alone: leave out miss_rate and defects, or part."
+            raise ValueError(msg)
         if normal is None or normal.rate is None or not normal.identities:
             msg = "Parts are judged at a false-alarm rate: pass it, and calibration with pictures called as these are."
             raise ValueError(msg)

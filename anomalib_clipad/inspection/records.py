@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anomalib_clipad.images.content import Content, Stamp
 from anomalib_clipad.verdicts.regions import Region
 
-from .content import Content, Stamp
 from .lines import readable, whole_lines
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Result(NamedTuple):
         decided: Whether the label is a verdict; see ``Finding``.
         file: Which file it was.
         shapes: The pixels of each region as COCO has them, where that was wanted.
+        verdict: ``good``, ``look`` or ``defective``, where there are three verdicts.
     """
 
     path: str
@@ -56,6 +57,7 @@ class Result(NamedTuple):
     decided: bool = True
     file: Content | None = None
     shapes: tuple[Any, ...] = ()
+    verdict: str | None = None
 
 
 def result_of(finding: Finding, path: str, name: str, file: Content | None = None, coco: bool = False) -> Result:
@@ -90,6 +92,7 @@ def result_of(finding: Finding, path: str, name: str, file: Content | None = Non
         finding.decided,
         file,
         shapes,
+        finding.verdict,
     )
 
 

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from .content import Content
+from anomalib_clipad.images.content import Content
+
 from .lines import cells, whole_lines, whole_rows
 from .picture_files import remove_pictures, tidy
 from .records import RECORDS, as_result

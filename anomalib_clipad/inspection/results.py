@@ -10,10 +10,10 @@ from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
+from anomalib_clipad.images.content import Content, content_of, digest_of, stamp_of
 from anomalib_clipad.storage import atomic_folder
 
 from .coco import write_coco
-from .content import Content, content_of, digest_of, stamp_of
 from .lines import Lines, as_rows, readable
 from .lock import folder_lock
 from .names import Names

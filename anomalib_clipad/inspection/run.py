@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .content import Content, Stamp, content_at, stamp_of
+from anomalib_clipad.images.content import Content, Stamp, content_at, stamp_of
+
 from .finding import Finding
 from .inspector import Inspector
 from .picture_files import remove_pictures

@@ -82,6 +82,7 @@ def _row(folder: Path, result: Result, start: Path, times: Counter[str] | None) 
         remark=result.remark,
         text_score=_finite(result.text_score),
         reference_score=_finite(result.reference_score),
+        verdict=result.verdict,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = (
     *("path", "score", "p_value", "label", "threshold", "width", "height", "regions", "name"),
-    *("text_score", "reference_score", "remark", "decided"),
+    *("text_score", "reference_score", "remark", "decided", "verdict"),
 )
 REGION_COLUMNS = ("path", "left", "top", "width", "height", "area", "peak", "mean", "p_value")
 FAILED_COLUMNS = ("path", "reason")
@@ -38,6 +39,7 @@ class Summary:
         failed: How many could not be inspected.
         worst: At most ten, the highest score first.
         parts: What there is to say of parts that several pictures show.
+        verdicts: How often there is each of three verdicts; empty where there are only two.
     """
 
     folder: Path
@@ -46,13 +48,14 @@ class Summary:
     failed: int
     worst: tuple[Result, ...]
     parts: tuple[str, ...] = ()
+    verdicts: Mapping[str, int] = field(default_factory=dict)
 
 
 def result_row(result: Result) -> list[Cell]:
     """Its row in ``results.csv``."""
     first: list[Cell] = [result.path, result.score, result.p_value, result.label, result.threshold]
     first += [result.width, result.height, len(result.regions), result.name]
-    return [*first, result.text_score, result.reference_score, result.remark, result.decided]
+    return [*first, result.text_score, result.reference_score, result.remark, result.decided, result.verdict]
 
 
 def region_rows(result: Result) -> list[list[Cell]]:
@@ -77,6 +80,7 @@ def write_tables(folder: Path) -> None:
 def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0, parts: Iterable[str] = ()) -> Summary:
     """What results come to, one in memory at a time; ``None`` is one that failed, beside those counted before."""
     images = defective = 0
+    verdicts = Counter[str]()
 
     def counted() -> Iterator[Result]:
         nonlocal images, defective, failed
@@ -86,10 +90,11 @@ def summarize(folder: Path, results: Iterable[Result | None], failed: int = 0, p
                 continue
             images += 1
             defective += result.label == LABELS[True]
+            verdicts.update([result.verdict] if result.verdict else [])
             yield result
 
     worst = heapq.nlargest(WORST, counted(), key=lambda result: math.inf if math.isnan(result.score) else result.score)
-    return Summary(folder, images, defective, failed, tuple(worst), tuple(parts))
+    return Summary(folder, images, defective, failed, tuple(worst), tuple(parts), dict(verdicts))
 
 
 def result_types() -> dict[str, pa.DataType]:
@@ -98,7 +103,7 @@ def result_types() -> dict[str, pa.DataType]:
 
     text, real, count = pa.string(), pa.float64(), pa.int64()
     first = (text, real, real, text, real, count, count, count, text)
-    return dict(zip(RESULT_COLUMNS, (*first, real, real, text, pa.bool_()), strict=True))
+    return dict(zip(RESULT_COLUMNS, (*first, real, real, text, pa.bool_(), text), strict=True))
 
 
 def write_parquet(folder: Path, _failed: Mapping[str, str]) -> None:

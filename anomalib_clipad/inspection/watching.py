@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from anomalib_clipad.images.content import Stamp, stamp_of
 from anomalib_clipad.images.listing import check_folder, walk
 
-from .content import Stamp, stamp_of
 from .sources import Source
 
 STILL = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from anomalib_clipad.images.alike import (
     to_plain,
 )
 from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.verdicts.defect_scores import DefectScores
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.tile_grid import TileGrid
 
@@ -93,7 +95,7 @@ class Predictor(ABC):
 
     class_name: str | None
     references: tuple[Identity, ...] = ()
-    _known: tuple[tuple[Any, Any], Known | None] = ((None, None), None)  # of which images, and these
+    _known: tuple[tuple[Any, Any, Any], Known | None] = ((None, None, None), None)  # of which images, and these
     frame: str = WHOLE
     fitted: bool = False
     precision: str = "float32"
@@ -113,6 +115,11 @@ class Predictor(ABC):
     @abstractmethod
     def normal(self) -> NormalScores | None:
         """Scores of normal images on the scale of ``score``, if it is calibrated."""
+
+    @property
+    def raw_normal(self) -> NormalScores | None:
+        """The same as of ``measure``, before anything is fitted to other images."""
+        return self.normal
 
     @abstractmethod
     def keep_normal(self, normal: NormalScores | None) -> None:
@@ -197,12 +204,17 @@ class Predictor(ABC):
         """The images it was fitted to and calibrated on, which it cannot judge; ``None`` if there are none.
 
         Args:
-            calibration: Whether to count calibration images.
+            calibration: Whether to count calibration images and known defects.
         """
         normal = self.normal if calibration else None
-        parts = (self.references, () if normal is None else normal.identities)
+        defects = None if normal is None else normal.defects
+        parts = (
+            self.references,
+            () if normal is None else normal.identities,
+            () if defects is None else defects.identities,
+        )
         if any(now is not then for now, then in zip(parts, self._known[0], strict=True)):
-            found = (*parts[0], *from_plain(cast("Iterable[PlainIdentity]", parts[1])))
+            found = (*parts[0], *_identities(parts[1]), *_identities(parts[2]))
             self._known = (parts, Known(found) if found else None)
         return self._known[1]
 
@@ -249,20 +261,41 @@ class Predictor(ABC):
         """
         if not left_out:
             check_apart(self.references, measured.identities)
-        rows = distinct(measured.identities)
-        kept = [measured.identities[row] for row in rows]
-        score, peak = measured.score[rows], measured.peak[rows]
-        bad = [one.name for one, value in zip(kept, score + peak, strict=True) if not np.isfinite(value)]
-        if bad:
-            msg = f"The scores of the calibration images {', '.join(bad)} are no numbers. Replace or remove them."
-            raise ValueError(msg)
-        normal = NormalScores(score, peak, rate, left_out, self.precision, tuple(dict(one) for one in to_plain(kept)))
+        before = self.raw_normal
+        defects = None if before is None else before.defects  # scores of the same model, which go on to hold
+        if defects is not None:
+            check_apart(measured.identities, _identities(defects.identities), ("calibration image", "known defect"))
+        score, peak, kept = _each_once(measured, "calibration images")
+        normal = NormalScores(score, peak, rate, left_out, self.precision, kept, defects)
         if rate is not None:
             normal.limits()  # whether so many images allow it
         self.keep_normal(normal)
         doubt = None if self.normal is None else self.normal.doubt()
         if doubt is not None:
             warnings.warn(doubt, stacklevel=2)
+
+    def certify_defects(self, measured: Measured, rate: float | None) -> None:
+        """Let verdicts follow a miss rate among these known defects, too, measured here or elsewhere.
+
+        Args:
+            measured: Of ``measure``; copies count once.
+            rate: Largest share of defects that are called good; ``None`` for their scores alone.
+
+        Raises:
+            ValueError: If nothing is calibrated, there are too few, one is a reference or a calibration image, or a
+                score is no number.
+        """
+        normal = self.raw_normal
+        if normal is None:
+            msg = (
+                "Known defects set the second of two rates, and nothing sets the first: pass calibration, a folder of "
+                "normal images, with false_alarm_rate."
+            )
+            raise ValueError(msg)
+        check_apart(self.references, measured.identities, ("reference", "known defect"))
+        check_apart(_identities(normal.identities), measured.identities, ("calibration image", "known defect"))
+        score, peak, kept = _each_once(measured, "known defects")
+        self.keep_normal(replace(normal, defects=DefectScores(score, peak, rate, kept)))
 
     def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:
         """Calibrate on the references themselves, each judged by all the others.
@@ -278,6 +311,29 @@ class Predictor(ABC):
         del shown, rate, look
         msg = "An exported file does not know its references one by one. Pass calibration, a folder of other images."
         raise ValueError(msg)
+
+
+def _identities(plain: Iterable[Any]) -> list[Identity]:
+    """What images are known by, of what a calibration keeps of them."""
+    return from_plain(cast("Iterable[PlainIdentity]", plain))
+
+
+def _each_once(
+    measured: Measured, what: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[dict[str, Any], ...]]:
+    """Scores, peaks and plain identities of images, copies once.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    rows = distinct(measured.identities)
+    kept = [measured.identities[row] for row in rows]
+    score, peak = measured.score[rows], measured.peak[rows]
+    bad = [one.name for one, value in zip(kept, score + peak, strict=True) if not np.isfinite(value)]
+    if bad:
+        msg = f"The scores of the {what} {', '.join(bad)} are no numbers. Replace or remove them."
+        raise ValueError(msg)
+    return score, peak, tuple(dict(one) for one in to_plain(kept))
 
 
 def peaks_of(shown: Sequence[Shown], maps: NDArray[np.float32], look: Look | None) -> list[float]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anomalib_clipad.verdicts.certificate import Certificate
+from anomalib_clipad.verdicts.defect_scores import DefectScores
 from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.detector import Prediction
 from anomalib_clipad.vision.surgery import SDP, ScoreScale
@@ -36,9 +39,11 @@ class Certified(Prediction):
 
     Attributes:
         p_value: Conformal p-value of each image (B,).
+        verdict: 0 good, 1 look, 2 defective (B,), where there are known defects and a miss rate; else ``None``.
     """
 
     p_value: Tensor
+    verdict: Tensor | None
 
 
 class Decision(nn.Module):
@@ -117,11 +122,20 @@ class Decision(nn.Module):
         return Limits(float(self.scores(nothing, nothing)[1]), float(self.values(nothing)[1]))
 
     def scaled(self, normal: NormalScores) -> NormalScores:
-        """Raw scores of normal images on the scale of its outputs."""
-        score, peak = (torch.from_numpy(one) for one in (normal.image_scores, normal.region_scores))
+        """Raw scores of normal images, and of known defects, on the scale of its outputs."""
+        image_scores, region_scores = self._on_scale(normal)
+        defects = normal.defects
+        if defects is not None:
+            bad_images, bad_regions = self._on_scale(defects)
+            defects = replace(defects, image_scores=bad_images, region_scores=bad_regions)
+        return replace(normal, image_scores=image_scores, region_scores=region_scores, defects=defects)
+
+    def _on_scale(self, raw: NormalScores | DefectScores) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Image scores and map maxima (n,) on the scale of its outputs."""
+        score, peak = (torch.from_numpy(one) for one in (raw.image_scores, raw.region_scores))
         score, peak = score.to(self.image_min.device), peak.to(self.image_min.device)
         image_scores, region_scores = self.scores(score, peak)[0], self.values(peak)[0]
-        return replace(normal, image_scores=image_scores.cpu().numpy(), region_scores=region_scores.cpu().numpy())
+        return image_scores.cpu().numpy(), region_scores.cpu().numpy()
 
     def values(self, raw_map: Tensor, scale: ScoreScale | None = None) -> tuple[Tensor, Tensor]:
         """Map values of raw ones of any shape, and the threshold on them."""
@@ -169,7 +183,7 @@ def certified(score: Tensor, anomaly_map: Tensor | None, certificate: Certificat
     rate = torch.as_tensor(rate, dtype=torch.float32, device=score.device)
     verdict = certificate(score, anomaly_map, rate)
     found = Certified(score, verdict.pred_label, anomaly_map, verdict.pred_mask)
-    found.p_value = verdict.p_value
+    found.p_value, found.verdict = verdict.p_value, verdict.verdict
     return found
 
 

@@ -71,8 +71,9 @@ class Plain:
 
     def forget(self) -> list[str]:
         """Let go of the calibration."""
-        had, self.normal = self.normal is not None, None
-        return ["calibration"] if had else []
+        had, self.normal = self.normal, None
+        known = ["known defects"] if had is not None and had.defects is not None else []
+        return [] if had is None else ["calibration", *known]
 
     def serve(self, scale: ScoreScale) -> None:
         """Take over the scale."""
@@ -159,6 +160,11 @@ class LivePredictor(Predictor):
     def normal(self) -> NormalScores | None:
         """Scores of normal images, on the scale of its outputs."""
         return self.processor.normal_scores()
+
+    @property
+    def raw_normal(self) -> NormalScores | None:
+        """The same before its statistics."""
+        return self.processor.normal
 
     def keep_normal(self, normal: NormalScores | None) -> None:
         """Take over raw scores of normal images."""

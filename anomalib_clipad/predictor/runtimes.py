@@ -216,7 +216,7 @@ def run_torch(
     others = {name: torch.from_numpy(np.asarray(value)) for name, value in (inputs or {}).items()}
     with torch.inference_mode():
         found = graph(torch.from_numpy(images), **others, false_alarm_rate=rate)
-    values = {**found._asdict(), "p_value": getattr(found, "p_value", None)}
+    values = found._asdict() | {name: getattr(found, name, None) for name in ("p_value", "verdict")}
     return {name: value.cpu().numpy() for name, value in values.items() if value is not None}
 
 

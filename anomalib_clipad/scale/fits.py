@@ -40,9 +40,11 @@ class OnCluster(Fitting):
 
     def calibration(self, inspector: Inspector, images: Sequence[Path], rate: float | None) -> None:
         """See ``Fitting.calibration``."""
-        scores, peaks, identities = zip(*_spread(_measure, inspector, images), strict=True)
-        every = tuple(chain.from_iterable(identities))
-        inspector.model.certify(Measured(np.concatenate(scores), np.concatenate(peaks), every), rate)
+        inspector.model.certify(_measured(inspector, images), rate)
+
+    def defects(self, inspector: Inspector, images: Sequence[Path], rate: float | None) -> None:
+        """See ``Fitting.defects``."""
+        inspector.model.certify_defects(_measured(inspector, images), rate)
 
     def pool(self, inspector: Inspector, images: Sequence[Path], limit: int) -> None:
         """See ``Fitting.pool``: every image with every other one (MuSc)."""
@@ -72,6 +74,12 @@ class OnCluster(Fitting):
         pending = [task.remote([tokens], start, min(start + _IMAGES, len(rows)), radii) for start in starts]
         scores = torch.cat([torch.tensor(found) for found in ray.get(pending)])
         live.judge_by(Pool(live.model.detector, evidence, [keys[row] for row in rows], scores))
+
+
+def _measured(inspector: Inspector, images: Sequence[Path]) -> Measured:
+    """What calibration needs of all files, in order."""
+    scores, peaks, identities = zip(*_spread(_measure, inspector, images), strict=True)
+    return Measured(np.concatenate(scores), np.concatenate(peaks), tuple(chain.from_iterable(identities)))
 
 
 def _spread(function: Any, inspector: Inspector, images: Sequence[Path]) -> list[Any]:

@@ -7,8 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_clipad.images.content import content_at, stamp_of
 from anomalib_clipad.inspection import tables
-from anomalib_clipad.inspection.content import content_at, stamp_of
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.inspection.records import as_line, read_results, result_of
 from anomalib_clipad.inspection.tables import PARQUET, REGION_COLUMNS, RESULT_COLUMNS, region_rows, result_row

@@ -41,6 +41,19 @@ _DECISION = (
         "references, or a model that is calibrated.",
     ),
     Option(
+        "miss_rate",
+        float,
+        None,
+        "Largest share of defects that are called good, such as 0.1, beside the false-alarm rate: what is neither good "
+        "nor defective is to look at. It needs known defects.",
+    ),
+    Option(
+        "defects",
+        Path,
+        None,
+        "Known defects of a random or complete inspection: the ticks of an audit (`ticks.csv`), or a folder.",
+    ),
+    Option(
         "threshold",
         float,
         0.5,
@@ -82,7 +95,16 @@ CLUSTER = (
 
 _TAKEN = {
     "inspect": {option.name for option in _DECISION},
-    "page": {"references", "memory_size", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
+    "page": {
+        "references",
+        "memory_size",
+        "calibration",
+        "false_alarm_rate",
+        "miss_rate",
+        "defects",
+        "threshold",
+        "max_pixels",
+    },
     "product": {"references", "memory_size"},
 }
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from anomalib_clipad.checks import check_counts
 from anomalib_clipad.images.listing import check_folder
-from anomalib_clipad.images.picture import Picture
+from anomalib_clipad.images.picture import MAX_PIXELS, Picture
+from anomalib_clipad.inspection.audit import write_audit
 from anomalib_clipad.inspection.dependencies import about_of, depends_on, plain
 from anomalib_clipad.inspection.fitting import Fitting
 from anomalib_clipad.inspection.inspector import Inspector
@@ -53,6 +54,8 @@ def inspect(
     overwrite: bool = False,
     watch: Path | None = None,
     engine: Literal["process", "ray"] = "process",
+    audit: int | None = None,
+    audit_seed: int | None = None,
     debug: bool = False,  # noqa: ARG001  # read by the command line
 ) -> None:
     """Look at images and decide which are defective.
@@ -77,9 +80,19 @@ def inspect(
         overwrite: Remove what an earlier run has written.
         watch: Folder to wait for images in, until interrupted.
         engine: This process, or Ray: many processes, here or on many machines; tables only.
+        audit: Look at none: draw so many images at random, and write a page on which to tick each of them.
+        audit_seed: Of the draw of an audit; by default 0.
         debug: Show where an error comes from.
     """
     written, cluster = written or {}, cluster or {}
+    if audit is not None or audit_seed is not None:
+        unscored = {**(settings or {}), **(decision or {}), **written, **cluster, "threads": threads, "watch": watch}
+        unscored |= {"model": model, "product": product, "resume": resume, "engine": engine == "ray"}
+        most = unscored.pop("max_pixels", MAX_PIXELS)
+        _check_audit(audit, unscored)
+        kept = {"title": f"Audit of {class_name or 'images'}", "overwrite": overwrite, "max_pixels": most}
+        _audit(_some_sources(images, None), output, audit or 0, audit_seed or 0, kept)
+        return
     asked = {"class_name": class_name, "model": model, "product": product, **(settings or {}), **(decision or {})}
     alone = {**written, "threads": threads, "watch": watch, "mutual": asked.get("mutual")}
     _check_engine(engine, alone, cluster)
@@ -176,10 +189,33 @@ def _each(watching: bool, stack: ExitStack, log: DriftLog | None, results: Resul
         if watching:
             rare = "" if result.p_value is None else f"  p-value {result.p_value:.3f}"
             remark = f"  ({result.remark})" if result.remark else ""
-            verdict = f"  {result.label}" if result.decided else ""
+            verdict = f"  {result.verdict or result.label}" if result.decided else ""
             print(f"{result.path}  {result.score:.3f}{rare}{verdict}{remark}", flush=True)
 
     return each
+
+
+def _check_audit(audit: int | None, unscored: Mapping[str, Any]) -> None:
+    """Refuse what an audit, which scores no image, would pass over."""
+    refused = [f"--{name}" for name, value in unscored.items() if value not in (None, False)]
+    if audit is None:
+        msg = "--audit_seed is the seed of an audit: pass --audit 200 with it, or leave it out."
+        raise ValueError(msg)
+    if refused:
+        msg = f"An audit draws images and scores none: leave out {', '.join(refused)}."
+        raise ValueError(msg)
+
+
+def _audit(sources: Iterable[Source | None], output: Path, count: int, seed: int, kept: dict[str, Any]) -> None:
+    """Draw images for an audit, and say what to do with them."""
+    audit, passed = write_audit(output, (one for one in sources if one is not None), count, seed, **kept)
+    for reason in passed:
+        print(f"Passed over: {reason}", file=sys.stderr)
+    print(
+        f"{audit.drawn} of {audit.of} images, drawn by seed {audit.seed}. Open {output / PAGE}, tick each image, "
+        "download the ticks, and pass them: "
+        "--false-alarm-rate 0.05 --calibration FOLDER --miss-rate 0.1 --defects ticks.csv"
+    )
 
 
 def _check_engine(engine: str, alone: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:

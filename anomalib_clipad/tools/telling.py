@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_clipad.verdicts.decision import P_VALUE, SCORE
+from anomalib_clipad.verdicts.defect_scores import VERDICTS
 
 from .cli import SWITCHES
 
@@ -39,15 +40,24 @@ def tell(summary: Summary, about: Mapping[str, Any], where: Path) -> None:
 
     decided = about["decided"]
     verdicts = f", {summary.defective} defective" if decided else ""
+    if summary.verdicts:
+        three = (summary.verdicts.get(verdict, 0) for verdict in VERDICTS[::-1])
+        verdicts = ", {} defective, {} to look at, {} good".format(*three)
     table = Table(title=f"{summary.images} images{verdicts}, {summary.failed} not readable")
     table.add_column("image", overflow="fold")
     eyes = any(row.text_score is not None for row in summary.worst)
-    columns = ["score", *(["text", "references"] if eyes else []), "p-value", "label" if decided else "rank", "regions"]
+    columns = [
+        "score",
+        *(["text", "references"] if eyes else []),
+        "p-value",
+        ("verdict" if summary.verdicts else "label") if decided else "rank",
+        "regions",
+    ]
     for name in columns:
         table.add_column(name, justify="right")
     for rank, row in enumerate(summary.worst, 1):
         apart = [_number(row.text_score), _number(row.reference_score)] if eyes else []
-        last = [_number(row.p_value), row.label if decided else str(rank), str(len(row.regions))]
+        last = [_number(row.p_value), (row.verdict or row.label) if decided else str(rank), str(len(row.regions))]
         table.add_row(Text(row.path), _number(row.score), *apart, *last)
     console = Console()
     console.print(table)

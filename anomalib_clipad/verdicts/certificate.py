@@ -7,8 +7,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .conformal import ROUNDING
-from .normal_scores import TIE, NormalScores
+from .conformal import ROUNDING, TIE
+from .defect_scores import DefectScores
+from .normal_scores import NormalScores
 
 
 class Verdict(NamedTuple):
@@ -18,11 +19,13 @@ class Verdict(NamedTuple):
         p_value: Of each image (B,).
         pred_label: Whether the image is defective (B,).
         pred_mask: Whether the pixel belongs to a defective region (B, H, W).
+        verdict: 0 good, 1 look, 2 defective (B,), int64; ``None`` without known defects and a miss rate.
     """
 
     p_value: Tensor
     pred_label: Tensor
     pred_mask: Tensor
+    verdict: Tensor | None = None
 
 
 class Certificate(nn.Module):
@@ -44,12 +47,17 @@ class Certificate(nn.Module):
 
     image_scores: Tensor
     region_scores: Tensor
+    defect_scores: Tensor
 
     def __init__(self, normal: NormalScores) -> None:
         super().__init__()
         self.normal = normal
         for name in ("image_scores", "region_scores"):
             self.register_buffer(name, torch.from_numpy(getattr(normal, name)).sort(descending=True).values)
+        if normal.three:
+            defects = cast("DefectScores", normal.defects)
+            self.register_buffer("defect_scores", torch.from_numpy(defects.image_scores))
+            self.good = defects.rank
 
     def __len__(self) -> int:
         return len(self.image_scores)
@@ -68,10 +76,14 @@ class Certificate(nn.Module):
         place = torch.arange(1, count + 1, device=score.device, dtype=torch.float32)
         never = torch.full_like(self.region_scores, torch.inf)
         peak = torch.where(place <= lowest, self.region_scores + TIE, never).amin(dim=0)
+        defective = (rank <= lowest) | torch.isnan(score)
+        verdict = None
+        if self.normal.three:
+            as_low = ~(self.defect_scores - TIE > score.unsqueeze(1))  # what is no number is above all of them
+            good = 1 + as_low.sum(dim=1) <= self.good
+            verdict = 1 + defective.long() - good.long()
         return Verdict(
-            p_value=rank / (count + 1),
-            pred_label=(rank <= lowest) | torch.isnan(score),
-            pred_mask=~(anomaly_map <= peak),
+            p_value=rank / (count + 1), pred_label=defective, pred_mask=~(anomaly_map <= peak), verdict=verdict
         )
 
     def judge(self, score: Tensor, anomaly_map: Tensor, false_alarm_rate: float) -> Verdict:

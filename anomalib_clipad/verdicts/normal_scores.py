@@ -12,10 +12,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .conformal import allowed, check_rate, images_needed, promise, standing_apart
-
-TIE = 1e-5
-"""A score that is higher by no more than this counts as equal: one image, scored alone and in a batch, differs less."""
+from .conformal import TIE, allowed, check_rate, images_needed, promise, standing_apart
+from .defect_scores import DefectScores, checked
 
 
 class Limits(NamedTuple):
@@ -45,6 +43,7 @@ class NormalScores:
         left_out: Whether they are references, each judged by the others.
         computed_in: Number format of the tower that gave the scores.
         identities: Plain data that tells which images they are, one for each image; empty where that is not known.
+        defects: Scores of known defects by the same model, if there are any: with a miss rate there are three verdicts.
 
     Raises:
         ValueError: If there are no scores, one is no number, their numbers differ, or the rate is none.
@@ -63,17 +62,14 @@ class NormalScores:
     left_out: bool = False
     computed_in: str = "float32"
     identities: tuple[dict[str, Any], ...] = ()
+    defects: DefectScores | None = None
 
     def __post_init__(self) -> None:
         for name in ("image_scores", "region_scores"):
-            scores = np.array(getattr(self, name), np.float32)
+            scores = checked(getattr(self, name), name, "normal image")
             object.__setattr__(self, name, scores)
-            if scores.ndim != 1 or not len(scores) or scores.shape != self.image_scores.shape:
+            if scores.shape != self.image_scores.shape:
                 msg = f"Expected {name} of shape (n,), one for each normal image; got {scores.shape}."
-                raise ValueError(msg)
-            if not np.isfinite(scores).all():
-                count = int((~np.isfinite(scores)).sum())
-                msg = f"{count} of the {name} are no numbers (NaN or infinite). Remove the images that give them."
                 raise ValueError(msg)
         if self.identities and len(self.identities) != len(self):
             msg = f"Expected one identity for each of {len(self)} normal images; got {len(self.identities)}."
@@ -136,9 +132,45 @@ class NormalScores:
             raise ValueError(msg)
         return Limits(*(float(values[-rank]) for values in self.bounds))
 
+    @property
+    def three(self) -> bool:
+        """Whether there are three verdicts: known defects with a miss rate."""
+        return self.defects is not None and self.defects.rate is not None
+
+    def judge(self, scores: ArrayLike, rate: float | None = None, regions: bool = False) -> NDArray[np.int8]:
+        """Verdicts (m,) on scores (m,): 0 good, 1 look, 2 defective, as ``VERDICTS`` has them.
+
+        *Defective* if the p-value among normal images is at most the rate, *good* if that among known defects is at
+        most theirs, and *look* if neither is so, or both. What is no number is never good.
+
+        Args:
+            scores: Image scores; or map maxima.
+            rate: False-alarm rate in place of its own.
+            regions: Whether they are map maxima.
+
+        Raises:
+            ValueError: If there are no known defects with a miss rate, or too few normal images for the rate.
+
+        Example:
+            >>> normal, bad = np.array([0.1, 0.2, 0.3]), np.array([0.6, 0.7, 0.8])
+            >>> scores = NormalScores(normal, normal, 0.25, defects=DefectScores(bad, bad, 0.25))
+            >>> scores.judge([0.15, 0.9, 0.5]).tolist()
+            [0, 2, 1]
+
+            A score between both is rare among normal images and among defects alike.
+        """
+        if self.defects is None or self.defects.rate is None:
+            msg = "Three verdicts take known defects and a miss rate, such as 0.1; this calibration has none."
+            raise ValueError(msg)
+        limit = np.float64(self.limits(rate)[regions])
+        values = np.asarray(scores, np.float64)
+        defective, good = ~(values <= limit), self.defects.ranks(values, regions) <= self.defects.rank
+        return (1 + defective.astype(np.int8) - good.astype(np.int8)).astype(np.int8)
+
     def promise(self, rate: float | None = None) -> str:
         """What they promise, in words, at a rate in place of their own."""
-        return promise(len(self), self._rate(rate), self.left_out)
+        said = promise(len(self), self._rate(rate), self.left_out)
+        return f"{said}; {self.defects.promise()}" if self.defects is not None and self.three else said
 
     def standing_apart(self) -> list[int]:
         """Which images score so much higher than the rest, or have so high a peak, that they may show defects."""
@@ -160,16 +192,15 @@ class NormalScores:
 
     def to_json(self) -> str:
         """For the metadata of a file."""
-        return json.dumps(
-            {
-                "image_scores": self.image_scores.tolist(),
-                "region_scores": self.region_scores.tolist(),
-                "false_alarm_rate": self.rate,
-                "leave_one_out": self.left_out,
-                "computed_in": self.computed_in,
-                "identities": self.identities,
-            }
-        )
+        data: dict[str, Any] = {
+            "image_scores": self.image_scores.tolist(),
+            "region_scores": self.region_scores.tolist(),
+            "false_alarm_rate": self.rate,
+            "leave_one_out": self.left_out,
+            "computed_in": self.computed_in,
+            "identities": self.identities,
+        }
+        return json.dumps(data if self.defects is None else {**data, "defects": self.defects.to_plain()})
 
     @classmethod
     def from_json(cls, text: str) -> NormalScores:
@@ -181,16 +212,19 @@ class NormalScores:
         try:
             data = json.loads(text)
             images, regions = (np.array(data[name], np.float32) for name in ("image_scores", "region_scores"))
-            about = (data["false_alarm_rate"], data["leave_one_out"])
-            return cls(images, regions, *about, data.get("computed_in", "float32"), tuple(data.get("identities", ())))
+            about = (data["false_alarm_rate"], data["leave_one_out"], data.get("computed_in", "float32"))
+            defects = DefectScores.from_plain(data["defects"]) if "defects" in data else None
+            return cls(images, regions, *about, tuple(data.get("identities", ())), defects)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"The calibration scores are damaged ({error}). Export or calibrate the model anew."
             raise ValueError(msg) from error
 
     def digest(self) -> str:
-        """A name of what verdicts follow from: scores, in any order, rate, and whether they were left out."""
+        """A name of what verdicts follow from: scores, in any order, rate, whether they were left out, and defects."""
         content = hashlib.sha256(np.concatenate(self.bounds).astype("<f4").tobytes())
         content.update(json.dumps([self.rate, self.left_out]).encode())
+        if self.defects is not None:
+            content.update(self.defects.digest().encode())
         return content.hexdigest()
 
     def _rate(self, rate: float | None) -> float:

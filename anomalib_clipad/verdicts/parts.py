@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .conformal import allowed, check_rate, images_needed
-from .normal_scores import TIE
+from .conformal import TIE, allowed, check_rate, images_needed
 
 
 class PartScore(NamedTuple):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anomalib_clipad.inspection.inspector import Inspector
 from anomalib_clipad.torch_model import ClipADModel
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .graph import page_graph
 from .page import InspectorPage, PageClass
@@ -27,6 +28,8 @@ def build(
     product: Path | None = None,
     calibration: Path | None = None,
     false_alarm_rate: float | None = None,
+    miss_rate: float | None = None,
+    defects: Path | None = None,
     threshold: float | None = None,
     examples: Mapping[str, bytes] | None = None,
     title: str | None = None,
@@ -42,6 +45,8 @@ def build(
         product: A product file in their place.
         calibration: Folder of other normal images; each class is calibrated on them.
         false_alarm_rate: Where the slider begins, of a calibrated page.
+        miss_rate: Largest share of defects that are called good; then there are three verdicts.
+        defects: Known defects, as of ``Inspector``; each class is calibrated on them.
         threshold: Where it begins, of another; by default at 0.5.
         examples: Image files by name.
         title: Of the page.
@@ -63,6 +68,8 @@ def build(
         "product": product,
         "calibration": calibration,
         "false_alarm_rate": false_alarm_rate,
+        "miss_rate": miss_rate,
+        "defects": defects,
         "threshold": threshold,
     }
     names: list[str | None] = [*class_names] or [None]
@@ -76,7 +83,7 @@ def build(
     shown = ", ".join(str(one.name) for one in classes if one.name is not None)
     return InspectorPage(
         title or f"Inspect {shown or 'images'}",
-        f"CLIP-AD with {live.model.settings.backbone}.",
+        f"CLIP-AD with {live.model.settings.backbone}.{_promised(live.normal)}",
         graph.SerializeToString(),
         live.model.image_size,
         classes,
@@ -94,3 +101,9 @@ def _memory_inputs(model: ClipADModel) -> dict[str, NDArray[np.float32]]:
         return {}
     joining = {"joining": np.array(detector.joining, np.float32)} if detector.uses_text else {}
     return {"midpoint": np.asarray(detector.midpoint, np.float32), **joining}
+
+
+def _promised(normal: NormalScores | None) -> str:
+    """The second of two promises, if there are two; the slider says the first."""
+    defects = None if normal is None or not normal.three else normal.defects
+    return "" if defects is None else f" Verdicts: {defects.promise()}."

@@ -265,7 +265,7 @@ addEventListener("DOMContentLoaded", () => {
   }
 
   function conclude() {
-    const { scores } = chosen();
+    const { scores, defects, good } = chosen();
     const [limit, mapLimit] = limits();
     $("threshold-value").textContent = Number($("threshold").value).toFixed(3);
     $("opacity-value").textContent = `${Math.round(100 * $("opacity").value)} %`;
@@ -275,8 +275,9 @@ addEventListener("DOMContentLoaded", () => {
     const rare = scores && (1 + scores.filter((one) => one >= found.score).length) / (scores.length + 1);
     show("score", found.score, found.score.toFixed(4));
     show("p-value", rare, scores ? rare.toFixed(3) : "\u2013");
+    const unlike = defects ? 1 + defects.filter((one) => !(one > found.score)).length <= good : !defective; // of known defects
     $("verdict").hidden = false;
-    $("verdict").textContent = $("verdict").className = defective ? "defective" : "good";
+    $("verdict").textContent = $("verdict").className = ["good", "look", "defective"][1 + defective - unlike];
     const regions = draw(mapLimit);
     show("regions", regions, String(regions));
   }

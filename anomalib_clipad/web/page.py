@@ -33,7 +33,8 @@ class PageClass:
     Attributes:
         name: What an image shows; ``None`` where the text has no share.
         text: Representative vectors (D, 2), where it has one.
-        normal: Scores of normal images, where verdicts follow a false-alarm rate.
+        normal: Scores of normal images, where verdicts follow a false-alarm rate; with known defects and a miss rate
+            there are three verdicts.
         inputs: Further inputs of the graph, by name: scalars or vectors.
     """
 
@@ -120,7 +121,9 @@ def _entry(one: PageClass) -> dict[str, Any]:
     scores, peaks = (None, None) if one.normal is None else (values.tolist() for values in one.normal.bounds)
     text = None if one.text is None else _base64(np.ascontiguousarray(one.text, "<f4").tobytes())
     inputs = {name: values.tolist() for name, values in one.inputs.items()}
-    return {"name": one.name, "text": text, "scores": scores, "peaks": peaks, "inputs": inputs}
+    entry = {"name": one.name, "text": text, "scores": scores, "peaks": peaks, "inputs": inputs}
+    defects = None if one.normal is None or not one.normal.three else one.normal.defects
+    return entry if defects is None else {**entry, "defects": defects.bounds[0].tolist(), "good": defects.rank}
 
 
 def _base64(content: bytes) -> str:

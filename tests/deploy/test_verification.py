@@ -31,7 +31,7 @@ def run(
     found = {"pred_score": scores, "anomaly_map": maps, "pred_label": ~(scores <= 0.5), "pred_mask": ~(maps <= 0.5)}
     if known is not None:
         judged = Certificate(known).judge(torch.from_numpy(scores), torch.from_numpy(maps), known.rate)
-        found |= {name: value.numpy() for name, value in judged._asdict().items()}
+        found |= {name: value.numpy() for name, value in judged._asdict().items() if value is not None}
     if change is not None:
         change(found)
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomalib_clipad.inspection.content import digest_of
+from anomalib_clipad.images.content import digest_of
 from anomalib_clipad.inspection.finding import Finding
 from anomalib_clipad.inspection.records import read_results
 from anomalib_clipad.inspection.results import Results

@@ -106,6 +106,8 @@ def test_the_page_holds_what_it_was_given(tmp_path: Path) -> None:
             None,
             i > 60,
             row.part,
+            row.verdict,
+            row.digest,
         ]
         for i, row in enumerate(given)
     ]
@@ -493,6 +495,39 @@ def test_pictures_of_a_part_can_be_seen_together(browser: Browser, page: Path, t
     assert shown_as(tab, ".score") == ["0.900", "0.100", "0.800", "0.200", "0.700"]
     assert shown_as(tab, ".part") == ["a: good", "a: good", "b: good", "b: good", ""]
     assert opened(browser, page).evaluate("get('ordering').hidden")
+    assert problems(tab) == []
+
+
+@pytest.mark.slow
+def test_three_verdicts_can_be_seen_apart(browser: Browser, tmp_path: Path) -> None:
+    """They are the run's: another threshold has two. Ticks say what an image is, not whether "look" is right."""
+    given = {
+        "bad": (0.9, True, "defective"),
+        "odd": (0.8, True, "look"),
+        "dim": (0.6, False, "look"),
+        "ok": (0.1, False, "good"),
+    }
+    rows = [PageRow(name, score, 0.1, label, JPEG, verdict=said) for name, (score, label, said) in given.items()]
+    tab = opened(browser, write_page(tmp_path, rows, "Parts", 0.7))
+    assert text(tab, "#summary") == "1 defective, 2 to look at, 1 good of 4 images at 0.700"
+    assert shown_as(tab, ".verdict") == ["defective", "look", "look", "good"]
+    for choice, names in (("look", ["0.800", "0.600"]), ("defective", ["0.900"]), ("good", ["0.100"])):
+        tab.evaluate(f"get('show').value = '{choice}', get('show').dispatchEvent(new Event('change'))")
+        tab.until(
+            f"[...document.querySelectorAll('.tile .score')].map(one => one.textContent).join() === '{','.join(names)}'"
+        )
+    tab.evaluate("get('show').value = 'all', get('show').dispatchEvent(new Event('change'))")
+    tab.until("document.querySelectorAll('.tile').length === 4")
+    tab.evaluate("document.querySelectorAll('.tile button')[1].focus()")
+    tab.press("2")
+    tab.settle()
+    assert text(tab, "#ticked") == "1 ticked: 0 defect, 1 no defect"
+    (row,) = downloaded(browser, tab, tmp_path / "downloads")
+    assert (row["label"], row["tick"], row["truth"]) == ("look", "", "good")
+    tab.evaluate("moveTo(0.5)")
+    tab.settle()
+    assert shown_as(tab, ".verdict") == ["defective", "defective", "defective", "good"]
+    assert text(tab, "#summary") == "3 defective of 4 images at 0.500"
     assert problems(tab) == []
 
 

@@ -342,3 +342,37 @@ def test_a_run_that_is_resumed_is_known_by_content(
     image(Path("given/0/00.png"), 78)
     with pytest.raises(ValueError, match="calibration holds other content than then"):
         run("parts", "--resume")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Images may be copies", "ignore:.*stand apart")
+def test_three_verdicts_are_those_of_one_process(
+    ray: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known defects are scored by tasks, and are part of what a run depends on."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folders["normal"], "bad")
+    model = shallow()
+    rates = {"false_alarm_rate": 0.2, "miss_rate": 0.25}
+
+    def run(*more: str) -> None:
+        arguments = [
+            "inspect", str(folders["parts"]), "--engine", "ray", "--actors", "1", "--output", "out",
+            "--ray_address", ray.get_runtime_context().gcs_address, "--calibration", str(folders["calibration"]),
+            "--false_alarm_rate", "0.2", "--miss_rate", "0.25", "--defects", "bad", "--class-name", "nut",
+            "--backbone", model["backbone"], "--pretrained", model["pretrained"], *more,
+        ]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["anomalib-clipad", *arguments])
+        cli.main()
+
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 3  # one image cannot be read
+    own = Inspector("nut", calibration=folders["calibration"], defects="bad", **rates, **model)
+    found = [row for row in rows(Path("out")) if row["error"] is None]
+    expected = [own.inspect(row["path"]).verdict for row in found]
+    assert len(set(expected)) > 1
+    assert [row["verdict"] for row in found] == expected
+    image(Path("bad/0/00.png"), 79)
+    with pytest.raises(SystemExit, match="defects holds other content than then"):
+        run("--resume")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from crepes.martingales import SimpleJumper
 
-from anomalib_clipad.inspection.content import Content
+from anomalib_clipad.images.content import Content
 from anomalib_clipad.inspection.drift_log import DriftLog
 from anomalib_clipad.inspection.records import RECORDS, Result, as_line
 from anomalib_clipad.verdicts.drift import Drift

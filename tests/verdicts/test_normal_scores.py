@@ -9,8 +9,8 @@ from conftest import Run
 from crepes.base import p_values_batch
 
 from anomalib_clipad.verdicts.certificate import Certificate
-from anomalib_clipad.verdicts.conformal import allowed
-from anomalib_clipad.verdicts.normal_scores import TIE, NormalScores
+from anomalib_clipad.verdicts.conformal import TIE, allowed
+from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.verdicts.regions import find_regions
 
 DRAWS = np.random.default_rng(0)

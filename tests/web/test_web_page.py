@@ -195,6 +195,27 @@ def test_a_dropped_image_gets_pythons_score_p_value_and_regions(
     assert (height, width) == size
 
 
+@pytest.mark.slow
+def test_a_dropped_image_gets_pythons_verdict_of_three(
+    browser: Browser, folders: dict[str, Path], settings: dict, tmp_path: Path
+) -> None:
+    """And the page says what it promises."""
+    for number in range(9):
+        save(tmp_path / f"bad/{number}.png", noise(300 + number, 60, 70))
+    known = {**settings, "miss_rate": 0.3, "defects": tmp_path / "bad"}
+    own = build(["bottle"], **known, settings=shallow())
+    own.write(tmp_path / "page.html", load_runtime())
+    assert "30 % of defects called good, from 9 known ones" in (tmp_path / "page.html").read_text()
+    tab, python, found = opened(browser, tmp_path / "page.html"), inspector("bottle", known), set()
+    images = [noise(400 + number, 60, 70) // (1 + number % 3) + 20 * (number % 3) for number in range(9)]
+    for number, pixels in enumerate(images):
+        file = save(tmp_path / f"{number}.png", pixels)
+        dropped(tab, file)
+        assert verdict(tab) == python.inspect(file).verdict
+        found.add(verdict(tab))
+    assert len(found) > 1
+
+
 PIXELS = noise(6, 60, 90)
 RGBA = np.dstack([PIXELS, noise(7, 60, 90)[..., 0]])
 FRAMES = {"save_all": True, "append_images": [Image.fromarray(255 - PIXELS)]}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalib_clipad.inspection.content import digest_of_all
+from anomalib_clipad.images.content import digest_of_all
 
 from .model import State, lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from anomalib_clipad.inspection.content import content_of, digest_of, digest_of_all, stamp_of
+from anomalib_clipad.images.content import content_of, digest_of, digest_of_all, stamp_of
 
 
 def test_a_stamp_tells_content_of_the_same_size_and_time_apart(tmp_path: Path) -> None:
