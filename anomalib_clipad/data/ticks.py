@@ -24,7 +24,7 @@ _GUARDED = re.compile(r"\A'(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 _TRUTHS = {"good", "defective"}
 _SORTED = (
     "Only the ticks of an audit, or of a complete inspection, calibrate a miss rate: defects that were ticked from the "
-    "top of a sorted list void it (of defects .30 to .54 were called good for a promised .10). Draw images with "
+    "top of a sorted list void it (of defects up to 43 % were called good for a promised 10 %). Draw images with "
     "`anomalib-clipad inspect IMAGES --audit 200` and tick all of them, or pass a folder of all defects of an "
     "inspection that looked at everything."
 )

@@ -250,10 +250,12 @@ class Inspector:
         """What there is to say of the images that it was fitted to.
 
         It is what was warned of: copies, images whose scores stand apart, so few that they are of little use; and where
-        the threshold hangs on a single image, which one that is.
+        the threshold, or what is good, hangs on a single image, which one that is.
         """
-        hint = self.decision.hint
-        return self._notes if hint is None else (*self._notes, hint)
+        decision, normal = self.decision, self.model.normal
+        defects = normal.defects if normal is not None and decision.rate is not None else None
+        hints = (decision.hint, None if defects is None else defects.hint)
+        return (*self._notes, *(hint for hint in hints if hint is not None))
 
     def _decision_by(
         self, threshold: float | None, false_alarm_rate: float | None, normal: NormalScores | None

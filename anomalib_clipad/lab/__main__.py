@@ -29,6 +29,7 @@ _COMMANDS = {
     "scale": ("bench.scale:scale", "measure how throughput grows with workers"),
     "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
     "textiles": ("bench.textiles:main", "compare references with text on textiles"),
+    "three-verdicts": ("bench.three_verdicts:main", "measure false alarms, misses and what is left to look at"),
     "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),
     "variants": ("bench.variants:main", "measure what each variant costs beside the image tower"),
     "web-page-demo": ("bench.web_page:demo", "write a page that inspects, with generated parts to try"),

@@ -102,6 +102,19 @@ class DefectScores:
             f"with {100 * CONFIDENCE:.0f} % confidence, and nothing for kinds of defects that are not among them"
         )
 
+    @property
+    def hint(self) -> str | None:
+        """On which defect it hangs what is good, where it is a single one."""
+        if self.rank != 1:
+            return None
+        lowest = int(self.image_scores.argmin())
+        name = self.identities[lowest]["name"] if self.identities else f"defect {lowest + 1}"
+        return (
+            f"What is good follows from one known defect alone, the least suspicious of {len(self)}: {name}. If it "
+            "shows none, tick it good, or remove it: fewer images are good because of it. From "
+            f"{images_needed(cast('float', self.rate) / 2)} defects on no single one decides."
+        )
+
     def to_plain(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {

@@ -88,6 +88,8 @@ class Asked:
         references: Normal images to compare with.
         calibration: Normal images that set the threshold.
         rate: False-alarm rate.
+        defects: Known defects.
+        miss_rate: Of three verdicts.
         threshold: Of scores and maps.
         options: Whatever else a door may take or refuse, such as ``ignore`` or ``min_area``.
         mutual: Whether the images judge each other.
@@ -104,6 +106,8 @@ class Asked:
     references: tuple[Shot, ...] | None = None
     calibration: tuple[Shot, ...] | None = None
     rate: float | None = None
+    defects: tuple[Shot, ...] | None = None
+    miss_rate: float | None = None
     threshold: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     mutual: bool = False
@@ -142,6 +146,7 @@ class Answer(NamedTuple):
         mask: Of the size of the map.
         boxes: Of regions, left, top, width, height.
         count: How many regions there are.
+        verdict: Of three.
     """
 
     score: float
@@ -151,12 +156,14 @@ class Answer(NamedTuple):
     mask: NDArray[Any] | None = None
     boxes: list[tuple[int, ...]] | None = None
     count: int | None = None
+    verdict: str | None = None
 
     @classmethod
     def of(cls, finding: Finding) -> Answer:
         """Of an inspector's finding."""
         boxes = [tuple(region.box) for region in finding.regions]
-        return cls(finding.score, finding.label, finding.p_value, finding.anomaly_map, None, boxes, len(boxes))
+        of_image = (finding.score, finding.label, finding.p_value)
+        return cls(*of_image, finding.anomaly_map, None, boxes, len(boxes), finding.verdict)
 
 
 class Refusal(str):
@@ -179,6 +186,8 @@ def truth(asked: Asked) -> dict[str, Finding]:
         "references": pictures(asked.references),
         "calibration": pictures(asked.calibration),
         "false_alarm_rate": asked.rate,
+        "defects": pictures(asked.defects),
+        "miss_rate": asked.miss_rate,
         "threshold": asked.threshold,
         "mutual": pictures(asked.images) if asked.mutual else None,
         **asked.options,

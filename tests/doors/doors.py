@@ -30,8 +30,11 @@ from anomalib_clipad.playground.session import Question, Session
 from anomalib_clipad.predictor.products import save_product
 from anomalib_clipad.predictor.runtimes import load
 from anomalib_clipad.tools import cli
+from anomalib_clipad.verdicts.defect_scores import VERDICTS
 from anomalib_clipad.vision.joining import LEAST, SHARES
 
+UNDECIDED = dict.fromkeys(("calibration", "rate", "threshold", "defects", "miss_rate"))
+"""A question without what is called defective."""
 _REFUSES = (ValueError, OSError, RuntimeError, TypeError, SystemExit)
 BROWSER: list[Browser] = []
 """The one that is open, if any."""
@@ -77,8 +80,8 @@ def files(asked: Asked, place: Path) -> list[Path]:
     return [folder(asked.images, place / "images") / one.name for one in asked.images]
 
 
-def compared(asked: Asked, place: Path, names: tuple[str, str, str, str]) -> dict[str, Any]:
-    """References, their memory, calibration and rate that are given, by what a door calls them."""
+def compared(asked: Asked, place: Path, names: Sequence[str]) -> dict[str, Any]:
+    """References, their memory, calibration, rate, known defects and theirs, by what a door calls them."""
     given: dict[str, Any] = {}
     if asked.references is not None:
         given[names[0]] = folder(asked.references, place / "references")
@@ -88,13 +91,16 @@ def compared(asked: Asked, place: Path, names: tuple[str, str, str, str]) -> dic
         given[names[2]] = folder(asked.calibration, place / "calibration")
     if asked.rate is not None:
         given[names[3]] = asked.rate
+    if asked.defects is not None:
+        given[names[4]] = folder(asked.defects, place / "defects")
+    if asked.miss_rate is not None:
+        given[names[5]] = asked.miss_rate
     return given
 
 
 def clip_ad(asked: Asked, place: Path) -> ClipAD:
     """The model of the engine."""
-    names = ("few_shot_source", "few_shot_source", "calibration_source", "false_alarm_rate")
-    given = {**asked.model, **compared(asked, place, names), **asked.options}
+    given = {**asked.model, **compared(asked, place, ENGINE), **asked.options}
     if asked.mutual:
         given["mutual"] = True
     processor = dict(asked.processor)
@@ -112,7 +118,7 @@ def product_file(asked: Asked, place: Path) -> Path:
     path = place / "product.safetensors"
     if not path.exists():
         kept = {name: value for name, value in asked.options.items() if name == "memory_size"}
-        model = clip_ad(replace(asked, calibration=None, rate=None, threshold=None, options=kept), place)
+        model = clip_ad(replace(asked, **UNDECIDED, options=kept), place)
         model.prepare()
         save_product(path, model.preparation.predictor)
     return path
@@ -131,9 +137,8 @@ def of_engine(asked: Asked, place: Path) -> Answers:
     if asked.before is None:
         model = clip_ad(asked, place)
     else:
-        names = ("few_shot_source", "few_shot_source", "calibration_source", "false_alarm_rate")
         changed = changes(asked)
-        given = {**compared(changed, place, names), **changed.options}
+        given = {**compared(changed, place, ENGINE), **changed.options}
         path = checkpoint(asked.before, place / "before")
         model = ClipAD.load_from_checkpoint(path, class_name=asked.class_name, visualizer=False, **given)
     paths = files(asked, place)
@@ -154,13 +159,14 @@ def predicted(model: ClipAD, data: Path) -> Answers:
     found: Answers = {}
     for batch in engine().predict(model, data_path=data) or ():
         for row, item in enumerate(batch):
-            p_values = getattr(batch, "p_value", None)
+            p_values, verdicts = getattr(batch, "p_value", None), getattr(batch, "verdict", None)
             found[Path(item.image_path).name] = Answer(
                 float(item.pred_score),
                 None if item.pred_label is None else bool(item.pred_label),
                 None if p_values is None else float(p_values[row]),
                 item.anomaly_map.squeeze().numpy(),
                 None if item.pred_mask is None else item.pred_mask.squeeze().numpy().astype(bool),
+                verdict=None if verdicts is None else VERDICTS[int(verdicts[row])],
             )
     return found
 
@@ -187,7 +193,8 @@ def of_inspector(asked: Asked, place: Path) -> Answers:
     return {paths[0].name: Answer.of(finding), **inspected(own, paths[1:])}
 
 
-INSPECTOR = ("references", "product", "calibration", "false_alarm_rate")
+INSPECTOR = ("references", "product", "calibration", "false_alarm_rate", "defects", "miss_rate")
+ENGINE = (*2 * ["few_shot_source"], "calibration_source", "false_alarm_rate", "defect_source", "miss_rate")
 
 
 def inspected(own: Inspector, paths: Sequence[Path]) -> Answers:
@@ -205,7 +212,7 @@ def changes(asked: Asked) -> Asked:
     """What is asked otherwise than before."""
     before = asked.before
     assert before is not None
-    names = ("references", "calibration", "rate", "threshold")
+    names = ("references", "calibration", "rate", "threshold", "defects", "miss_rate")
     kept = {name: None for name in names if getattr(asked, name) == getattr(before, name)}
     return replace(asked, **kept)
 
@@ -279,6 +286,9 @@ def check_raw(raw: dict[str, Any], answer: Answer, name: str) -> None:
     assert bool(raw["pred_label"][0]) == answer.label, name
     if answer.p_value is not None:
         assert abs(float(raw["p_value"][0]) - answer.p_value) < 1e-6, name
+    assert ("verdict" in raw) == (answer.verdict is not None), name
+    if answer.verdict is not None:
+        assert VERDICTS[int(raw["verdict"][0])] == answer.verdict, name
 
 
 def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
@@ -297,8 +307,8 @@ def of_product(graph: bool) -> Callable[[Asked, Path], Answers]:
             given |= compared(replace(changes(asked), product=None), place, INSPECTOR)
         given.pop("memory_size", None)
         if graph:
-            any_product = replace(asked, references=None, product=None, calibration=None, rate=None, options={},
-                                  threshold=None, before=None, class_name=of.class_name)  # fmt: skip
+            any_product = replace(asked, references=None, product=None, **UNDECIDED, options={}, before=None,
+                                  class_name=of.class_name)  # fmt: skip
             given["model"] = export(
                 any_product, "graph", lambda: clip_ad(any_product, place).to_onnx(place, memory_input=True)
             )
@@ -390,7 +400,8 @@ def table_of_process(out: Path) -> Answers:
         large = np.load(out / f"maps/{row.name}.npy")
         own = boxes.get(row.path, [])
         defective = row.label == "defective"
-        found[Path(row.path).name] = Answer(row.score, defective, row.p_value, large, None, own, len(row.regions))
+        of_image = (row.score, defective, row.p_value)
+        found[Path(row.path).name] = Answer(*of_image, large, None, own, len(row.regions), row.verdict)
     with (out / "failed.csv").open(newline="") as file:
         found |= {Path(row["path"]).name: Refusal(row["reason"]) for row in csv.DictReader(file)}
     return found
@@ -413,7 +424,8 @@ def table_of_cluster(out: Path) -> Answers:
             continue
         boxes = [tuple(box[name] for name in ("left", "top", "width", "height")) for box in row["boxes"]]
         label = row["label"] == "defective"
-        found[name] = Answer(row["score"], label, row["p_value"], None, None, boxes, row["regions"])
+        of_image = (row["score"], label, row["p_value"])
+        found[name] = Answer(*of_image, None, None, boxes, row["regions"], row["verdict"])
     return found
 
 
@@ -447,7 +459,8 @@ def shown(tab: Any, path: Path) -> Answer | Refusal:
     rare = value("p-value")
     p_value = None if rare in ("null", "undefined", "", None) else float(rare)
     verdict = tab.evaluate("document.getElementById('verdict').textContent")
-    return Answer(score, verdict == "defective", p_value, count=int(value("regions")))
+    label = None if verdict == "look" else verdict == "defective"  # of "look" it says no more
+    return Answer(score, label, p_value, count=int(value("regions")), verdict=verdict)
 
 
 class _Started(Exception):  # noqa: N818  # it is no error

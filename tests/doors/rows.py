@@ -117,6 +117,9 @@ REFERENCES, CALIBRATION = textures("reference", 3, 100), textures("calibration",
 MIXED = (*REFERENCES, shot("tall", texture(103, (70, 50))))
 
 
+DEFECTS = tuple(shot(f"defect{number}", texture(300 + number, scratch=number > 3)) for number in range(9))
+
+
 def compared(**others: object) -> Asked:
     """With references and a calibration."""
     plain = Asked((shot("good", texture(1)), shot("bad", texture(2, scratch=True))), references=REFERENCES,
@@ -469,6 +472,20 @@ ROWS = (
         "references and a rate alone",
         lambda: compared(references=textures("reference", 6, 100), calibration=None),
         said((PRODUCTS, "are not at hand. Pass calibration")),
+    ),
+    Row(
+        5,
+        "a known defect is a calibration image",
+        lambda: compared(defects=(*DEFECTS, CALIBRATION[0]), miss_rate=RATE),
+        {**said((DOORS, "is also a calibration image")), **CALIBRATES},
+        calibrated=True,
+    ),
+    Row(
+        8,
+        "known defects and a miss rate: three verdicts",
+        lambda: compared(defects=DEFECTS, miss_rate=RATE, images=textures("image", 10, 400)),
+        CALIBRATES,
+        calibrated=True,
     ),
     Row(
         8,

@@ -118,6 +118,7 @@ def check(said: Answer, finding: Finding, name: str, of_map: float) -> None:
     assert (said.p_value is None) == (finding.p_value is None), name
     if finding.p_value is not None:
         assert said.p_value == pytest.approx(finding.p_value, abs=1e-6), name
+    assert finding.verdict is None or said.verdict == finding.verdict, name
     if said.map is not None:
         own = said.map.shape == finding.anomaly_map.shape
         np.testing.assert_allclose(said.map, finding.anomaly_map if own else finding.map, atol=of_map, err_msg=name)

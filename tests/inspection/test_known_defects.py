@@ -77,6 +77,17 @@ def test_the_decision_says_both_promises(around: Any) -> None:
     assert "10 % of defects called good, from 9 known ones; at most 28.3 % with 95 % confidence" in said
 
 
+def test_the_notes_name_the_defect_on_which_it_hangs_what_is_good(around: Any) -> None:
+    own = around(calibration=NORMAL, defects=DEFECTS, **RATES)
+    said = own.notes[-1]
+    assert "one known defect alone, the least suspicious of 9: defects 1. If it shows none, tick it good" in said
+    assert "From 19 defects on no single one decides" in said
+    own.decide_by(threshold=0.5)
+    assert not any("known defect" in note for note in own.notes)
+    more = around(calibration=NORMAL, defects=greys(0.4, 0.8, 19, 200), **RATES)
+    assert not any("known defect" in note for note in more.notes)
+
+
 def test_where_something_is_ignored_peaks_are_compared(around: Any) -> None:
     mask = np.zeros((32, 32), bool)
     mask[:16] = True

@@ -30,6 +30,7 @@ OPTIONS = {
     "scale": "--workers",
     "solar-cells": "--shots",
     "textiles": "--each",
+    "three-verdicts": "--splits",
     "thresholds": "--stream",
     "variants": "--image_size",
     "web-page-demo": "folder",

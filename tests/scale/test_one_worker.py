@@ -31,6 +31,7 @@ class Inspector:
 
     ignored = None
     notes = ()
+    audited = ()
     decision = Decision(Limits(0.5, 0.5))
 
     def __init__(self, normal: float = 0.1, then: Callable[[], object] = lambda: None) -> None:

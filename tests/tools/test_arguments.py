@@ -41,7 +41,19 @@ def test_every_command_that_builds_a_model_offers_every_option_of_it(command: st
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("page", {"references", "memory_size", "calibration", "false_alarm_rate", "threshold", "max_pixels"}),
+        (
+            "page",
+            {
+                "references",
+                "memory_size",
+                "calibration",
+                "false_alarm_rate",
+                "miss_rate",
+                "defects",
+                "threshold",
+                "max_pixels",
+            },
+        ),
         ("product", {"references", "memory_size"}),
         ("text-features", set()),
     ],
