@@ -50,12 +50,14 @@ def read_corrections(files: Iterable[Path]) -> Corrections:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             table = csv.DictReader(opened)
             if not {"path", "label", "truth"} <= {*(table.fieldnames or ())}:
-                msg = f"{file} holds no ticks. Expected the file that a page of `anomalib-clipad inspect` lets download."
+                msg = (
+                    f"{file} holds no ticks. Expected the file that a page of `anomalib-clipad inspect` lets download."
+                )
                 raise ValueError(msg)
             rows = list(table)
         if "audit" in (table.fieldnames or ()):
             msg = (
-                f"The ticks of {file} are of an audit, whose images no model has judged, so that none is a false alarm: "
+                f"The ticks of {file} are of an audit, whose images no model has judged, so none is a false alarm: "
                 "they calibrate a miss rate. Teach with the ticks of a run."
             )
             raise ValueError(msg)

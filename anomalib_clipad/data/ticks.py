@@ -145,7 +145,9 @@ def found(row: dict[str, str], file: Path) -> Path:
     given = row["path"]
     path = next((one for one in (Path(given), Path(_GUARDED.sub("", given))) if one.is_file()), None)
     if path is None:
-        msg = f"{given}, ticked in {file}, is not there. Call this from the folder in which the run or audit was started."
+        msg = (
+            f"{given}, ticked in {file}, is not there. Call this from the folder in which the run or audit was started."
+        )
         raise FileNotFoundError(msg)
     if "digest" in row and digest_of(path) != row["digest"]:  # only an audit has one
         msg = f"{given}, ticked in {file}, is no longer the image that was drawn. Audit the images anew."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anomalib_clipad.data.corrections import Corrections
@@ -32,6 +32,9 @@ class Judged(NamedTuple):
     score: float | None
     verdict: str | None
 
+    def __str__(self) -> str:
+        return "not known" if self.score is None else " ".join(filter(None, (self.verdict, f"{self.score:.3f}")))
+
 
 class Told(NamedTuple):
     """An image before and after.
@@ -51,6 +54,13 @@ class Told(NamedTuple):
     before: Judged
     after: Judged
     thumbnail: bytes
+
+    @property
+    def truth(self) -> str:
+        """What was ticked, and whether it teaches, in words."""
+        if self.defective is None:
+            return ""
+        return "defective" if self.defective else "good, taught" if self.taught else "good"
 
     @property
     def changed(self) -> bool:
@@ -87,16 +97,17 @@ class Lesson(NamedTuple):
 
     @property
     def false_alarms(self) -> tuple[float, float] | None:
-        """Shares of the images ticked as good that are called defective, before and after, where ``RECALL`` of those
-        ticked as defective are found; ``None`` where that cannot be told.
+        """Shares of good ticked images that are called defective where ``RECALL`` of the defects are: before and now.
+
+        ``None`` where that cannot be told.
         """
         ticked = [one for one in self.told if one.defective is not None]
         defects, goods = ([one for one in ticked if one.defective is kind] for kind in (True, False))
         if not defects or any(one.after.score is None for one in ticked):
             return None
         then, now = (
-            false_alarms_at([one[place].score for one in goods], [one[place].score for one in defects])  # type: ignore[misc]
-            for place in (_BEFORE, _AFTER)
+            false_alarms_at([judged(one).score for one in goods], [judged(one).score for one in defects])
+            for judged in _TIMES
         )
         return then, now
 
@@ -109,7 +120,7 @@ class Lesson(NamedTuple):
         goods = [one for one in self.told if one.defective is False]
         if any(one.after.score is None or one.after.verdict is None for one in goods):
             return None
-        calm = [sum(one[place].verdict == "good" for one in goods) for place in (_BEFORE, _AFTER)]
+        calm = [sum(judged(one).verdict == "good" for one in goods) for judged in _TIMES]
         return calm[1] > calm[0]
 
     def sentences(self) -> list[str]:
@@ -121,14 +132,17 @@ class Lesson(NamedTuple):
         if self.copies:
             said.append(f"Copies, of each other or of references: {self.copies}, which teach nothing more.")
         if defects:
-            said.append(f"{_count(defects, 'defect')} ticked: only false alarms teach; defects measure what that changes.")
+            said.append(
+                f"{_count(defects, 'defect')} ticked: only false alarms teach; defects measure what that changes."
+            )
         if self.unsaid:
             said.append(f"{_count(self.unsaid, 'row')} of the ticks say neither good nor defective, and do not count.")
         shares = self.false_alarms
         if shares is not None:
             said.append(
-                f"Among the ticked images, {shares[0]:.0%} of the good ones were called defective where {RECALL:.0%} of "
-                f"the defective ones are found; now it is {shares[1]:.0%}, each taught image judged by the others."
+                f"Among the ticked images, {shares[0]:.0%} of the good ones were called defective where "
+                f"{RECALL:.0%} of the defective ones are found; now it is {shares[1]:.0%}, each taught image judged by "
+                "the others."
             )
         decided = self.decisions[0] != self.decisions[1]
         said += [f"Before: {self.decisions[0]}.", f"Now: {self.decisions[1]}."] if decided else []
@@ -141,7 +155,7 @@ class Lesson(NamedTuple):
         return said
 
 
-_BEFORE, _AFTER = Told._fields.index("before"), Told._fields.index("after")
+_TIMES: tuple[Callable[[Told], Any], ...] = (attrgetter("before"), attrgetter("after"))
 
 
 class _Seen(NamedTuple):
@@ -273,5 +287,3 @@ def _left_out(inspector: Inspector, score: float, peak: float) -> Judged:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-

@@ -1,6 +1,7 @@
 """False alarms join the references: what that gives, what it refuses, and what holds it."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import torch
 from conftest import shallow
 from pictures import noise, noises, write
 
+from anomalib_clipad import ClipAD
 from anomalib_clipad.inspection.dependencies import about_of
 from anomalib_clipad.inspection.inspector import Inspector
+from anomalib_clipad.inspection.taught_page import write_lesson
+from anomalib_clipad.inspection.teaching import Judged, Lesson, Told
+from anomalib_clipad.predictor.exported import ExportedPredictor
+from anomalib_clipad.predictor.taught import Taught
 from anomalib_clipad.vision.surgery import calibrate_reference_map
 
 MODEL = {**shallow(), "rvs": "mean", "smoothing": 4}
@@ -204,3 +210,92 @@ def test_a_copy_that_is_ticked_otherwise_is_refused() -> None:
     write(Path("copies"), noise(100))
     with pytest.raises(ValueError, match="a copy of it as defective"):
         inspector(references="good").teach(ticks({"list/0.png": "good", "copies/0.png": "defective"}))
+
+
+def told(path: str, defective: bool | None, before: Any, after: Any, taught: bool = False) -> Told:
+    return Told(path, defective, taught, Judged(*before), Judged(*after), b"jpeg")
+
+
+def lesson(*rows: Told, **more: Any) -> Lesson:
+    taught = Taught(("a",), (), "2026-03-01")
+    return Lesson(rows, taught, **{"unsaid": 0, "others": 0, "unread": (), "decisions": ("", ""), "copies": 0, **more})
+
+
+BAD, GOOD = (0.9, "defective"), (0.2, "good")
+
+
+def test_a_lesson_that_lowers_false_alarms_at_equal_recall_helps_and_others_do_not() -> None:
+    defects = [told(f"d{number}", True, (0.5, "good"), (0.5, "good")) for number in range(2)]
+    better = lesson(told("a", False, BAD, GOOD, taught=True), told("b", False, BAD, BAD), *defects)
+    assert better.false_alarms == (1.0, 0.5)
+    assert better.helps is True
+    assert "100% of the good ones" in " ".join(better.sentences())
+    assert "teaches nothing" not in " ".join(better.sentences())
+    # Scores fall for all alike: verdicts change, and nothing was learnt.
+    lower = [told(f"d{number}", True, (0.5, "good"), (0.1, "good")) for number in range(2)]
+    worse = lesson(told("a", False, BAD, GOOD, taught=True), *lower)
+    assert (worse.false_alarms, worse.helps, len(worse.changed)) == ((1.0, 1.0), False, 1)
+    assert "This teaches nothing" in " ".join(worse.sentences())
+    alone = lesson(told("a", False, BAD, (0.8, None), taught=True))
+    assert (alone.false_alarms, alone.helps) == (None, None)
+    assert "cannot be told" in " ".join(alone.sentences())
+
+
+def test_the_report_escapes_names_and_shows_both_verdicts() -> None:
+    page = write_lesson(Path("new/taught.html"), lesson(told("<b>&.png", False, BAD, GOOD, taught=True))).read_text()
+    assert "&lt;b&gt;&amp;.png" in page
+    assert "<b>" not in page
+    assert '<span class="defective">defective 0.900</span>' in page
+    assert '<span class="good">good 0.200</span>' in page
+    assert "<h2>Verdicts that change: 1</h2>" in page
+    assert "<script" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_writes_a_model_and_its_report(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--{name}={value}" for name, value in MODEL.items()]
+    given = ["teach", str(ticks(ALARMS)), "--class-name", "nut", *options, "--threshold", "0.5"]
+    run(*given, "--references", "good", "--unticked", "list", "-o", "taught.ckpt")
+    said = capsys.readouterr().out
+    assert "2 false alarms joined the references" in " ".join(said.split())
+    assert "list/0.png" in Path("taught.html").read_text()
+    own = inspector(references="good")
+    own.teach(ticks(ALARMS), unticked="list")
+    assert scores(Inspector(model="taught.ckpt")) == pytest.approx(scores(own), abs=1e-6)
+    assert Inspector(model="taught.ckpt").model.taught.rest == own.model.taught.rest
+    more = str(ticks({"list/6.png": "good"}))
+    with pytest.raises(SystemExit, match="pass the references again"):
+        run("teach", more, "--model", "taught.ckpt", "-o", "more.ckpt")
+    assert not Path("more.ckpt").exists()
+    with pytest.raises(SystemExit, match=r"checkpoint \(\.ckpt\) or a product file \(\.safetensors\); got more.onnx"):
+        run("teach", more, "--model", "taught.ckpt", "-o", "more.onnx")
+    with pytest.raises(SystemExit, match="Taught images do not calibrate"):
+        run(*given, "--references", "good", "--false-alarm-rate", "0.2")
+    with pytest.raises(SystemExit, match="a product file holds no calibration"):
+        run(*given, "--calibration", "others", "--false-alarm-rate", "0.2", "-o", "taught.safetensors")
+
+
+def test_an_exported_file_is_not_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = inspector(references="good")
+    monkeypatch.setattr(own, "model", ExportedPredictor.__new__(ExportedPredictor))
+    with pytest.raises(ValueError, match="exported file cannot take teaching"):
+        own.teach(ticks(ALARMS))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_file_says_what_it_was_taught_and_refuses_the_same_calibration(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    own = inspector(references="good")
+    own.teach(ticks(ALARMS), unticked="list")
+    model = ClipAD.load_from_checkpoint(own.save("taught.ckpt"), map_location="cpu").eval()
+    exported = Inspector(model=model.to_onnx(tmp_path))
+    assert exported.model.taught == own.model.taught
+    assert "2 false alarms joined the references" in about_of(exported, "")["decision"]
+    assert scores(exported) == pytest.approx(scores(own), abs=1e-4)
+    write(Path("mixed"), *noises(8, first=400), noise(101))
+    with pytest.raises(ValueError, match=r"mixed/8.png is of the list that was ticked"):
+        Inspector(model=tmp_path / "weights/onnx/model.onnx", calibration="mixed", false_alarm_rate=0.1)
