@@ -147,6 +147,10 @@ def test_the_calibration_is_taken_anew_and_never_on_the_list_that_was_ticked() -
         Inspector(model="taught.ckpt", calibration="mixed", false_alarm_rate=0.1)
     with pytest.raises(ValueError, match=r"taught/8.png was taught to the model"):
         Inspector(model="taught.ckpt", calibration="taught", false_alarm_rate=0.1)
+    engines = ClipAD.load_from_checkpoint("taught.ckpt", false_alarm_rate=0.1, calibration_source="mixed")
+    with pytest.raises(ValueError, match=r"mixed/8.png is of the list that was ticked"):
+        engines.prepare()
+    assert engines.preparation.predictor.taught == own.model.taught
     with pytest.raises(ValueError, match="a product file holds no calibration"):
         own.save("taught.safetensors")
 

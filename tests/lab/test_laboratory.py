@@ -29,6 +29,7 @@ OPTIONS = {
     "references": "--photographs",
     "scale": "--workers",
     "solar-cells": "--shots",
+    "teach": "--ticks",
     "textiles": "--each",
     "thresholds": "--stream",
     "variants": "--image_size",
