@@ -1,4 +1,4 @@
-"""What ticks teach: which images a person has called good that a model had not, and which show defects."""
+"""What ticks teach: which images a person has called good, whatever a model had said, and which show defects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from .ticks import found
 
-_CALLED = {"good", "look", "defective", ""}
+_ALARMS = {"look", "defective"}
+_CALLED = {"good", "", *_ALARMS}
 """What a model may have called an image; nothing where it only sorted the images."""
 
 
@@ -17,21 +18,21 @@ class Corrections(NamedTuple):
     """What ticks say.
 
     Attributes:
-        alarms: Images that are good and were not called good: false alarms.
-        right: Images that are good and were called good.
+        good: Images that are good.
         defects: Images that show defects.
+        alarms: How many of the former were called defective, or to look at: false alarms.
         unsaid: How many rows say neither, such as those where only regions are marked.
     """
 
-    alarms: tuple[Path, ...]
-    right: tuple[Path, ...]
+    good: tuple[Path, ...]
     defects: tuple[Path, ...]
+    alarms: int
     unsaid: int
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All images that are good or defective."""
-        return (*self.alarms, *self.right, *self.defects)
+        return (*self.good, *self.defects)
 
 
 def read_corrections(files: Iterable[Path]) -> Corrections:
@@ -44,7 +45,7 @@ def read_corrections(files: Iterable[Path]) -> Corrections:
         FileNotFoundError: If a file, or an image that is ticked in it, is not there.
         ValueError: If a file holds no ticks of a run, or an image is ticked as good and as defective.
     """
-    alarms, right, defects = dict[Path, None](), dict[Path, None](), dict[Path, None]()
+    good, alarms, defects = dict[Path, None](), set[Path](), dict[Path, None]()
     unsaid = 0
     for file in files:
         with file.open(encoding="utf-8-sig", newline="") as opened:
@@ -57,8 +58,8 @@ def read_corrections(files: Iterable[Path]) -> Corrections:
             rows = list(table)
         if "audit" in (table.fieldnames or ()):
             msg = (
-                f"The ticks of {file} are of an audit, whose images no model has judged, so none is a false alarm: "
-                "they calibrate a miss rate. Teach with the ticks of a run."
+                f"The ticks of {file} are of an audit, which measures a model and calibrates its miss rate: what "
+                "measures does not teach. Teach with the ticks of a run."
             )
             raise ValueError(msg)
         for row in rows:
@@ -69,10 +70,12 @@ def read_corrections(files: Iterable[Path]) -> Corrections:
             if not truth:
                 unsaid += 1
                 continue
-            kind = defects if truth == "defective" else right if called == "good" else alarms
-            kind[found(row, file)] = None
-    both = [path for path in defects if path in alarms or path in right]
+            path = found(row, file)
+            (defects if truth == "defective" else good)[path] = None
+            if truth == "good" and called in _ALARMS:
+                alarms.add(path)
+    both = [path for path in defects if path in good]
     if both:
         msg = f"{both[0]} is ticked as good and as defective. Correct one of the ticks, and download them anew."
         raise ValueError(msg)
-    return Corrections(tuple(alarms), tuple(path for path in right if path not in alarms), tuple(defects), unsaid)
+    return Corrections(tuple(good), tuple(defects), len(alarms), unsaid)

@@ -427,7 +427,7 @@ class Inspector:
         calibration: Any = None,
         false_alarm_rate: float | None = None,
     ) -> Lesson:
-        """Learn from corrections: false alarms join the references, as whole images (docs/teaching.md).
+        """Learn from ticks: images ticked as good join the references, as whole images (docs/teaching.md).
 
         What it had learnt of thresholds and calibration is let go of, with a warning: other references give other
         scores. If the calibration is refused, the model is taught all the same, without one.

@@ -1,4 +1,4 @@
-"""Teaching: false alarms join the references of an inspector, and what that changes, image by image."""
+"""Teaching: images ticked as good join the references of an inspector, and what that changes, image by image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anomalib_clipad.data.corrections import Corrections
 from anomalib_clipad.images.alike import digest_of_pixels
-from anomalib_clipad.verdicts.recall import RECALL, false_alarms_at
+from anomalib_clipad.verdicts.recall import RECALL, auroc, false_alarms_at
 
 from .fitting import Fitting
 from .page import thumbnail
@@ -69,6 +69,18 @@ class Told(NamedTuple):
         return len(verdicts) == 2 and None not in verdicts
 
 
+class Measured(NamedTuple):
+    """How well scores tell defects from good images.
+
+    Attributes:
+        false_alarms: Share of good images that are called defective where ``RECALL`` of the defects are.
+        auroc: Chance that a defect scores higher than a good image.
+    """
+
+    false_alarms: float
+    auroc: float
+
+
 class Lesson(NamedTuple):
     """What teaching has changed.
 
@@ -79,7 +91,8 @@ class Lesson(NamedTuple):
         others: How many images were not ticked.
         unread: What of these cannot be looked at, and why.
         decisions: By what images were called defective before, and are now, in words.
-        copies: How many of the false alarms are copies, or were references before.
+        copies: How many of those ticked as good are copies, or were references before.
+        alarms: How many of those ticked as good were called defective, or to look at.
     """
 
     told: tuple[Told, ...]
@@ -89,6 +102,7 @@ class Lesson(NamedTuple):
     unread: tuple[str, ...]
     decisions: tuple[str, str]
     copies: int
+    alarms: int
 
     @property
     def changed(self) -> tuple[Told, ...]:
@@ -96,58 +110,57 @@ class Lesson(NamedTuple):
         return tuple(one for one in self.told if one.changed)
 
     @property
-    def false_alarms(self) -> tuple[float, float] | None:
-        """Shares of good ticked images that are called defective where ``RECALL`` of the defects are: before and now.
-
-        ``None`` where that cannot be told.
-        """
+    def compared(self) -> tuple[Measured, Measured] | None:
+        """How well scores tell ticked defects from good ticked images, before and now; ``None`` where they cannot."""
         ticked = [one for one in self.told if one.defective is not None]
-        defects, goods = ([one for one in ticked if one.defective is kind] for kind in (True, False))
-        if not defects or any(one.after.score is None for one in ticked):
+        goods, defects = ([one for one in ticked if one.defective is kind] for kind in (False, True))
+        if not defects or not goods or any(one.after.score is None for one in ticked):
             return None
-        then, now = (
-            false_alarms_at([judged(one).score for one in goods], [judged(one).score for one in defects])
-            for judged in _TIMES
-        )
+        scores = ([[judged(one).score for one in kind] for kind in (goods, defects)] for judged in _TIMES)
+        then, now = (Measured(false_alarms_at(good, bad), auroc(good, bad)) for good, bad in scores)
         return then, now
 
     @property
     def helps(self) -> bool | None:
-        """Whether there are fewer false alarms now; ``None`` where that cannot be told."""
-        shares = self.false_alarms
-        if shares is not None:
-            return shares[1] < shares[0]
-        goods = [one for one in self.told if one.defective is False]
-        if any(one.after.score is None or one.after.verdict is None for one in goods):
+        """Whether there are fewer false alarms, or as many and a higher AUROC; ``None`` where that cannot be told."""
+        if self.compared is None:
             return None
-        calm = [sum(judged(one).verdict == "good" for one in goods) for judged in _TIMES]
-        return calm[1] > calm[0]
+        then, now = self.compared
+        return now.false_alarms < then.false_alarms or (
+            now.false_alarms == then.false_alarms and now.auroc > then.auroc
+        )
 
     def sentences(self) -> list[str]:
         """What there is to say of it."""
         defects = sum(one.defective is True for one in self.told)
         goods = sum(one.defective is False for one in self.told)
         taught = sum(one.taught for one in self.told)
-        said = [f"{self.taught.sentence()} Of {goods + defects} ticked images {taught} are among them."]
+        said = [
+            f"{self.taught.sentence()} Of {goods + defects} ticked images {taught} are among them; "
+            f"{_count(self.alarms, 'false alarm')}."
+        ]
         if self.copies:
             said.append(f"Copies, of each other or of references: {self.copies}, which teach nothing more.")
         if defects:
             said.append(
-                f"{_count(defects, 'defect')} ticked: only false alarms teach; defects measure what that changes."
+                f"{_count(defects, 'defect')} ticked: defects do not teach, they measure what the others change."
             )
         if self.unsaid:
             said.append(f"{_count(self.unsaid, 'row')} of the ticks say neither good nor defective, and do not count.")
-        shares = self.false_alarms
-        if shares is not None:
+        if self.compared is not None:
+            then, now = self.compared
             said.append(
-                f"Among the ticked images, {shares[0]:.0%} of the good ones were called defective where "
-                f"{RECALL:.0%} of the defective ones are found; now it is {shares[1]:.0%}, each taught image judged by "
-                "the others."
+                f"Among the ticked images, {then.false_alarms:.0%} of the good ones were called defective where "
+                f"{RECALL:.0%} of the defective ones are found; now it is {now.false_alarms:.0%}, each taught image "
+                f"judged by the others. AUROC: {then.auroc:.3f} before, {now.auroc:.3f} now."
             )
         decided = self.decisions[0] != self.decisions[1]
         said += [f"Before: {self.decisions[0]}.", f"Now: {self.decisions[1]}."] if decided else []
         if self.helps is False:
-            said.append("This teaches nothing: there are no fewer false alarms. Stay with the model of before.")
+            said.append(
+                "This teaches nothing: good and defective ticked images are told apart no better than before. Stay with "
+                "the model of before."
+            )
         elif self.helps is None:
             said.append("Whether this teaches anything cannot be told from these ticks: tick some defects, too.")
         if self.unread:
@@ -175,7 +188,7 @@ def teach(
     calibration: Sequence[Any] = (),
     rate: float | None = None,
 ) -> Lesson:
-    """Let false alarms join the references of an inspector; see ``Inspector.teach``.
+    """Let images ticked as good join the references of an inspector; see ``Inspector.teach``.
 
     Args:
         inspector: Whose model it is.
@@ -190,9 +203,9 @@ def teach(
     if calibration and rate is None:
         msg = "calibration calibrates a false-alarm rate; pass false_alarm_rate too, such as 0.05."
         raise ValueError(msg)
-    alarms = _shown(inspector, corrections.alarms)
+    good = _shown(inspector, corrections.good)
     again = _shown(inspector, references)
-    live.lesson(alarms, again)  # before many images are looked at for nothing
+    live.lesson(good, again)  # before many images are looked at for nothing
     unread: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that an image is a reference is known here
@@ -201,14 +214,14 @@ def teach(
         known = {one.digest for one in ticked}
         rest = [one for one in rest if one.digest not in known]
     defective = {one.digest for one in ticked[len(ticked) - len(corrections.defects) :]}
-    clash = [one.identity.name for one in alarms if one.identity.digest in defective]
+    clash = [one.identity.name for one in good if one.identity.digest in defective]
     if clash:
         msg = f"{clash[0]} is ticked as good, and a copy of it as defective. Correct one of the ticks."
         raise ValueError(msg)
     before = {one.digest for one in live.references}
-    live.teach(alarms, again, [one.digest for one in (*ticked, *rest)])
+    live.teach(good, again, [one.digest for one in (*ticked, *rest)])
     assert live.taught is not None
-    new = {one.identity.digest for one in alarms} - before
+    new = {one.identity.digest for one in good} - before
     if calibration:
         if not others:
             warnings.warn(_UNKNOWN, stacklevel=3)
@@ -240,7 +253,8 @@ def teach(
         len(rest),
         tuple(unread),
         (decision.text, inspector.decision.text),
-        len(alarms) - len(new),
+        len(good) - len(new),
+        corrections.alarms,
     )
 
 

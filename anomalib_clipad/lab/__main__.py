@@ -28,7 +28,7 @@ _COMMANDS = {
     "references": ("bench.shots:main", "compare normal and unlabelled images with the text, by metrics"),
     "scale": ("bench.scale:scale", "measure how throughput grows with workers"),
     "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
-    "teach": ("bench.teaching:main", "measure what false alarms that join the references change"),
+    "teach": ("bench.teaching:main", "measure what images ticked as good that join the references change"),
     "textiles": ("bench.textiles:main", "compare references with text on textiles"),
     "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),
     "variants": ("bench.variants:main", "measure what each variant costs beside the image tower"),

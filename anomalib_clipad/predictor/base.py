@@ -86,7 +86,7 @@ class Predictor(ABC):
     Attributes:
         class_name: What it looks for defects of, if it knows.
         references: The normal images it compares with, where it knows which they are.
-        taught: What it was taught, if anything: those of the references that were false alarms.
+        taught: What it was taught, if anything: those of the references that were ticked as good.
         frame: ``whole``, or what the pre-processing cuts off or adds, so that a map does not lie on its image.
         own_limits: The largest score and map value that are not defective, by the model's own decision; ``None`` if it
             has none.

@@ -400,21 +400,21 @@ class LivePredictor(Predictor):
 
     # Teaching
 
-    def teach(self, alarms: Sequence[Shown], references: Sequence[Shown] = (), rest: Iterable[str] = ()) -> None:
-        """Let false alarms join the references, as whole images, in an order of their own; copies count once.
+    def teach(self, good: Sequence[Shown], references: Sequence[Shown] = (), rest: Iterable[str] = ()) -> None:
+        """Let good images join the references, as whole images, in an order of their own; copies count once.
 
         Scale and spreads of a memory are measured on its images, so all of them have to be at hand; then the model is
         the one that was given all of these references at once.
 
         Args:
-            alarms: Normal images that looked defective.
+            good: Images that a person has called good.
             references: The references of now, where their images are not at hand, as those of a checkpoint.
-            rest: Digests of the other images of the list that the alarms were ticked from.
+            rest: Digests of the other images of the list that they were ticked from.
 
         Raises:
             ValueError: As of ``lesson``. Then nothing changes.
         """
-        joining, size = self.lesson(alarms, references), self._size_of_memory
+        joining, size = self.lesson(good, references), self._size_of_memory
         listed = {*rest, *(() if self.taught is None else self.taught.rest)}
         before = {one.digest for one in self.references} - set(() if self.taught is None else self.taught.digests)
         taught = tuple(one.identity.digest for one in joining if one.identity.digest not in before)
@@ -428,18 +428,18 @@ class LivePredictor(Predictor):
         memory = self.model.detector.memory
         return int(memory.tokens.shape[-2]) if memory is not None and self._thinned else None
 
-    def lesson(self, alarms: Sequence[Shown], references: Sequence[Shown] = ()) -> list[Shown]:
-        """All references of a model that has been taught: those of before, then the false alarms by their digests.
+    def lesson(self, good: Sequence[Shown], references: Sequence[Shown] = ()) -> list[Shown]:
+        """All references of a model that has been taught: those of before, then what it was taught by digests.
 
         Args:
-            alarms: As of ``teach``.
+            good: As of ``teach``.
             references: Likewise.
 
         Raises:
             ValueError: If there is nothing to learn, images judge each other, or a reference is not at hand.
         """
         if self.model.pool is not None:
-            msg = "Images that judge each other have no references that false alarms could join. Leave out mutual."
+            msg = "Images that judge each other have no references that others could join. Leave out mutual."
             raise ValueError(msg)
         own = [one.digest for one in self.references]
         for one in references:
@@ -449,7 +449,7 @@ class LivePredictor(Predictor):
                     "the references it has."
                 )
                 raise ValueError(msg)
-        by_digest = {one.identity.digest: one for one in (*alarms, *references, *self._shown)}
+        by_digest = {one.identity.digest: one for one in (*good, *references, *self._shown)}
         lacking = [one.name for one in self.references if one.digest not in by_digest]
         if lacking or (self.model.detector.memory is not None and not own):
             such = f", such as {lacking[0]}" if lacking else ""
@@ -459,9 +459,9 @@ class LivePredictor(Predictor):
             )
             raise ValueError(msg)
         before = set() if self.taught is None else set(self.taught.digests)
-        new = {one.identity.digest for one in alarms} - set(own)
+        new = {one.identity.digest for one in good} - set(own)
         if not new:
-            msg = "There is nothing to learn: no image is ticked as a false alarm that is not a reference already."
+            msg = "There is nothing to learn: no image is ticked as good that is not a reference already."
             raise ValueError(msg)
         return [by_digest[digest] for digest in [*(one for one in own if one not in before), *sorted(before | new)]]
 

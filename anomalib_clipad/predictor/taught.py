@@ -1,4 +1,4 @@
-"""What a model was taught: which false alarms joined its references, and the list they were ticked from."""
+"""What a model was taught: which images ticked as good joined its references, and the list they were ticked from."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Taught(NamedTuple):
     when: str
 
     def __str__(self) -> str:
-        count = len(self.digests)
-        return f"Taught on {self.when}: {count} {'false alarm' if count == 1 else 'false alarms'} joined the references"
+        images = f"{len(self.digests)} image{'' if len(self.digests) == 1 else 's'}"
+        return f"Taught on {self.when}: {images} ticked as good joined the references"
 
     def sentence(self) -> str:
         """The same as a sentence, with what calibrates such a model."""

@@ -30,7 +30,7 @@ _COMMANDS = {
     "page": ("page:page", "write one HTML file that looks at images by itself"),
     "playground": ("playground:playground", "serve a page to try wordings, normal images and thresholds on"),
     "product": ("product:product", "write text vectors and normal images of a product for an exported model"),
-    "teach": ("teach:teach", "let false alarms that were ticked join the references, and report what changes"),
+    "teach": ("teach:teach", "let images ticked as good join the references, and report what that changes"),
     "text-features": ("text_features:text_features", "write the text vectors of classes for an exported model"),
     "verify": ("verify:verify", "check that an exported file does here what it did where it was written"),
 }

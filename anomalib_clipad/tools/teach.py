@@ -1,4 +1,4 @@
-"""`anomalib-clipad teach`: false alarms that were ticked join the references, and a report says what that changes."""
+"""`anomalib-clipad teach`: images ticked as good join the references, and a report says what that changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def teach(
     report: Path = Path(REPORT),
     debug: bool = False,  # noqa: ARG001  # read by the command line
 ) -> None:
-    """Let false alarms that were ticked join the references, as whole images, and report what that changes.
+    """Let images ticked as good join the references, as whole images, and report what that changes.
 
     Args:
         ticks: Files of ticks that pages of `anomalib-clipad inspect` let download; their order does not matter.

@@ -1,4 +1,4 @@
-"""False alarms join the references: what that gives, what it refuses, and what holds it."""
+"""Images ticked as good join the references: what that gives, what it refuses, and what holds it."""
 
 import csv
 from collections.abc import Callable
@@ -89,12 +89,17 @@ def test_leaving_a_tick_out_undoes_it_and_a_second_lesson_adds() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_was_called_good_does_not_teach() -> None:
+def test_defects_do_not_teach_and_good_images_do_whatever_they_were_called() -> None:
     own = inspector(references="good")
     with pytest.raises(ValueError, match="nothing to learn"):
-        own.teach(ticks({"list/3.png": "good", "list/5.png": "defective"}, label="good"))
+        own.teach(ticks({"list/3.png": "defective", "list/5.png": "defective"}, label="good"))
     assert own.model.taught is None
     assert len(own.model.references) == 4
+    right = own.teach(ticks({"list/3.png": "good"}, label="good"))
+    wrong = own.teach(ticks({"list/0.png": "good", "list/5.png": ""}, label="look"))
+    assert len(own.model.references) == 6
+    assert (right.alarms, right.unsaid) == (0, 0)
+    assert (wrong.alarms, wrong.unsaid) == (1, 1)
 
 
 @pytest.mark.slow
@@ -108,7 +113,7 @@ def test_files_hold_what_was_taught_and_take_the_references_again_to_learn_more(
     read = Inspector(**given)
     assert read.model.taught == own.model.taught
     assert scores(read) == pytest.approx(scores(own), abs=1e-6)
-    assert "2 false alarms joined the references" in about_of(read, "")["decision"]
+    assert "2 images ticked as good joined the references" in about_of(read, "")["decision"]
     more = ticks({"list/6.png": "good"})
     with pytest.raises(ValueError, match=r"pass the references again. Not at hand: 6 of them, such as good"):
         read.teach(more)
@@ -222,7 +227,8 @@ def told(path: str, defective: bool | None, before: Any, after: Any, taught: boo
 
 def lesson(*rows: Told, **more: Any) -> Lesson:
     taught = Taught(("a",), (), "2026-03-01")
-    return Lesson(rows, taught, **{"unsaid": 0, "others": 0, "unread": (), "decisions": ("", ""), "copies": 0, **more})
+    rest = {"unsaid": 0, "others": 0, "unread": (), "decisions": ("", ""), "copies": 0, "alarms": 0}
+    return Lesson(rows, taught, **{**rest, **more})
 
 
 BAD, GOOD = (0.9, "defective"), (0.2, "good")
@@ -231,17 +237,23 @@ BAD, GOOD = (0.9, "defective"), (0.2, "good")
 def test_a_lesson_that_lowers_false_alarms_at_equal_recall_helps_and_others_do_not() -> None:
     defects = [told(f"d{number}", True, (0.5, "good"), (0.5, "good")) for number in range(2)]
     better = lesson(told("a", False, BAD, GOOD, taught=True), told("b", False, BAD, BAD), *defects)
-    assert better.false_alarms == (1.0, 0.5)
+    assert better.compared == ((1.0, 0.0), (0.5, 0.5))
     assert better.helps is True
-    assert "100% of the good ones" in " ".join(better.sentences())
-    assert "teaches nothing" not in " ".join(better.sentences())
+    said = " ".join(better.sentences())
+    assert "100% of the good ones" in said
+    assert "teaches nothing" not in said
     # Scores fall for all alike: verdicts change, and nothing was learnt.
     lower = [told(f"d{number}", True, (0.5, "good"), (0.1, "good")) for number in range(2)]
     worse = lesson(told("a", False, BAD, GOOD, taught=True), *lower)
-    assert (worse.false_alarms, worse.helps, len(worse.changed)) == ((1.0, 1.0), False, 1)
+    assert (worse.compared, worse.helps, len(worse.changed)) == (((1.0, 0.0), (1.0, 0.0)), False, 1)
     assert "This teaches nothing" in " ".join(worse.sentences())
-    alone = lesson(told("a", False, BAD, (0.8, None), taught=True))
-    assert (alone.false_alarms, alone.helps) == (None, None)
+    # As many false alarms, and yet one of the defects stands apart now.
+    found = [told("d", True, (0.1, "good"), (0.1, "good")), told("e", True, (0.1, "good"), (0.3, "good"))]
+    apart = lesson(told("a", False, GOOD, GOOD, taught=True), *found)
+    assert apart.compared is not None
+    assert (apart.compared[0].false_alarms, apart.compared[1].false_alarms, apart.helps) == (1.0, 1.0, True)
+    alone = lesson(told("a", False, BAD, GOOD, taught=True))
+    assert (alone.compared, alone.helps) == (None, None)
     assert "cannot be told" in " ".join(alone.sentences())
 
 
@@ -264,7 +276,7 @@ def test_the_command_writes_a_model_and_its_report(
     given = ["teach", str(ticks(ALARMS)), "--class-name", "nut", *options, "--threshold", "0.5"]
     run(*given, "--references", "good", "--unticked", "list", "-o", "taught.ckpt")
     said = capsys.readouterr().out
-    assert "2 false alarms joined the references" in " ".join(said.split())
+    assert "2 images ticked as good joined the references" in " ".join(said.split())
     assert "list/0.png" in Path("taught.html").read_text()
     own = inspector(references="good")
     own.teach(ticks(ALARMS), unticked="list")
@@ -298,7 +310,7 @@ def test_an_exported_file_says_what_it_was_taught_and_refuses_the_same_calibrati
     model = ClipAD.load_from_checkpoint(own.save("taught.ckpt"), map_location="cpu").eval()
     exported = Inspector(model=model.to_onnx(tmp_path))
     assert exported.model.taught == own.model.taught
-    assert "2 false alarms joined the references" in about_of(exported, "")["decision"]
+    assert "2 images ticked as good joined the references" in about_of(exported, "")["decision"]
     assert scores(exported) == pytest.approx(scores(own), abs=1e-4)
     write(Path("mixed"), *noises(8, first=400), noise(101))
     with pytest.raises(ValueError, match=r"mixed/8.png is of the list that was ticked"):
