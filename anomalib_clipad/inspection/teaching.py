@@ -158,8 +158,8 @@ class Lesson(NamedTuple):
         said += [f"Before: {self.decisions[0]}.", f"Now: {self.decisions[1]}."] if decided else []
         if self.helps is False:
             said.append(
-                "This teaches nothing: good and defective ticked images are told apart no better than before. Stay with "
-                "the model of before."
+                "This teaches nothing: good and defective ticked images are told apart no better than before. Stay "
+                "with the model of before."
             )
         elif self.helps is None:
             said.append("Whether this teaches anything cannot be told from these ticks: tick some defects, too.")

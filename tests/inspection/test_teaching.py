@@ -25,8 +25,9 @@ HEAD = ["path", "score", "p_value", "threshold", "label", "tick", "truth", "miss
 
 
 @pytest.fixture(autouse=True)
-def images(own_folder: None) -> None:
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """References, and a list of eight images."""
+    monkeypatch.chdir(tmp_path)
     write(Path("good"), *noises(4))
     write(Path("list"), *noises(8, first=100))
     write(Path("others"), *noises(9, first=200))
@@ -123,6 +124,32 @@ def test_files_hold_what_was_taught_and_take_the_references_again_to_learn_more(
     own.teach(more)
     assert scores(read) == pytest.approx(scores(own), abs=1e-6)
     assert len(read.model.taught.digests) == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_references_are_not_what_was_taught() -> None:
+    own = inspector(references="good")
+    own.teach(ticks(ALARMS))
+    own.model.look_for("bolt")  # the same references
+    assert own.model.taught is not None
+    own.model.fit(own.shown(noises(3), reference=True))
+    assert own.model.taught is None
+    own.teach(ticks(ALARMS))
+    own.model.forget_references()
+    assert own.model.taught is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_calibrated_checkpoint_that_is_taught_without_calibration_has_no_rate_any_more() -> None:
+    inspector(references="good", calibration="others", false_alarm_rate=0.1).save("calibrated.ckpt")
+    own = Inspector(model="calibrated.ckpt")
+    assert own.decision.rate == 0.1
+    own.teach(ticks(ALARMS), references="good")
+    assert (own.decision.rate, own.decision.decided) == (None, False)
+    read = Inspector(model=own.save("taught.ckpt"))
+    assert (read.decision.rate, read.decision.decided) == (None, False)
+    assert scores(read) == pytest.approx(scores(own), abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
