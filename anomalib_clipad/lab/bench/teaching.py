@@ -21,25 +21,24 @@ from anomalib_clipad.images.picture import read
 from anomalib_clipad.predictor.building import by_name
 from anomalib_clipad.predictor.live import LivePredictor
 from anomalib_clipad.tools.tables import Row, markdown_table
-from anomalib_clipad.verdicts.conformal import images_needed
 from anomalib_clipad.verdicts.recall import RECALL, auroc, false_alarms_at
 from anomalib_clipad.vision.references import nearest_distance
 
 WAYS = ("4 normals", "good ones join", "and two wrong ticks")
 """Models that are compared, by what they are called in the table."""
-_REFERENCES, _WRONG, _RATE = 4, 2, 0.1
+_REFERENCES, _LISTED, _CALIBRATION, _WRONG, _RATE = 4, 20, 19, 2, 0.05
 
 
 class Category(NamedTuple):
     """Images of a category, and how far each is from each.
 
     Attributes:
-        kind: Of each image (n,): 0 a normal one of the training split, 1 a normal one of the test split, 2 a defect.
+        defective: Whether an image shows a defect (n,).
         distances: Of each patch to the nearest of another image (n, n, 4, N), stage by stage.
         predictor: By which.
     """
 
-    kind: NDArray[np.int64]
+    defective: NDArray[np.bool_]
     distances: Tensor
     predictor: LivePredictor
 
@@ -52,12 +51,12 @@ class Category(NamedTuple):
 
 
 def main(
-    categories: Sequence[str] = ("gear", "wood"), ticks: int = 20, repetitions: int = 50, threads: int = 1
+    categories: Sequence[str] = ("gear", "wood"), ticks: int = 20, repetitions: int = 100, threads: int = 1
 ) -> None:
     """Print image AUROC and false alarms before and after teaching, means of repetitions.
 
-    Each draws four normal images to compare with, and half of the test images as the list of a day, of which the most
-    suspicious are ticked; the other half is measured. Calibration images are those of the training split that are left.
+    Each draws, of all normal images, four to compare with, twenty for the list of a day and nineteen to calibrate on;
+    half of the defects are in the list. Its most suspicious images are ticked. All other images are measured.
 
     Args:
         categories: Generated categories.
@@ -85,33 +84,32 @@ def measured(name: str, train: int = 13, good: int = 48, defective: int = 28) ->
     data.prepare_data()
     data.setup()
     predictor = by_name(None, backbone="clipad-mini", text_weight=0.0)
-    files, kinds = list[str](), list[int]()
-    for samples, kind in ((data.train_data.samples, 0), (data.test_data.samples, 1)):
+    files, defects = list[str](), list[bool]()
+    for samples in (data.train_data.samples, data.test_data.samples):
         files += samples["image_path"].astype(str).tolist()
-        kinds += (kind + samples["label_index"].astype(int)).tolist()
+        defects += (samples["label_index"] == 1).tolist()
     shown = (predictor.show(read(file), file, reference=True) for file in files)
     tokens = torch.cat([predictor.describe([one.prepared]).tokens[0] for one in shown])
     tokens = normalize(tokens, dim=-1)
     found = [nearest_distance(tokens, one) for one in tokens]
-    return Category(np.array(kinds), torch.stack(found, dim=1), predictor)
+    return Category(np.array(defects), torch.stack(found, dim=1), predictor)
 
 
 def repetition(category: Category, ticks: int, seed: int) -> NDArray[np.float64]:
     """AUROC, false alarms in two ways, and how many images joined, of each of ``WAYS`` (3, 4)."""
     rng = np.random.default_rng(seed)
-    train, normal, defects = (rng.permutation(np.flatnonzero(category.kind == kind)) for kind in range(3))
-    listed = np.concatenate([half[: len(half) // 2] for half in (normal, defects)])
-    held_out = [half[len(half) // 2 :] for half in (normal, defects)]
-    references, calibration = train[:_REFERENCES], train[_REFERENCES:]
+    normal, defects = (rng.permutation(np.flatnonzero(category.defective == kind)) for kind in (False, True))
+    references, some, calibration, good_held_out = np.split(normal, np.cumsum([_REFERENCES, _LISTED, _CALIBRATION]))
+    listed = np.concatenate([some, defects[: len(defects) // 2]])
+    held_out = good_held_out, defects[len(defects) // 2 :]
     before = category.scores(references)
     ticked = listed[np.argsort(-before[listed], kind="stable")][:ticks]
-    good_ones = ticked[category.kind[ticked] == 1]
-    wrong = rng.permutation(ticked[category.kind[ticked] == 2])[:_WRONG]
+    good_ones, bad_ones = (ticked[category.defective[ticked] == kind] for kind in (False, True))
+    wrong = rng.permutation(bad_ones)[:_WRONG]
     rows = []
     for joining in (good_ones[:0], good_ones, np.concatenate([good_ones, wrong])):
         scores = category.scores(np.concatenate([references, joining]))
         good, bad = (scores[half] for half in held_out)
-        assert len(calibration) >= images_needed(_RATE)
-        largest = np.sort(scores[calibration])[-int(_RATE * (len(calibration) + 1))]
+        largest = np.sort(scores[calibration])[-round(_RATE * (len(calibration) + 1))]
         rows.append([auroc(good, bad), false_alarms_at(good, bad), float(np.mean(good > largest)), len(joining)])
     return np.array(rows)

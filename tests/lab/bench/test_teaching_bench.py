@@ -20,12 +20,12 @@ class Peaks:
 
 @pytest.fixture
 def category() -> Category:
-    """Images on a line, one patch and one stage each: 13 normal ones at 0 to 12, more beside them, defects at 20."""
-    places = np.concatenate([np.arange(13), np.arange(24) / 2 + 0.2, 20 + np.arange(14)])
-    kinds = np.repeat([0, 1, 2], [13, 24, 14])
+    """Images on a line, one patch and one stage each: 61 normal ones from 0 to 12, defects from 20 on."""
+    places = np.concatenate([np.arange(61) / 5, 20 + np.arange(14)])
+    defective = np.repeat([False, True], [61, 14])
     distances = torch.tensor(np.abs(places[:, None] - places)[:, :, None, None])
     predictor = type("Predictor", (), {"model": type("Model", (), {"detector": Peaks()})})
-    return Category(kinds, distances, predictor())
+    return Category(defective, distances, predictor())
 
 
 def test_good_ticked_images_join_and_lower_false_alarms(category: Category) -> None:
