@@ -136,8 +136,8 @@ class Lesson(NamedTuple):
         goods = sum(one.defective is False for one in self.told)
         taught = sum(one.taught for one in self.told)
         said = [
-            f"{self.taught.sentence()} Of {goods + defects} ticked images {taught} are among them; "
-            f"{_count(self.alarms, 'false alarm')}."
+            f"{self.taught.sentence()} Of {goods + defects} ticked images {taught} teach; {self.alarms} of the good "
+            "ones were false alarms."
         ]
         if self.copies:
             said.append(f"Copies, of each other or of references: {self.copies}, which teach nothing more.")
