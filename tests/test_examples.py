@@ -31,6 +31,7 @@ NEEDS = {
     r"--data Folder": "the folders of a data set, which tests/test_configs.py has",
     r"--export_type openvino|false_alarm_rate .*--export_type": "another conversion, which tests/deploy has",
     r"--image-size 480|--engine ray|playground|anomalib-clipad page": "the time, which tests of their own have",
+    r"^anomalib-clipad teach|taught\.ckpt": "ticks of a page, which tests/inspection/test_teaching.py makes",
     r"onnx_verify|onnx_products": "a file that tests/deploy makes for it",
 }
 """What is not run, and why: what it needs."""
@@ -40,6 +41,7 @@ READ_ONLY = {
     "thresholds.md": ("onnxruntime", "find_regions", "Drift"),
     "references.md": ("to_onnx",),
     "scale.md": ("cluster(",),
+    "teaching.md": ("inspector.teach",),
 }
 """Python blocks that go on from another one, or repeat an export; each of these words marks one."""
 

@@ -128,17 +128,28 @@ def read_ticks(file: Path) -> Ticks:
             "those that are hard to tell are the ones a model misses."
         )
         raise ValueError(msg)
-    return Ticks(audit, tuple(_found(row, file) for row in rows if row["truth"] == "defective"))
+    return Ticks(audit, tuple(found(row, file) for row in rows if row["truth"] == "defective"))
 
 
-def _found(row: dict[str, str], file: Path) -> Path:
-    """The file of a defective image, as it was in the audit."""
+def found(row: dict[str, str], file: Path) -> Path:
+    """The file of an image that was ticked, as it was in the audit, if it was one.
+
+    Args:
+        row: Of the ticks.
+        file: The ticks.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it has changed since.
+    """
     given = row["path"]
     path = next((one for one in (Path(given), Path(_GUARDED.sub("", given))) if one.is_file()), None)
     if path is None:
-        msg = f"{given}, ticked in {file}, is not there. Call this from the folder in which the audit was started."
+        msg = (
+            f"{given}, ticked in {file}, is not there. Call this from the folder in which the run or audit was started."
+        )
         raise FileNotFoundError(msg)
-    if digest_of(path) != row["digest"]:
+    if "digest" in row and digest_of(path) != row["digest"]:  # only an audit has one
         msg = f"{given}, ticked in {file}, is no longer the image that was drawn. Audit the images anew."
         raise ValueError(msg)
     return path

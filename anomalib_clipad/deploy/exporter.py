@@ -34,6 +34,7 @@ from anomalib_clipad.predictor.products import about
 from anomalib_clipad.predictor.runtimes import (
     CALIBRATION,
     REFERENCES,
+    TAUGHT,
     OnnxRuntime,
     OpenVinoRuntime,
     Runtime,
@@ -83,7 +84,7 @@ class Exporter(ExportMixin):
         verify_images: Path | None = None,
         defects: Sequence[str] | None = None,
     ) -> None:
-        self.model, self.references = predictor.model, predictor.references
+        self.model, self.references, self.taught = predictor.model, predictor.references, predictor.taught
         self.transform, self.post_processor = transform, post_processor
         self.calibration, self.verify_images, self.defects = calibration, verify_images, defects
 
@@ -145,6 +146,8 @@ class Exporter(ExportMixin):
             facts["decision"] = json.dumps({"score_threshold": limits.score, "map_threshold": limits.region})
         if self.references and not graph.memory_input:
             facts[REFERENCES] = json.dumps(to_plain(self.references))
+            if self.taught is not None:
+                facts[TAUGHT] = json.dumps(self.taught.to_plain())
         return facts
 
     def deployed(self, text_input: bool = False, memory_input: bool = False) -> InferenceGraph:

@@ -15,6 +15,7 @@ from anomalib_clipad.images.picture import UnreadableError, read
 from anomalib_clipad.predictor.base import Shown
 from anomalib_clipad.predictor.live import DROPPED, LivePredictor
 from anomalib_clipad.predictor.products import read_product
+from anomalib_clipad.predictor.taught import Taught
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 
 from .calibration import CalibrationSource, DefectSource, calibration_files
@@ -228,6 +229,7 @@ class Preparation:
         return {
             "references": {"mutual": self.references.mutual, "pool": self.references.pool},
             "reference_identities": to_plain(self.predictor.references),
+            "taught": None if self.predictor.taught is None else self.predictor.taught.to_plain(),
             "normal": None if normal is None else normal.to_json(),
             "calibration": [str(Path(file).absolute()) for file in self.files],
             "defects": [str(Path(file).absolute()) for file in self.defects],
@@ -245,6 +247,7 @@ class Preparation:
         """
         self.references = replace(self.references, **state["references"])
         self.predictor.references = tuple(from_plain(state.get("reference_identities", ())))
+        self.predictor.taught = Taught.from_plain(state.get("taught"))
         remembers = self.predictor.model.detector.memory is not None and not self._others_given()
         self._origin = _CHECKPOINT if remembers else None
         self.predictor.serve()

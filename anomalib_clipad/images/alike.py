@@ -61,12 +61,17 @@ def identify(picture: Picture, name: str) -> Identity:
     """
     from PIL import Image
 
-    shown = np.ascontiguousarray(picture.shown)
-    digest = blake2b(repr(shown.shape).encode(), digest_size=16)
-    digest.update(shown.data)
+    shown = picture.shown
     grey = np.asarray(Image.fromarray(shown).convert("L"), np.float32)
     small = _areas(grey.shape[0]) @ grey @ _areas(grey.shape[1]).T
-    return Identity(name, digest.hexdigest(), small.round().astype(np.uint8).tobytes())
+    return Identity(name, digest_of_pixels(shown), small.round().astype(np.uint8).tobytes())
+
+
+def digest_of_pixels(shown: NDArray[np.uint8]) -> str:
+    """The digest of ``Identity``, of an image as a viewer shows it (H, W, 3)."""
+    digest = blake2b(repr(shown.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(shown).data)
+    return digest.hexdigest()
 
 
 def _areas(size: int) -> NDArray[np.float32]:

@@ -62,5 +62,6 @@ def from_checkpoint(
     transform = module.pre_processor.transform if module.pre_processor is not None else nn.Identity()
     predictor = LivePredictor(module.model, transform, module.post_processor, frame=frame(transform))
     predictor.references = module.preparation.predictor.references
+    predictor.taught = module.preparation.predictor.taught
     predictor.look_for(class_name, anew=anew)
     return predictor

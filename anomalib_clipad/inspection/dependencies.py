@@ -69,7 +69,9 @@ def about_of(inspector: Inspector, command: str) -> dict[str, Any]:
     """
     decision = inspector.decision
     text = decision.text if decision.decided else decision.sorting(f"run: {command} {decision.options} --overwrite")
-    said = " ".join([f"{text.rstrip('.')}.", *audited]) if (audited := inspector.audited) else text
+    taught = inspector.model.taught
+    more = [*inspector.audited, *([] if taught is None else [taught.sentence()])]
+    said = " ".join([f"{text.rstrip('.')}.", *more]) if more else text
     return {"decided": decision.decided, "decision": said, "notes": list(inspector.notes)}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_clipad.checks import check_count, check_counts, in_a_line, is_number
+from anomalib_clipad.data.corrections import read_corrections
 from anomalib_clipad.data.ticks import Ticks, missed_in_words, read_ticks
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.listing import files_in, is_folder
@@ -34,6 +35,8 @@ from .fitting import Fitting, remark_doubt, remark_few
 
 if TYPE_CHECKING:
     from anomalib_clipad.predictor.live import LivePredictor
+
+    from .teaching import Lesson
 
 _ASPECT = 0.01
 _POOL = 100
@@ -150,6 +153,7 @@ class Inspector:
         self.batch_size, self.workers = check_count("batch_size", batch_size), check_count("workers", workers)
         self._ignore = None if ignore is None else read_mask(ignore, max_pixels)
         path = None if product is None else Path(product).expanduser()
+        self._checkpoint = None if model is None or Path(model).suffix != ".ckpt" else Path(model).expanduser()
         self.model = _predictor(class_name, model, path, mutual is not None, references is not None, settings)
         self._last: tuple[Picture, Scored, int] | None = None
         self._mutual, fitting = mutual is not None, fitting or Fitting()
@@ -415,6 +419,62 @@ class Inspector:
             msg = "There is no image to look at again: inspect one first, on its own."
             raise RuntimeError(msg)
         return self._last
+
+    def teach(
+        self,
+        ticks: Any,
+        *,
+        unticked: Any = (),
+        references: Any = None,
+        calibration: Any = None,
+        false_alarm_rate: float | None = None,
+    ) -> Lesson:
+        """Learn from ticks: images ticked as good join the references, as whole images (docs/teaching.md).
+
+        What it had learnt of thresholds and calibration is let go of, with a warning: other references give other
+        scores. If the calibration is refused, the model is taught all the same, without one.
+
+        Args:
+            ticks: ``ticks.csv`` of the page of a run, or several such files. Their order, and that of the rows, does
+                not matter; copies count once. To undo a tick, teach the model of before without it.
+            unticked: The other images of the list that was ticked: a folder, or an iterable of files.
+            references: The references again, where the model is a checkpoint or came with a product file, which do not
+                hold their images.
+            calibration: Normal images that set the threshold, as of the class; neither taught nor of that list.
+            false_alarm_rate: Largest share of normal images that are called defective; by default that of now.
+
+        Returns:
+            What has changed, image by image.
+
+        Raises:
+            ValueError: If the model is an exported file or images judge each other, the ticks are none of a run or
+                teach nothing, a reference is not at hand, or the calibration is not valid.
+            FileNotFoundError: If a file is not there.
+        """
+        from .teaching import teach
+
+        files = [ticks] if isinstance(ticks, (str, os.PathLike)) else list(ticks)
+        corrections = read_corrections(Path(one).expanduser() for one in files)
+        again = () if references is None else _sources(references, "references")
+        calibrating = () if calibration is None else _sources(calibration, "calibration")
+        with noted() as notes:
+            lesson = teach(self, corrections, _sources(unticked), again, calibrating, false_alarm_rate)
+        self._notes = tuple(notes)
+        return lesson
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model with its references and calibration, for ``model=`` or ``product=`` of another inspector.
+
+        Args:
+            path: A checkpoint (``.ckpt``) or a product file (``.safetensors``), which holds no calibration.
+
+        Raises:
+            ValueError: If the file is of another kind or would not hold what decides, or the model is an exported file.
+            OSError: If the file cannot be written; it is then as it was before.
+        """
+        from .saving import save
+
+        return save(self.live("writing"), Path(path).expanduser(), self._checkpoint)
 
     @property
     def last(self) -> Picture | None:

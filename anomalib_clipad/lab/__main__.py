@@ -28,6 +28,7 @@ _COMMANDS = {
     "references": ("bench.shots:main", "compare normal and unlabelled images with the text, by metrics"),
     "scale": ("bench.scale:scale", "measure how throughput grows with workers"),
     "solar-cells": ("bench.solar_cells:main", "compare references with text on real photographs"),
+    "teach": ("bench.teaching:main", "measure what images ticked as good that join the references change"),
     "textiles": ("bench.textiles:main", "compare references with text on textiles"),
     "three-verdicts": ("bench.three_verdicts:main", "measure false alarms, misses and what is left to look at"),
     "thresholds": ("bench.thresholds:thresholds", "measure false alarms in every format, and drift"),

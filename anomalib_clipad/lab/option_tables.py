@@ -22,7 +22,7 @@ from anomalib_clipad.tools.arguments import MODEL
 from anomalib_clipad.tools.cli import command_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/model.md", "docs/inspection.md", "docs/playground.md", "docs/references.md", "docs/web.md")
+PAGES = tuple(f"docs/{name}.md" for name in ("model", "inspection", "playground", "references", "teaching", "web"))
 _BLOCK = re.compile(r"(<!-- options of (\S+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 _COMPONENTS: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visualizer"}
 """Arguments of ``ClipAD`` that are anomalib's own."""

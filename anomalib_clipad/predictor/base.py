@@ -27,6 +27,7 @@ from anomalib_clipad.verdicts.normal_scores import Limits, NormalScores
 from anomalib_clipad.vision.tile_grid import TileGrid
 
 from .frame import WHOLE
+from .taught import Taught
 
 Prepared = NDArray[np.float32]
 BATCH = 8
@@ -85,6 +86,7 @@ class Predictor(ABC):
     Attributes:
         class_name: What it looks for defects of, if it knows.
         references: The normal images it compares with, where it knows which they are.
+        taught: What it was taught, if anything: those of the references that were ticked as good.
         frame: ``whole``, or what the pre-processing cuts off or adds, so that a map does not lie on its image.
         own_limits: The largest score and map value that are not defective, by the model's own decision; ``None`` if it
             has none.
@@ -95,6 +97,7 @@ class Predictor(ABC):
 
     class_name: str | None
     references: tuple[Identity, ...] = ()
+    taught: Taught | None = None
     _known: tuple[tuple[Any, Any, Any], Known | None] = ((None, None, None), None)  # of which images, and these
     frame: str = WHOLE
     fitted: bool = False
@@ -247,7 +250,8 @@ class Predictor(ABC):
             look: As of ``measure``.
 
         Raises:
-            ValueError: If there are too few, one is a reference, or a score is no number.
+            ValueError: If there are too few, one is a reference or of a list that was ticked to teach the model, or a
+                score is no number.
         """
         self.certify(self.measure(shown, look), rate)
 
@@ -259,6 +263,8 @@ class Predictor(ABC):
             rate: As of ``calibrate``.
             left_out: Whether the images are the references, each judged by the others.
         """
+        if self.taught is not None:
+            self.taught.check_apart(measured.identities)
         if not left_out:
             check_apart(self.references, measured.identities)
         before = self.raw_normal

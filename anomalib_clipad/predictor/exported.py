@@ -21,7 +21,8 @@ from anomalib_clipad.vision.tile_grid import TileGrid
 from .base import Predictor, Prepared, Scored, Shown, numbers
 from .frame import WHOLE
 from .products import Product, read_product
-from .runtimes import AS_EXPORTED, REFERENCES, Runtime, load
+from .runtimes import AS_EXPORTED, REFERENCES, TAUGHT, Runtime, load
+from .taught import Taught
 
 
 class ExportedPredictor(Predictor):
@@ -56,9 +57,10 @@ class ExportedPredictor(Predictor):
         name = facts.get("class_name", "None")
         self.class_name = None if name == "None" or name.startswith("any:") else name
         if taken is not None:
-            self.class_name, self.references = taken.class_name, taken.references
+            self.class_name, self.references, self.taught = taken.class_name, taken.references, taken.taught
         elif REFERENCES in facts:
             self.references = tuple(from_plain(json.loads(facts[REFERENCES])))
+            self.taught = Taught.from_plain(json.loads(facts.get(TAUGHT, "null")))
         self._check_class(path, class_name)
         self._aspect = float(facts.get("aspect", 0) if taken is None else taken.tensors["aspect"])
         self._normal = self._runtime.normal

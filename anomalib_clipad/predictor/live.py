@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from .coreset import coreset
 from .decision import Decision, unfitted
 from .frame import WHOLE
 from .products import Product, load_product
+from .taught import Taught
 
 DROPPED = "Dropped, since it does not hold"
 """How the warning begins that something was let go of."""
@@ -296,7 +298,7 @@ class LivePredictor(Predictor):
         detector.memory.aspect.fill_(aspects[0])
         at_hand = all(one.prepared.size for one in shown)
         self._shown = [shown[row] for row in rows] if at_hand else []
-        self.references = tuple(identities[row] for row in rows)
+        self.references, self.taught = tuple(identities[row] for row in rows), None
         self.changed("other references")
         if self._left_out is not None:
             self._compare_references(detector.peaks(self._left_out, image.shape[-2:]))
@@ -327,12 +329,14 @@ class LivePredictor(Predictor):
             self.model.text_features.copy_(product.text_features)
             self.model.class_name = product.class_name
         self.references, self._left_out, self._shown = product.references, None, []
+        self.taught = product.taught
         self.changed("a product file")
 
     def forget_references(self) -> None:
         """Compare with no images any more."""
         if self.model.detector.memory is not None:
             self.model.detector.memory, self.references, self._left_out, self._shown = None, (), None, []
+            self.taught = None
             self.changed("no references")
 
     def gather(self, groups: Iterable[Sequence[Prepared]]) -> None:
@@ -365,6 +369,12 @@ class LivePredictor(Predictor):
     @torch.no_grad()
     def calibrate_left_out(self, shown: Sequence[Shown], rate: float | None, look: Look | None = None) -> None:
         """See ``Predictor.calibrate_left_out``."""
+        if self.taught is not None:
+            msg = (
+                f"{self.taught}, and such images do not calibrate: each was picked since it looked suspicious. Pass a "
+                "folder of other normal images as calibration (calibration_source of ClipAD)."
+            )
+            raise ValueError(msg)
         references = [one.digest for one in self.references]
         by_digest = {one.identity.digest: one for one in shown}
         if self._thinned or len(references) < 2 or set(references) != set(by_digest):
@@ -377,12 +387,100 @@ class LivePredictor(Predictor):
             )
             raise ValueError(msg)
         kept = [by_digest[digest] for digest in references]
+        raw = self._arrays(self._leave_one_out(kept))
+        peaks = np.array(peaks_of(kept, raw.anomaly_map, look), np.float32)
+        self.certify(Measured(raw.score, peaks, self.references), rate, left_out=True)
+
+    def _leave_one_out(self, kept: Sequence[Shown]) -> Prediction:
+        """What it makes of all references, each compared with the others."""
         self.passes += -(-len(kept) // BATCH)
         text = self.model.text_features if self.model.settings.uses_text else None
         groups = (self._joined([one.prepared for one in batch]) for batch in batches(kept))
-        raw = self._arrays(self.model.detector.leave_one_out(groups, text, self._left_out))
-        peaks = np.array(peaks_of(kept, raw.anomaly_map, look), np.float32)
-        self.certify(Measured(raw.score, peaks, self.references), rate, left_out=True)
+        return self.model.detector.leave_one_out(groups, text, self._left_out)
+
+    # Teaching
+
+    def teach(self, good: Sequence[Shown], references: Sequence[Shown] = (), rest: Iterable[str] = ()) -> None:
+        """Let good images join the references, as whole images, in an order of their own; copies count once.
+
+        Scale and spreads of a memory are measured on its images, so all of them have to be at hand; then the model is
+        the one that was given all of these references at once.
+
+        Args:
+            good: Images that a person has called good.
+            references: The references of now, where their images are not at hand, as those of a checkpoint.
+            rest: Digests of the other images of the list that they were ticked from.
+
+        Raises:
+            ValueError: As of ``lesson``. Then nothing changes.
+        """
+        joining, size = self.lesson(good, references), self._size_of_memory
+        listed = {*rest, *(() if self.taught is None else self.taught.rest)}
+        before = {one.digest for one in self.references} - set(() if self.taught is None else self.taught.digests)
+        taught = tuple(one.identity.digest for one in joining if one.identity.digest not in before)
+        self.fit(joining, size)
+        day = datetime.now(timezone.utc).date().isoformat()
+        self.taught = Taught(taught, tuple(sorted(listed - set(taught))), day)
+
+    @property
+    def _size_of_memory(self) -> int | None:
+        """Patches a stage that are kept of the references; ``None`` for all."""
+        memory = self.model.detector.memory
+        return int(memory.tokens.shape[-2]) if memory is not None and self._thinned else None
+
+    def lesson(self, good: Sequence[Shown], references: Sequence[Shown] = ()) -> list[Shown]:
+        """All references of a model that has been taught: those of before, then what it was taught by digests.
+
+        Args:
+            good: As of ``teach``.
+            references: Likewise.
+
+        Raises:
+            ValueError: If there is nothing to learn, images judge each other, or a reference is not at hand.
+        """
+        if self.model.pool is not None:
+            msg = "Images that judge each other have no references that others could join. Leave out mutual."
+            raise ValueError(msg)
+        own = [one.digest for one in self.references]
+        for one in references:
+            if one.identity.digest not in own:
+                msg = (
+                    f"{one.identity.name} is none of the {len(own)} references of the model. To teach a model, pass "
+                    "the references it has."
+                )
+                raise ValueError(msg)
+        by_digest = {one.identity.digest: one for one in (*good, *references, *self._shown)}
+        lacking = [one.name for one in self.references if one.digest not in by_digest]
+        if lacking or (self.model.detector.memory is not None and not own):
+            such = f", such as {lacking[0]}" if lacking else ""
+            msg = (
+                "A memory holds no images, and its scale is measured on them: pass the references again. Not at hand: "
+                f"{len(lacking) or 'all'} of them{such}."
+            )
+            raise ValueError(msg)
+        before = set() if self.taught is None else set(self.taught.digests)
+        new = {one.identity.digest for one in good} - set(own)
+        if not new:
+            msg = "There is nothing to learn: no image is ticked as good that is not a reference already."
+            raise ValueError(msg)
+        return [by_digest[digest] for digest in [*(one for one in own if one not in before), *sorted(before | new)]]
+
+    @torch.no_grad()
+    def taught_left_out(self, look: Look | None = None) -> dict[str, tuple[float, float]]:
+        """Scores and map maxima of what it was taught, each image compared with all other references, by digest.
+
+        Nothing where that cannot be told: the images are not at hand, the memory is thinned, or there is one alone.
+        """
+        if self.taught is None or self._thinned or len(self._shown) < 2:
+            return {}
+        found = self._scored(self._leave_one_out(self._shown))
+        peaks = peaks_of(self._shown, found.anomaly_map, look)
+        digests = set(self.taught.digests)
+        return {
+            one.identity.digest: (float(score), peak)
+            for one, score, peak in zip(self._shown, found.score, peaks, strict=True)
+            if one.identity.digest in digests
+        }
 
     # Scores
 

@@ -19,6 +19,8 @@ from anomalib_clipad.images.alike import Identity, from_plain, to_plain
 from anomalib_clipad.storage import atomic_folder
 from anomalib_clipad.vision.joining import published
 
+from .taught import Taught
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,12 +45,14 @@ class Product(NamedTuple):
             ``text_features`` (D, 2).
         about: Settings, class name, digests of tower and layers.
         references: The normal images of its memory, where the file knows which they are.
+        taught: What it was taught, if anything.
     """
 
     path: Path
     tensors: dict[str, NDArray[Any]]
     about: dict[str, Any]
     references: tuple[Identity, ...]
+    taught: Taught | None = None
 
     @property
     def class_name(self) -> str | None:
@@ -100,6 +104,7 @@ def read_product(path: Path) -> Product:
             about.setdefault("joining", "sum")
             tensors["joining"] = np.array(published(float(about["text_weight"]), by_patches=False), np.float32)
         references = from_plain(about.pop("references", ()))
+        taught = Taught.from_plain(about.pop("taught", None))
         for name in ("memory", "farthest", "aspect", "midpoint"):
             tensors[name]
         missing = [name for name in ("image_tower", "layers", "text_weight", "class_name") if name not in about]
@@ -111,7 +116,7 @@ def read_product(path: Path) -> Product:
             "by `anomalib-clipad product`."
         )
         raise ValueError(msg) from error
-    return Product(path, tensors, about, tuple(references))
+    return Product(path, tensors, about, tuple(references), taught)
 
 
 class Loaded(NamedTuple):
@@ -121,6 +126,7 @@ class Loaded(NamedTuple):
     text_features: Tensor | None
     class_name: str | None
     references: tuple[Identity, ...]
+    taught: Taught | None = None
 
 
 def load_product(product: Product, model: ClipADModel) -> Loaded:
@@ -144,7 +150,7 @@ def load_product(product: Product, model: ClipADModel) -> Loaded:
     values = {name: torch.from_numpy(np.array(value)) for name, value in product.tensors.items()}
     memory = Memory(values["memory"], *(values.get(name, 0.0) for name in NUMBERS))
     text_features = values["text_features"] if model.settings.uses_text else None
-    return Loaded(memory, text_features, product.class_name, product.references)
+    return Loaded(memory, text_features, product.class_name, product.references, product.taught)
 
 
 def save_product(path: Path, predictor: LivePredictor) -> None:
@@ -153,7 +159,7 @@ def save_product(path: Path, predictor: LivePredictor) -> None:
     Its tensors are inputs of a graph exported with ``memory_input``: ``memory`` (4, M, width), ``midpoint``, the map
     value whose probability is 0.5, and, if the text has a share, ``text_features`` (D, 2) and ``joining`` (4,), see
     ``Joining``. The others are the numbers of ``Memory``. Metadata: class name, settings, digests of the image tower
-    and of trained layers, and which images the references are.
+    and of trained layers, which images the references are, and what the model was taught.
 
     Args:
         path: File to write; replaced as a whole or not at all.
@@ -181,6 +187,8 @@ def save_product(path: Path, predictor: LivePredictor) -> None:
     if model.settings.uses_text:
         tensors["text_features"] = model.text_features
     facts = {**about(model), "references": to_plain(predictor.references)}
+    if predictor.taught is not None:
+        facts["taught"] = predictor.taught.to_plain()
     with atomic_folder(path.parent) as folder:
         contents = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         save_file(contents, folder / path.name, metadata={"format": _FORMAT, "settings": json.dumps(facts)})

@@ -106,6 +106,7 @@ _TAKEN = {
         "max_pixels",
     },
     "product": {"references", "memory_size"},
+    "teach": {"references", "memory_size", "calibration", "false_alarm_rate", "threshold", "max_pixels"},
 }
 
 

@@ -30,6 +30,7 @@ _COMMANDS = {
     "page": ("page:page", "write one HTML file that looks at images by itself"),
     "playground": ("playground:playground", "serve a page to try wordings, normal images and thresholds on"),
     "product": ("product:product", "write text vectors and normal images of a product for an exported model"),
+    "teach": ("teach:teach", "let images ticked as good join the references, and report what that changes"),
     "text-features": ("text_features:text_features", "write the text vectors of classes for an exported model"),
     "verify": ("verify:verify", "check that an exported file does here what it did where it was written"),
 }
@@ -54,6 +55,17 @@ _ARGUMENTS: Written = {
     },
     "page": {"class_name": (["--class_name"], {"nargs": "+", "help": "What images may show; the page lets choose."})},
     "report": {"results": (["results"], {"nargs": "+", "type": Path, "help": "results.csv of `anomalib benchmark`"})},
+    "teach": {
+        "ticks": (["ticks"], {"nargs": "+", "type": Path, "help": "ticks.csv of pages of `anomalib-clipad inspect`"}),
+        "unticked": (
+            ["--unticked"],
+            {
+                "nargs": "+",
+                "help": "The other images of the list that was ticked: files, folders, patterns, lists. The report "
+                "tells of them, and none of them may calibrate the taught model.",
+            },
+        ),
+    },
     "verify": {"file": (["file"], {"type": Path, "help": "exported model: .onnx, .xml or .pt"})},
     "text-features": {
         "class_name": (["--class_name"], {"nargs": "+", "required": True, "help": "Names of the classes."}),

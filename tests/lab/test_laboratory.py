@@ -29,6 +29,7 @@ OPTIONS = {
     "references": "--photographs",
     "scale": "--workers",
     "solar-cells": "--shots",
+    "teach": "--ticks",
     "textiles": "--each",
     "three-verdicts": "--splits",
     "thresholds": "--stream",
