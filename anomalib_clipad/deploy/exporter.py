@@ -45,6 +45,7 @@ from anomalib_clipad.torch_model import ClipADModel
 from anomalib_clipad.verdicts.certificate import Certificate
 from anomalib_clipad.verdicts.normal_scores import NormalScores
 from anomalib_clipad.vision.detector import patch_size
+from anomalib_clipad.vision.joining import LEAST
 from anomalib_clipad.vision.matrix_resize import MatrixResize
 
 from . import certify, verification
@@ -110,7 +111,8 @@ class Exporter(ExportMixin):
         if text_input and memory_input and not self.model.settings.uses_text:
             msg = "With text_weight 0 the text has no share; export with memory_input alone."
             raise RuntimeError(msg)
-        if text_input and not memory_input and detector.joining.by_peak and self.model.settings.uses_text:
+        by_spread = self.model.settings.joining == "spread" and len(self.references) >= LEAST
+        if text_input and not memory_input and by_spread and self.model.settings.uses_text:
             msg = (
                 "The memory is joined with the text of one class, by their spreads, so text_features cannot be an "
                 "input beside it. Export with memory_input too, or construct the model with joining='sum'."

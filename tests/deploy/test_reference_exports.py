@@ -142,6 +142,10 @@ def test_inputs_that_the_graph_lacks_are_refused(normal: Path) -> None:
         few_shot(normal).deployed(memory_input=True)(images, memory=torch.rand(4, 16, 64))
     with pytest.raises(RuntimeError, match="memory_input alone"):
         few_shot(normal, text_weight=0.0).deployed(text_input=True, memory_input=True)
+    with pytest.raises(RuntimeError, match="of one class, by their spreads"):
+        few_shot(normal).deployed(text_input=True)
+    few_shot(normal, joining="sum").deployed(text_input=True)
+    few_shot(normal, k_shot=2).deployed(text_input=True)
 
 
 @pytest.mark.slow

@@ -137,6 +137,25 @@ def state_of(make: Make, tmp_path: Path) -> dict[str, Any]:
     return run.state()
 
 
+def test_a_checkpoint_takes_its_references_again_for_other_words(make: Make, tmp_path: Path) -> None:
+    """It knows what the text of before says of them, and not their images."""
+    given = {"source": write(tmp_path / "normal", *noises(4))}
+    known = make(**given)
+    known.remember(None)
+    runs = [make(**given), make(**given), make()]
+    for run in runs[1:]:
+        run.predictor.model.detector.memory = known.predictor.model.detector.memory
+        run.restore(known.state(), {})
+    for run in runs[:2]:
+        run.encode("cable", "given", False)
+        run.remember(None)
+    images = [runs[0].predictor.prepare(read(noise(9)))]
+    expected, found = (run.predictor.score(images) for run in runs[:2])
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-6)
+    with pytest.raises(ValueError, match="by the spread of what it says of them, and their images are not at hand"):
+        runs[2].encode("cable", "given", False)
+
+
 def test_a_checkpoint_brings_references_scale_and_calibration(make: Make, tmp_path: Path) -> None:
     state = state_of(make, tmp_path)
     (same := tmp_path / "same").mkdir()

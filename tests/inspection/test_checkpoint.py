@@ -8,9 +8,10 @@ import pytest
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from conftest import shallow
+from pictures import picture
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
-from anomalib_clipad import ClipAD
+from anomalib_clipad import ClipAD, Inspector
 from anomalib_clipad.images.alike import identify
 from anomalib_clipad.images.picture import Picture
 from anomalib_clipad.inspection.checkpoint import from_checkpoint
@@ -62,3 +63,13 @@ def test_one_that_decides_in_a_way_of_its_own_is_refused(path: Path, monkeypatch
     restored(monkeypatch, post_processor=PostProcessor())
     with pytest.raises(ValueError, match="by a post-processor of its own, PostProcessor"):
         from_checkpoint(path)
+
+
+def test_other_words_come_with_the_references(tmp_path: Path) -> None:
+    references = [picture(seed).pixels for seed in range(4)]
+    Inspector("nut", **shallow(), references=references).save(tmp_path / "nut.ckpt")
+    with pytest.raises(ValueError, match="Pass the images again, or joining='sum'"):
+        Inspector("bolt", model=tmp_path / "nut.ckpt")
+    image, expected = picture(9).pixels, Inspector("bolt", **shallow(), references=references)
+    found = Inspector("bolt", model=tmp_path / "nut.ckpt", references=references)
+    assert found.inspect(image).score == pytest.approx(expected.inspect(image).score, abs=1e-6)

@@ -113,6 +113,7 @@ def test_two_references_tell_no_spread(backbone: Backbone, variant: str) -> None
     torch.testing.assert_close(first.anomaly_map, second.anomaly_map)
     torch.testing.assert_close(first.pred_score, second.pred_score)
     assert sums[0].detector.share("sum") == 0.5
+    assert knowing(backbone, 3, variant=variant).detector.joining.by_peak, "three do"
 
 
 def test_all_variants_score_by_the_peak_of_the_joined_map(backbone: Backbone) -> None:
