@@ -79,7 +79,8 @@ def test_calibration_images_count_or_where_they_are_not_known_their_scores() -> 
 
 
 def test_the_command_that_decides_replaces_the_run() -> None:
-    inspector: Any = SimpleNamespace(decision=Decision(Limits(0.5, 0.5)), notes=(), audited=())
+    model = SimpleNamespace(taught=None)
+    inspector: Any = SimpleNamespace(decision=Decision(Limits(0.5, 0.5)), notes=(), audited=(), model=model)
     about = about_of(inspector, "anomalib-clipad inspect parts")
     assert about["decision"].endswith(
         "run: anomalib-clipad inspect parts --calibration FOLDER --false_alarm_rate 0.05 --overwrite"
