@@ -487,8 +487,10 @@ class ClipAD(AnomalibModule):
         """Epochs of training, where there is anything to train."""
         if self.learning_type is not LearningType.ONE_CLASS:
             return {}
-        staged = len(cast("Adaptor", self.model.adapter).course) > 1  # each has a batch size of its own
-        return {"max_epochs": self.epochs, "num_sanity_val_steps": 0, "reload_dataloaders_every_n_epochs": int(staged)}
+        arguments = {"max_epochs": self.epochs, "num_sanity_val_steps": 0}
+        if len(cast("Adaptor", self.model.adapter).course) > 1:  # each stage has a batch size of its own
+            arguments["reload_dataloaders_every_n_epochs"] = 1
+        return arguments
 
     def configure_optimizers(self) -> Any:
         """Adam on the layers; none where there is nothing to train."""

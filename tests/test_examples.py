@@ -32,13 +32,15 @@ NEEDS = {
     r"--export_type openvino|false_alarm_rate .*--export_type": "another conversion, which tests/deploy has",
     r"--image-size 480|--engine ray|playground|anomalib-clipad page": "the time, which tests of their own have",
     r"^anomalib-clipad teach|taught\.ckpt": "ticks of a page, which tests/inspection/test_teaching.py makes",
+    r"--defects|--audit|--part ": "ticks of an audit or pictures of parts, which tests/inspection makes",
     r"onnx_verify|onnx_products": "a file that tests/deploy makes for it",
 }
 """What is not run, and why: what it needs."""
 READ_ONLY = {
     "deployment.md": ("inferencer.predict", "to_onnx"),
     "faq.md": ("load_from_checkpoint",),
-    "thresholds.md": ("onnxruntime", "find_regions", "Drift"),
+    "algorithm.md": ("train_augmentations",),
+    "thresholds.md": ("onnxruntime", "find_regions", "Drift", "ticks.csv"),
     "references.md": ("to_onnx",),
     "scale.md": ("cluster(",),
     "teaching.md": ("inspector.teach",),

@@ -194,7 +194,7 @@ def test_training_has_its_epochs_its_rate_and_no_sanity_check(tiny: dict[str, st
     model = ClipAD(**tiny, variant="sdp_plus", epochs=3, learning_rate=0.02)
     assert model.trainer_arguments == {"max_epochs": 3, "num_sanity_val_steps": 0}
     (group,) = model.configure_optimizers().param_groups
-    assert group["lr"] == 0.02
+    assert group["lr"] == pytest.approx(0.02)
     assert len(group["params"]) == 8
     assert ClipAD(**tiny).trainer_arguments == {}
     assert ClipAD(**tiny).configure_optimizers() is None

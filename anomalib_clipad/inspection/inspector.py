@@ -166,6 +166,14 @@ class Inspector:
                 remark_few(0 if (pooled := self.live("mutual").model.pool) is None else len(pooled.rows))
             if calibration is not None:
                 fitting.calibration(self, _sources(calibration, "calibration"), false_alarm_rate)
+            elif self.model.normal is not None and self._ignore is not None:
+                if threshold is None:
+                    msg = (
+                        "The model is calibrated on all of each image, and now a part is ignored: its p-values would "
+                        "be too large. Pass calibration anew, decide by a threshold, or leave out ignore."
+                    )
+                    raise ValueError(msg)
+                self.model.keep_normal(None)
             elif self.model.normal is not None:
                 remark_doubt(self.model.normal)
             elif false_alarm_rate is not None and len(self.model.references) > 1:

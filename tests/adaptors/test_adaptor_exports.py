@@ -38,8 +38,8 @@ def test_references_come_along_and_as_an_input(
     memory = model.model.detector.memory
     assert memory.tokens.shape[-3] == model.model.detector.reader.sets == {"af_clip": 12, "aa_clip": 4}[variant]
     whole = model.deployed()(images)
-    midpoint = model.model.detector.midpoint(memory.farthest)
-    given = model.deployed(memory_input=True)(images, memory=memory.tokens, midpoint=midpoint)
+    inputs = {"midpoint": model.model.detector.midpoint, "joining": torch.tensor(model.model.detector.joining)}
+    given = model.deployed(memory_input=True)(images, memory=memory.tokens, **inputs)
     for found in (whole, given):
         torch.testing.assert_close(found.anomaly_map, live.anomaly_map, atol=1e-4, rtol=0)
         torch.testing.assert_close(found.pred_score, live.pred_score, atol=1e-4, rtol=0)

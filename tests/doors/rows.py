@@ -307,6 +307,7 @@ JUDGE = {
 }
 """Doors without images that judge each other."""
 SUM = {"joining": "sum"}
+WHOLE = said((("checkpoint", *FILES), "is calibrated on all of each image, and now a part is ignored"))
 QUICK = ("Engine", "Inspector", "inspect", "playground")
 """Doors that take no export, no cluster and no checkpoint."""
 UNTRAINED = "The layers of SDP+ are not trained"
@@ -597,7 +598,7 @@ ROWS = (
             14,
             f"ignore: {what}",
             partial(masked, kind),
-            no_option("ignore", "Engine", "page", "playground"),
+            {**WHOLE, **no_option("ignore", "Engine", "page", "playground")},
             right=partial(masked, "array"),
         )
         for kind, what in (

@@ -122,7 +122,9 @@ def test_a_folder_calibrates_beside_a_labelled_validation_split(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{"text_weight": 0.0}, {"text_weight": 0.5}, {"tiles": [1, 2], "aligned": True}], ids=str
+    "options",
+    [{"text_weight": 0.0}, {"joining": "sum"}, {"joining": "sum", "tiles": [1, 2], "aligned": True}],
+    ids=str,
 )
 def test_references_calibrate_by_leaving_out_one_at_a_time(
     tmp_path: Path, fresh: Path, caplog: pytest.LogCaptureFixture, options: dict

@@ -95,8 +95,17 @@ def test_where_something_is_ignored_peaks_are_compared(around: Any) -> None:
     own = around(calibration=NORMAL, defects=DEFECTS, ignore=mask, **RATES)
     assert [one.verdict for one in own.inspect(half)] == ["good", "look", "defective"]
     model = own.model
-    with pytest.raises(ValueError, match="scored with all of each image, and now a part is ignored"):
+    with pytest.raises(ValueError, match="calibrated on all of each image, and now a part is ignored"):
         around(model, ignore=mask, false_alarm_rate=0.1)
+    with pytest.raises(ValueError, match="scored with all of each image, and now a part is ignored"):
+        around(model, ignore=mask, calibration=NORMAL, false_alarm_rate=0.1)
+
+
+def test_a_calibration_on_all_of_each_image_gives_no_p_values_where_a_part_is_ignored(around: Any) -> None:
+    model, mask = around(calibration=NORMAL, false_alarm_rate=0.1).model, np.zeros((32, 32), bool)
+    mask[:16] = True
+    assert around(model, ignore=mask, threshold=0.5).inspect(BAD).p_value is None
+    assert around(model, ignore=mask, calibration=NORMAL, false_alarm_rate=0.1).inspect(BAD).p_value is not None
 
 
 def test_a_threshold_in_place_of_the_rates_has_no_verdicts(around: Any) -> None:

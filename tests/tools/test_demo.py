@@ -41,7 +41,7 @@ def test_the_demo_writes_verdicts_at_a_false_alarm_rate(tmp_path: Path, capsys: 
     assert CALIBRATED in printed.out
     assert len({path for path, *_ in images}) == 38
     wrong = set()
-    for path, score, p_value, label, *_, truth in images:
+    for path, score, p_value, label, *_, truth, _part, _verdict, _digest in images:
         assert label == (p_value <= 0.05), path
         assert 1 / 21 <= p_value <= 1
         assert score is not None
