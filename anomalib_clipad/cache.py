@@ -97,10 +97,11 @@ class Cache:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
                 about = file.metadata() or {}
+        except FileNotFoundError:
+            return None
         except (OSError, SafetensorError, UntrustedError, RuntimeError) as error:
-            if not path.exists():  # safetensors and torch each say that in their own way
-                return None
-            logger.warning("Ignoring the unreadable cache entry %s: %s", path, error)
+            if "No such file" not in str(error):  # so torch says it, where another process has just removed it
+                logger.warning("Ignoring the unreadable cache entry %s: %s", path, error)
             return None
         entry = Entry(tensors, about.get("note", ""))
         if about.get("digest") != _digest(entry):
